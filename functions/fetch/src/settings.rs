@@ -1,0 +1,139 @@
+//! The operator's settings: environment variables, checked once.
+
+use std::{error::Error, fmt, ops::RangeInclusive, time::Duration};
+
+use reqwest::Url;
+
+const UPSTREAM_URL: &str = "UPSTREAM_URL";
+const UPSTREAM_TIMEOUT_MS: &str = "UPSTREAM_TIMEOUT_MS";
+const UPSTREAM_ATTEMPT_TIMEOUT_MS: &str = "UPSTREAM_ATTEMPT_TIMEOUT_MS";
+const UPSTREAM_MAX_BODY_BYTES: &str = "UPSTREAM_MAX_BODY_BYTES";
+
+/// What is fetched, and within what bounds.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The one URL: `https`, or `http` to this machine itself.
+    pub(crate) url: Url,
+    /// For a request as a whole.
+    pub(crate) timeout: Duration,
+    /// For one attempt, from connect to the last byte.
+    pub(crate) attempt_timeout: Duration,
+    /// Of the body, after decompression.
+    pub(crate) max_body_bytes: usize,
+}
+
+impl Settings {
+    /// Reads the settings from `variable`, which gives the value of an environment variable. An empty one counts as
+    /// unset: a template has no other way to leave one out.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is missing or invalid.
+    pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let number = |name, default, allowed: RangeInclusive<u32>| match variable(name) {
+            None => Ok(default),
+            Some(value) => value.parse().ok().filter(|value| allowed.contains(value)).ok_or(InvalidSetting {
+                name,
+                must: format!("must be a whole number from {} to {}", allowed.start(), allowed.end()),
+            }),
+        };
+        let milliseconds =
+            |name, default| number(name, default, 1..=900_000).map(|ms| Duration::from_millis(ms.into()));
+        Ok(Self {
+            url: url(variable(UPSTREAM_URL))?,
+            timeout: milliseconds(UPSTREAM_TIMEOUT_MS, 5000)?,
+            attempt_timeout: milliseconds(UPSTREAM_ATTEMPT_TIMEOUT_MS, 2000)?,
+            // Lambda's answer holds 6 MB, and base64 makes four bytes of three.
+            max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
+        })
+    }
+}
+
+fn url(value: Option<String>) -> Result<Url, InvalidSetting> {
+    let invalid = |must: &str| InvalidSetting { name: UPSTREAM_URL, must: must.to_owned() };
+    let value = value.ok_or_else(|| invalid("must be set to the URL to fetch"))?;
+    let url = Url::parse(&value).map_err(|_| invalid("must be an absolute URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("must not hold credentials"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => Err(invalid("must be https, or http to a loopback address")),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// A setting that is missing or invalid. It names the variable and what it must be, but not its value, which may be
+/// secret.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct InvalidSetting {
+    name: &'static str,
+    must: String,
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the environment variable {} {}", self.name, self.must)
+    }
+}
+
+impl Error for InvalidSetting {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let variable =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Settings::read(variable).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_upstream_is_https_or_on_this_machine() {
+        for (url, valid) in [
+            ("https://example.com/path?query", true),
+            ("http://localhost:9000/time", true),
+            ("http://127.0.0.1/", true),
+            ("http://127.8.9.1:80", true),
+            ("http://[::1]:8080/", true),
+            ("http://example.com", false),
+            ("http://localhost.example.com", false),
+            ("http://169.254.169.254/latest/meta-data", false),
+            ("http://[::ffff:10.0.0.1]/", false),
+            ("https://user:secret@example.com", false),
+            ("https://user@example.com", false),
+            ("file:///etc/passwd", false),
+            ("/time", false),
+            ("", false),
+        ] {
+            let settings = read(&[(UPSTREAM_URL, url)]);
+            assert_eq!(settings.is_ok(), valid, "{url}");
+            if let Err(error) = settings {
+                assert!(error.contains(UPSTREAM_URL) && !error.contains("secret"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_have_defaults_and_bounds() {
+        let url = (UPSTREAM_URL, "https://example.com");
+        let settings = read(&[url, (UPSTREAM_TIMEOUT_MS, ""), (UPSTREAM_ATTEMPT_TIMEOUT_MS, "750")]).unwrap();
+        assert_eq!(settings.timeout, Duration::from_secs(5));
+        assert_eq!(settings.attempt_timeout, Duration::from_millis(750));
+        assert_eq!(settings.max_body_bytes, 4 * 1024 * 1024);
+        for (name, value) in
+            [(UPSTREAM_TIMEOUT_MS, "0"), (UPSTREAM_ATTEMPT_TIMEOUT_MS, "1.5"), (UPSTREAM_MAX_BODY_BYTES, "5000000")]
+        {
+            let error = read(&[url, (name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains("whole number from 1 to"), "{error}");
+        }
+    }
+}

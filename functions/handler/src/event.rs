@@ -1,0 +1,76 @@
+//! From an invocation's event to an HTTP request, and back.
+
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    panic::catch_unwind,
+    pin::Pin,
+};
+
+use futures_util::FutureExt;
+use lambda_http::{
+    Adapter, IntoResponse, LambdaEvent, Request, RequestExt, Service, TransformResponse,
+    http::{header::HOST, uri::Authority},
+    request::LambdaRequest,
+    service_fn,
+};
+use tower::util::BoxService;
+
+use crate::Response;
+
+/// Marks the request of an event that holds none: it is a trigger's, but a part of it can be in no request.
+#[derive(Clone)]
+pub(crate) struct Malformed;
+
+/// What Lambda is answered with. `lambda_http` has the type but keeps its name to itself.
+type LambdaResponse = <Adapter<'static, Verbatim, BoxService<Request, Verbatim, Infallible>> as Service<
+    LambdaEvent<LambdaRequest>,
+>>::Response;
+
+/// Gives an HTTP service the events of Lambda's HTTP triggers.
+///
+/// This is what [`lambda_http::run_concurrent`] does for a service, but for two things: an event that `lambda_http`
+/// panics over reaches the service, as a request marked [`Malformed`], and a body goes out as it is.
+pub(crate) fn on_events<S>(
+    service: S,
+) -> impl Service<
+    LambdaEvent<LambdaRequest>,
+    Response = LambdaResponse,
+    Error = Infallible,
+    Future = impl Future<Output = Result<LambdaResponse, Infallible>> + Send + 'static,
+> + Clone
++ Send
++ 'static
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    service_fn(move |event: LambdaEvent<LambdaRequest>| {
+        let (payload, context) = event.into_parts();
+        let origin = payload.request_origin();
+        let request = catch_unwind(|| Request::from(payload)).ok().filter(has_valid_host);
+        let request = request.unwrap_or_else(|| {
+            let mut request = Request::default();
+            request.extensions_mut().insert(Malformed);
+            request
+        });
+        let response = service.clone().call(request.with_lambda_context(context));
+        TransformResponse::Request(origin, Box::pin(response.map(|answer| answer.map(Verbatim))))
+    })
+}
+
+/// `lambda_http` panics over an invalid host, except where it doesn't look: a load balancer's multi-value headers.
+fn has_valid_host(request: &Request) -> bool {
+    let host = request.headers().get(HOST);
+    host.is_none_or(|host| Authority::try_from(host.as_bytes()).is_ok())
+}
+
+/// A response whose body `lambda_http` must not touch: it would decode text by the charset of the content type, and
+/// send it as UTF-8 under that same content type.
+pub(crate) struct Verbatim(Response);
+
+impl IntoResponse for Verbatim {
+    fn into_response(self) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+        Box::pin(ready(self.0))
+    }
+}

@@ -1,0 +1,43 @@
+//! What every endpoint shares, and nothing that only one needs.
+//!
+//! An endpoint is an async function from a [`Request`] to a [`Response`] or a [`Problem`]; [`run`] is its `main`:
+//!
+//! ```no_run
+//! use handler::{Problem, Request, Response, negotiate, query};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     handler::run(square)
+//! }
+//!
+//! async fn square(request: Request) -> Result<Response, Problem> {
+//!     let number = query(&request, "number", 5)?.unwrap_or("1");
+//!     let number: u64 = number
+//!         .parse()
+//!         .map_err(|_| Problem::invalid_parameter("`number` must be a whole number."))?;
+//!     negotiate(&request, &(number * number))
+//! }
+//! ```
+//!
+//! Everything around that function is [`run`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
+//! deadline, panics, and the log line.
+
+mod deadline;
+mod endpoint;
+mod event;
+mod log;
+mod negotiate;
+mod problem;
+mod query;
+mod respond;
+mod run;
+
+pub use deadline::deadline;
+pub use endpoint::Endpoint;
+pub use lambda_http::{Body, Context, Error, Request, http};
+pub use negotiate::negotiate;
+pub use problem::Problem;
+pub use query::query;
+pub use run::{invoke, run};
+
+/// An HTTP response, its body whole in memory, as Lambda wants it.
+pub type Response = http::Response<Body>;

@@ -1,0 +1,149 @@
+//! Proactive content negotiation (RFC 9110, section 12) between plain text and JSON.
+
+use std::fmt::Display;
+
+use lambda_http::http::{
+    HeaderMap, HeaderValue,
+    header::{ACCEPT, CONTENT_TYPE, VARY},
+};
+use serde::Serialize;
+
+use crate::{Body, Problem, Request, Response};
+
+pub(crate) const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Answers with `content` in the representation that the request's `Accept` prefers: as plain text (its [`Display`]),
+/// which is also what a caller without a preference gets, or as JSON (its [`Serialize`]).
+///
+/// # Errors
+///
+/// A `not-acceptable` problem, when `Accept` allows neither.
+///
+/// ```
+/// # use handler::{Body, Request, http::header::ACCEPT};
+/// let mut request = Request::default();
+/// request.headers_mut().insert(ACCEPT, "application/json".parse()?);
+/// let response = handler::negotiate(&request, &"hi")?;
+/// assert_eq!(response.body(), &Body::from(r#""hi""#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn negotiate<C: Display + Serialize>(request: &Request, content: &C) -> Result<Response, Problem> {
+    let format = preferred(request.headers()).ok_or_else(Problem::not_acceptable)?;
+    let (content_type, body) = match format {
+        Format::Text => ("text/plain; charset=utf-8", content.to_string()),
+        Format::Json => {
+            ("application/json", serde_json::to_string(content).map_err(|error| Problem::internal().because(error))?)
+        }
+    };
+    let mut response = Response::new(Body::Text(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(VARY, VARY_ACCEPT);
+    Ok(response)
+}
+
+/// The acceptable format of the highest quality, text before JSON among equals; `None` when neither is acceptable.
+fn preferred(headers: &HeaderMap) -> Option<Format> {
+    let (mut text, mut json) = (Quality::default(), Quality::default());
+    let mut any_range = false;
+    for value in headers.get_all(ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            let Some((range, weight)) = parse(range) else {
+                continue;
+            };
+            any_range = true;
+            text.consider(range, weight, "text/plain", "text/*");
+            json.consider(range, weight, "application/json", "application/*");
+        }
+    }
+    // A header without one readable range expresses no preference, like no header at all.
+    if !any_range || (text.weight > 0.0 && text.weight >= json.weight) {
+        Some(Format::Text)
+    } else if json.weight > 0.0 {
+        Some(Format::Json)
+    } else {
+        None
+    }
+}
+
+/// The weight that a header gives a media type: that of the most specific range which matches.
+#[derive(Default)]
+struct Quality {
+    specificity: u8,
+    weight: f32,
+}
+
+impl Quality {
+    fn consider(&mut self, range: &str, weight: f32, exact: &str, subtypes: &str) {
+        let specificity = if range.eq_ignore_ascii_case(exact) {
+            3
+        } else if range.eq_ignore_ascii_case(subtypes) {
+            2
+        } else if range == "*/*" {
+            1
+        } else {
+            return;
+        };
+        if specificity >= self.specificity {
+            *self = Self { specificity, weight };
+        }
+    }
+}
+
+/// A media range without its parameters, and its weight.
+fn parse(range: &str) -> Option<(&str, f32)> {
+    let mut parts = range.split(';').map(str::trim);
+    let media = parts.next().filter(|media| media.contains('/'))?;
+    let weight = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then_some(value)
+    });
+    match weight {
+        None => Some((media, 1.0)),
+        Some(weight) => {
+            let weight = weight.trim().parse().ok()?;
+            (0.0..=1.0).contains(&weight).then_some((media, weight))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefers_what_accept_prefers() {
+        for (accept, expected) in [
+            (&[][..], Some(Format::Text)),
+            (&["*/*"], Some(Format::Text)),
+            (&["text/*"], Some(Format::Text)),
+            (&["application/json"], Some(Format::Json)),
+            (&["Application/JSON; charset=utf-8"], Some(Format::Json)),
+            (&["application/*"], Some(Format::Json)),
+            (&["application/json, */*"], Some(Format::Text)),
+            (&["application/json, */*;q=0.8"], Some(Format::Json)),
+            (&["text/plain;q=0.5, application/json;q=0.9"], Some(Format::Json)),
+            (&["text/plain; Q=0.5", "application/json"], Some(Format::Json)),
+            (&["text/html,application/xhtml+xml,*/*;q=0.8"], Some(Format::Text)),
+            (&["*/*, text/plain;q=0"], Some(Format::Json)),
+            (&["*/*;q=0"], None),
+            (&["image/png"], None),
+            (&["text/plain;q=0, application/json;q=0.000"], None),
+            (&["text/plain;q=2, application/json;q=0.1"], Some(Format::Json)),
+            (&["rubbish"], Some(Format::Text)),
+            (&[""], Some(Format::Text)),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(ACCEPT, HeaderValue::from_static(value));
+            }
+            assert_eq!(preferred(&headers), expected, "Accept: {accept:?}");
+        }
+    }
+}

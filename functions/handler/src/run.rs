@@ -1,0 +1,62 @@
+//! The life of a function's process.
+
+use std::{env, process::ExitCode};
+
+use lambda_http::{Context, Error, LambdaEvent, Service, lambda_runtime::run_concurrent};
+use tokio::runtime::{Builder, Runtime};
+use tracing::error;
+
+use crate::{Endpoint, event::on_events, log, respond::http_service};
+
+/// Where Lambda's Runtime API listens: Lambda sets it, and so do `cargo lambda watch` and the tests.
+const AWS_LAMBDA_RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
+
+/// How many invocations one environment is sent at a time: above 1 under Lambda Managed Instances only.
+const AWS_LAMBDA_MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
+
+/// Runs `endpoint` as a Lambda function, until Lambda ends the process.
+///
+/// `GET` and `HEAD` requests reach the endpoint; every answer gets its common headers, every error becomes problem
+/// details, a panic included, and every invocation leaves a line in the log. Under Lambda Managed Instances the endpoint
+/// is called for many requests at once.
+///
+/// The function ends, with a failure, only when it cannot go on: it was not started by Lambda, or Lambda's Runtime API is
+/// gone. `SIGTERM` ends it at once: nothing is kept back that could be lost.
+#[must_use]
+pub fn run(endpoint: impl Endpoint) -> ExitCode {
+    log::init();
+    if env::var_os(AWS_LAMBDA_RUNTIME_API).is_none() {
+        error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
+        return ExitCode::FAILURE;
+    }
+    let outcome = tokio_runtime()
+        .map_err(Error::from)
+        .and_then(|tokio| tokio.block_on(run_concurrent(on_events(http_service(endpoint)))));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = &*error as &dyn std::error::Error, "the Lambda Runtime API failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers one event as [`run`] does, without Lambda: for tests that replay payloads.
+///
+/// The answer is the JSON that Lambda would give to the trigger.
+///
+/// # Errors
+///
+/// What Lambda would report as the failure of the invocation: `event` is not JSON, or no HTTP trigger's.
+pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<String, Error> {
+    let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
+    let answer = on_events(http_service(endpoint)).call(event).await?;
+    Ok(serde_json::to_string(&answer)?)
+}
+
+/// One thread, as one request at a time needs; a thread a core where Lambda sends several.
+fn tokio_runtime() -> std::io::Result<Runtime> {
+    let concurrency = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse::<u32>().ok());
+    let mut builder = if concurrency > Some(1) { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    builder.enable_all().build()
+}

@@ -1,0 +1,82 @@
+//! `GET /time`: the current time, in UTC or in the IANA zone of `?tz=`.
+
+use std::{fmt, process::ExitCode};
+
+use handler::{Problem, Request, Response, negotiate, query};
+use jiff::{
+    Timestamp,
+    fmt::temporal::DateTimePrinter,
+    tz::{TimeZone, TimeZoneDatabase},
+};
+use serde::Serialize;
+
+/// Twice what the longest name in the database has.
+const MAX_ZONE_CHARS: usize = 64;
+
+fn main() -> ExitCode {
+    handler::run(time)
+}
+
+async fn time(request: Request) -> Result<Response, Problem> {
+    let zone = match query(&request, "tz", MAX_ZONE_CHARS)? {
+        None => TimeZone::UTC,
+        // The compiled-in database: Lambda's image has none.
+        Some(name) => TimeZoneDatabase::bundled()
+            .get(name)
+            .map_err(|_| Problem::invalid_parameter("`tz` is not a known IANA time zone such as Europe/Paris."))?,
+    };
+    negotiate(&request, &Now::at(Timestamp::now(), &zone))
+}
+
+/// What is answered: as JSON in this shape, as text by its [`Display`](fmt::Display).
+#[derive(Debug, PartialEq, Serialize)]
+struct Now {
+    /// RFC 3339, always with six decimals: `Z` in UTC, a numeric offset elsewhere.
+    time: String,
+    unix_ms: i64,
+    time_zone: String,
+}
+
+impl Now {
+    fn at(timestamp: Timestamp, zone: &TimeZone) -> Self {
+        let printer = DateTimePrinter::new().precision(Some(6));
+        let time = if *zone == TimeZone::UTC {
+            printer.timestamp_to_string(&timestamp)
+        } else {
+            printer.timestamp_with_offset_to_string(&timestamp, zone.to_offset(timestamp))
+        };
+        Self { time, unix_ms: timestamp.as_millisecond(), time_zone: zone.iana_name().unwrap_or("UTC").to_owned() }
+    }
+}
+
+impl fmt::Display for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Current time: {}", self.time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_its_events() {
+        testbed::replay("time", time).await;
+    }
+
+    #[test]
+    fn tells_a_zones_time_with_the_offset_of_that_moment() {
+        for (zone, seconds, time) in [
+            ("UTC", 1_784_716_891, "2026-07-22T10:41:31.123456Z"),
+            ("Europe/Paris", 1_784_716_891, "2026-07-22T12:41:31.123456+02:00"),
+            ("Europe/Paris", 1_795_344_091, "2026-11-22T11:41:31.123456+01:00"),
+            ("Asia/Kathmandu", 1_795_344_091, "2026-11-22T16:26:31.123456+05:45"),
+        ] {
+            let timestamp = Timestamp::new(seconds, 123_456_789).unwrap();
+            let now = Now::at(timestamp, &TimeZoneDatabase::bundled().get(zone).unwrap());
+            assert_eq!(now.time, time);
+            assert_eq!(now.unix_ms, seconds * 1000 + 123);
+            assert_eq!(now.time_zone, zone);
+        }
+    }
+}

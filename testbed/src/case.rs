@@ -1,0 +1,205 @@
+//! The cases in `events/`: payloads, and the answers they must get.
+//!
+//! In the folder of a function, every `*.json` that is no `*.answer.json` is a payload. What its name has before the
+//! first dot is its case, and `<case>.answer.json` is the answer that every payload of the case must get.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use handler::{Context, Endpoint};
+use regex_lite::Regex;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{Invocation, Outcome};
+
+/// A payload, and the answer it must get.
+#[derive(Clone)]
+pub struct Case {
+    /// The function, and the payload's name without `.json`, such as `hello/plain.http-api`.
+    pub name: String,
+    payload: Vec<u8>,
+    expected: Expected,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Expected {
+    Answer {
+        status: u16,
+        /// `null`: the header must be absent.
+        headers: BTreeMap<String, Option<String>>,
+        /// A string: the body, to the letter. An object: the JSON in the body.
+        body: Option<Value>,
+        /// What the whole body must match, instead of `body`.
+        body_pattern: Option<String>,
+    },
+    Failure {
+        /// What the message of the failed invocation must match.
+        error_pattern: String,
+    },
+}
+
+/// The JSON that a function gives to any HTTP trigger.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TriggerAnswer {
+    status_code: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    multi_value_headers: BTreeMap<String, Vec<String>>,
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+impl Case {
+    /// All cases of `function`.
+    ///
+    /// # Panics
+    ///
+    /// Over a folder that cannot be read, a payload without an answer, or an answer without a payload.
+    #[must_use]
+    pub fn all(function: &str) -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(function);
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
+        files.sort();
+        let (answers, payloads): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| file_name(file).ends_with(".answer.json"));
+        let cases: Vec<Self> = payloads.iter().map(|payload| Self::read(function, payload)).collect();
+        for answer in &answers {
+            let case = file_name(answer).trim_end_matches("answer.json");
+            let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
+            assert!(used, "{} is the answer of no payload", answer.display());
+        }
+        cases
+    }
+
+    fn read(function: &str, payload: &Path) -> Self {
+        let name = file_name(payload).trim_end_matches(".json");
+        let case = name.split('.').next().unwrap_or(name);
+        let answer = payload.with_file_name(format!("{case}.answer.json"));
+        let expected = fs::read(&answer).unwrap_or_else(|error| panic!("{}: {error}", answer.display()));
+        Self {
+            name: format!("{function}/{name}"),
+            payload: fs::read(payload).expect("a payload that was listed"),
+            expected: serde_json::from_slice(&expected).unwrap_or_else(|error| panic!("{}: {error}", answer.display())),
+        }
+    }
+
+    /// An invocation with the case's payload.
+    #[must_use]
+    pub fn invocation(&self) -> Invocation {
+        Invocation::new(self.payload.clone())
+    }
+
+    /// Compares what `invocation` came to with what it must come to.
+    ///
+    /// # Errors
+    ///
+    /// The difference, in words.
+    pub fn check(&self, invocation: &Invocation, outcome: &Outcome) -> Result<(), String> {
+        match (&self.expected, outcome) {
+            (Expected::Failure { error_pattern }, Outcome::Failure(message)) => {
+                matches(error_pattern, message).then_some(()).ok_or_else(|| differs("error", error_pattern, message))
+            }
+            (Expected::Failure { .. }, Outcome::Answer(answer)) => Err(format!("must fail, but answered {answer}")),
+            (Expected::Answer { .. }, Outcome::Failure(message)) => Err(format!("failed: {message}")),
+            (Expected::Answer { status, headers, body, body_pattern }, Outcome::Answer(answer)) => {
+                let actual = Actual::read(answer, self.has_multi_value_headers())?;
+                if actual.status != *status {
+                    return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
+                }
+                let fill = |text: &str| text.replace("{request_id}", &invocation.request_id);
+                for (name, value) in headers {
+                    let value = value.as_deref().map(fill);
+                    if actual.headers.get(name) != value.as_ref() {
+                        return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
+                    }
+                }
+                let same = match (body, body_pattern) {
+                    (Some(Value::String(body)), None) => actual.body == fill(body),
+                    (Some(body), None) => serde_json::from_str(&actual.body).is_ok_and(|json: Value| {
+                        json == serde_json::from_str::<Value>(&fill(&body.to_string())).unwrap_or_default()
+                    }),
+                    (None, Some(pattern)) => matches(&format!("^(?:{pattern})$"), &actual.body),
+                    _ => return Err("its answer must have either `body` or `body_pattern`".into()),
+                };
+                same.then_some(()).ok_or_else(|| differs("body", format!("{body:?}{body_pattern:?}"), &actual.body))
+            }
+        }
+    }
+
+    /// Whether the case's trigger reads `multiValueHeaders`, and nothing else.
+    fn has_multi_value_headers(&self) -> bool {
+        self.name.ends_with(".rest-api") || self.name.ends_with(".alb-multi-value")
+    }
+}
+
+struct Actual {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Actual {
+    fn read(answer: &str, multi_value_headers: bool) -> Result<Self, String> {
+        let answer: TriggerAnswer =
+            serde_json::from_str(answer).map_err(|error| format!("{error} in the answer {answer}"))?;
+        let headers = if multi_value_headers {
+            answer.multi_value_headers.into_iter().map(|(name, values)| (name, values.join(", "))).collect()
+        } else {
+            answer.headers
+        };
+        let body = answer.body.unwrap_or_default();
+        let body = if answer.is_base64_encoded {
+            let body = BASE64_STANDARD.decode(&body).map_err(|error| format!("{error} in the body {body}"))?;
+            String::from_utf8_lossy(&body).into_owned()
+        } else {
+            body
+        };
+        Ok(Self { status: answer.status_code, headers, body })
+    }
+}
+
+/// Replays all cases of `function` in this process: from the parsing of an event to the answer for the trigger, this is
+/// the code that runs on Lambda.
+///
+/// # Panics
+///
+/// With all the cases that did not get the answer they must get.
+pub async fn replay(function: &str, endpoint: impl Endpoint) {
+    let mut failures = Vec::new();
+    for case in Case::all(function) {
+        let invocation = case.invocation();
+        let mut context = Context::default();
+        context.request_id.clone_from(&invocation.request_id);
+        context.deadline = invocation.deadline_ms;
+        let outcome = match handler::invoke(endpoint.clone(), &invocation.payload, context).await {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => Outcome::Failure(error.to_string()),
+        };
+        if let Err(difference) = case.check(&invocation, &outcome) {
+            failures.push(format!("{}: {difference}", case.name));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).expect("a valid pattern").is_match(text)
+}
+
+fn differs(what: &str, expected: impl std::fmt::Display, actual: impl std::fmt::Display) -> String {
+    format!("{what}: expected {expected}, got {actual}")
+}

@@ -1,0 +1,134 @@
+//! A function as a process, the way Lambda runs it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use futures_util::future::join_all;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
+};
+use zip::ZipArchive;
+
+use crate::{Invocation, Outcome, RuntimeApi};
+
+/// A running function and the Runtime API it polls. It is killed when this is dropped.
+pub struct Function {
+    api: RuntimeApi,
+    process: Child,
+    output: JoinHandle<Vec<String>>,
+}
+
+impl Function {
+    /// Starts `executable` with Lambda's environment variables and those in `env`, and no others.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub async fn start(executable: &Path, env: &[(&str, &str)]) -> Self {
+        let api = RuntimeApi::start().await;
+        let mut process = Command::new(executable)
+            .env_clear()
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+            .env("AWS_LAMBDA_FUNCTION_NAME", "testbed")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", executable.display()));
+        let output = process.stdout.take().expect("a piped standard output");
+        let output = tokio::spawn(async move {
+            let mut lines = BufReader::new(output).lines();
+            let mut all = Vec::new();
+            while let Ok(Some(line)) = lines.next_line().await {
+                all.push(line);
+            }
+            all
+        });
+        Self { api, process, output }
+    }
+
+    /// Gives the function an invocation and waits for what it comes to.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends first.
+    pub async fn invoke(&mut self, invocation: &Invocation) -> Outcome {
+        tokio::select! {
+            outcome = self.api.invoke(invocation) => outcome,
+            status = self.process.wait() => panic!("the function ended before it answered: {status:?}"),
+        }
+    }
+
+    /// Gives the function all of `invocations` at once; the outcomes are in their order.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends first.
+    pub async fn invoke_all(&mut self, invocations: &[Invocation]) -> Vec<Outcome> {
+        tokio::select! {
+            outcomes = join_all(invocations.iter().map(|invocation| self.api.invoke(invocation))) => outcomes,
+            status = self.process.wait() => panic!("the function ended before it answered: {status:?}"),
+        }
+    }
+
+    /// The id of the process.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id().expect("a running process")
+    }
+
+    /// Waits for the process to end by itself: its status, and the lines of its log.
+    ///
+    /// # Panics
+    ///
+    /// When the process is not to be had.
+    pub async fn end(mut self) -> (ExitStatus, Vec<String>) {
+        let status = self.process.wait().await.expect("a child of this process");
+        (status, self.output.await.expect("its output was read"))
+    }
+}
+
+/// The `bootstrap` out of the zip that `make build` made of `function`.
+///
+/// # Panics
+///
+/// When there is no such zip.
+#[must_use]
+pub fn packaged(function: &str) -> PathBuf {
+    static UNPACKED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    // Once in a process: a file that is being written cannot be executed by another test.
+    let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
+    unpacked.entry(function.to_owned()).or_insert_with(|| unpack(function)).clone()
+}
+
+fn unpack(function: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let zip = target.join("lambda").join(function).join("bootstrap.zip");
+    let folder = target.join("tmp/packaged").join(function);
+    let executable = folder.join("bootstrap");
+    let unpack = || -> io::Result<()> {
+        let mut zip = ZipArchive::new(File::open(&zip)?)?;
+        fs::create_dir_all(&folder)?;
+        io::copy(&mut zip.by_name("bootstrap")?, &mut File::create(&executable)?)?;
+        fs::set_permissions(&executable, fs::Permissions::from_mode(0o755))
+    };
+    unpack().unwrap_or_else(|error| panic!("{}: {error}; run `make build`", zip.display()));
+    executable
+}

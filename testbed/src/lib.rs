@@ -1,0 +1,13 @@
+//! For tests and benches only, never shipped: event payloads and the answers they must get, Lambda's Runtime API, and
+//! the functions as `make build` packaged them.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+
+mod case;
+mod function;
+mod runtime_api;
+pub mod upstream;
+
+pub use case::{Case, replay};
+pub use function::{Function, packaged};
+pub use runtime_api::{Invocation, Outcome, RuntimeApi};

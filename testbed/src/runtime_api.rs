@@ -1,0 +1,190 @@
+//! Lambda's Runtime API, as far as a function sees it.
+//!
+//! The crate `lambda-simulator` (0.2) was looked at first. It holds an invocation's payload as a `serde_json::Value`, so
+//! it cannot send what is no JSON and cannot send bytes as they are in a file, and it gives every invocation a deadline
+//! in the future: three of the things that have to be tested here.
+//!
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// One event for a function, with what Lambda says about it.
+#[derive(Clone)]
+pub struct Invocation {
+    /// The event.
+    pub payload: Vec<u8>,
+    /// Unique in this process, in the form of a UUID.
+    pub request_id: String,
+    /// When Lambda will give up on it, in milliseconds since 1970.
+    pub deadline_ms: u64,
+}
+
+impl Invocation {
+    /// An invocation with a deadline in ten seconds.
+    #[must_use]
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let invocation = Self {
+            payload: payload.into(),
+            request_id: format!("00000000-0000-4000-8000-{number:012}"),
+            deadline_ms: 0,
+        };
+        invocation.with_timeout(Duration::from_secs(10))
+    }
+
+    /// The same with a deadline after `timeout`.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        let deadline = SystemTime::now() + timeout;
+        let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self { deadline_ms: deadline.try_into().unwrap_or(u64::MAX), ..self }
+    }
+}
+
+/// What an invocation came to.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The function's answer for the trigger, in JSON.
+    Answer(String),
+    /// The message of the error that the function reported instead.
+    Failure(String),
+}
+
+/// A Runtime API on a loopback port of its own, until it is dropped.
+pub struct RuntimeApi {
+    address: SocketAddr,
+    state: Arc<State>,
+    server: JoinHandle<()>,
+}
+
+struct State {
+    events: mpsc::UnboundedSender<Invocation>,
+    next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
+    waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+}
+
+impl RuntimeApi {
+    /// Listens.
+    ///
+    /// # Panics
+    ///
+    /// When the machine has no free loopback port.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let (events, next) = mpsc::unbounded_channel();
+        let state = Arc::new(State { events, next: AsyncMutex::new(next), waiting: Mutex::default() });
+        let server = tokio::spawn(serve(listener, Arc::clone(&state)));
+        Self { address, state, server }
+    }
+
+    /// What belongs into `AWS_LAMBDA_RUNTIME_API`.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Hands `invocation` to the next poll, and waits for what it comes to.
+    ///
+    /// # Panics
+    ///
+    /// When the Runtime API itself ended.
+    pub async fn invoke(&self, invocation: &Invocation) -> Outcome {
+        let (answered, outcome) = oneshot::channel();
+        self.state.waiting().insert(invocation.request_id.clone(), answered);
+        self.state.events.send(invocation.clone()).expect("the Runtime API serves");
+        outcome.await.expect("the Runtime API serves")
+    }
+}
+
+impl Drop for RuntimeApi {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl State {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Outcome>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| handle(Arc::clone(&state), request));
+        // The connection of a function that was killed ends in an error, and the function's death is seen elsewhere.
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().trim_start_matches("/2018-06-01/runtime/").to_owned();
+    let path: Vec<&str> = path.split('/').collect();
+    let response = match (request.method(), path.as_slice()) {
+        (&Method::GET, ["invocation", "next"]) => {
+            let invocation = state.next.lock().await.recv().await;
+            invocation.map_or_else(|| status(StatusCode::GONE), |invocation| next(&invocation))
+        }
+        (&Method::POST, ["invocation", request_id, kind @ ("response" | "error")]) => {
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let body = String::from_utf8_lossy(&body).into_owned();
+            let outcome =
+                if *kind == "response" { Outcome::Answer(body) } else { Outcome::Failure(error_message(&body)) };
+            match state.waiting().remove(*request_id).map(|waiting| waiting.send(outcome)) {
+                Some(Ok(())) => status(StatusCode::ACCEPTED),
+                // Answered twice, or never asked.
+                _ => status(StatusCode::BAD_REQUEST),
+            }
+        }
+        _ => status(StatusCode::NOT_FOUND),
+    };
+    Ok(response)
+}
+
+fn next(invocation: &Invocation) -> Response<Full<Bytes>> {
+    Response::builder()
+        .header("lambda-runtime-aws-request-id", &invocation.request_id)
+        .header("lambda-runtime-deadline-ms", invocation.deadline_ms)
+        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:testbed")
+        .header("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1")
+        .body(invocation.payload.clone().into())
+        .expect("valid headers")
+}
+
+fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+fn error_message(body: &str) -> String {
+    let error: Value = serde_json::from_str(body).unwrap_or_default();
+    error["errorMessage"].as_str().unwrap_or(body).to_owned()
+}

@@ -1,0 +1,196 @@
+//! What a call meets, and the bytes that make it so.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write as _;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use flate2::{Compress, Compression, Crc, FlushCompress};
+
+use super::{Answer, Request};
+
+/// What the upstream does with one call.
+///
+/// Every fault that begins as a good answer says `Cache-Control: max-age=60`, so that a client which keeps a broken answer
+/// is found out. A fault that does not close the connection leaves it open, so that the client has to notice by itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Behaviour {
+    /// Answers well.
+    Answer(Answer),
+    /// Answers well, then closes the connection at once, without having said `Connection: close`.
+    CloseIdle(Answer),
+    /// Waits, then does the other thing, unless the client has hung up.
+    Late(Duration, Box<Behaviour>),
+    /// Looks at the request, then decides. Made by [`Behaviour::decide`].
+    Decide(Decision),
+    /// Sends a RST as soon as the connection is accepted. That is no call but a connection; only on a connection that was
+    /// kept alive is it a call, which is reset before anything is sent.
+    ResetAtConnect,
+    /// Sends half of a head, then a RST.
+    ResetMidHeader,
+    /// Sends a head and some of the body, then a RST.
+    ResetMidBody,
+    /// Sends a head and some of the body, then ends the connection cleanly.
+    Truncate,
+    /// Reads, and sends nothing.
+    Silent,
+    /// Sends a head, then one byte of the body a second.
+    Drip,
+    /// Sends more than its `Content-Length`. What follows looks like another response, and must not be taken for one.
+    LengthTooShort,
+    /// Sends less than its `Content-Length`, and leaves the client waiting for the rest.
+    LengthTooLong,
+    /// Sends one good chunk, then one whose size is not a number.
+    MalformedChunks,
+    /// Sends a header without a colon.
+    MalformedHeaders,
+    /// Sends 100,000 header lines; all else is right.
+    ManyHeaders,
+    /// Sends chunks of zeros as fast as they are read, and never ends.
+    EndlessBody,
+    /// Sends 1 GiB of zeros, gzipped to 1 MiB.
+    GzipBomb,
+    /// Says gzip and sends something else.
+    BadGzip,
+}
+
+/// Chooses a behaviour by the request. Made by [`Behaviour::decide`].
+#[derive(Clone)]
+pub struct Decision(Arc<dyn Fn(&Request) -> Behaviour + Send + Sync>);
+
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decision")
+    }
+}
+
+impl From<Answer> for Behaviour {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+/// How an exchange goes on after its first bytes.
+pub(super) enum End {
+    /// With the next request.
+    KeepAlive,
+    /// With a clean end.
+    Close,
+    /// With a RST.
+    Reset,
+    /// With these bytes after every pause, until the client hangs up.
+    Repeat(&'static [u8], Duration),
+}
+
+impl End {
+    /// With nothing, until the client hangs up.
+    const SILENCE: Self = Self::Repeat(b"", Duration::MAX);
+}
+
+/// A behaviour in bytes, to be sent after a wait.
+pub(super) struct Wire(pub(super) Duration, pub(super) Cow<'static, [u8]>, pub(super) End);
+
+impl Behaviour {
+    /// A redirect, to wherever: `"/elsewhere"` on the same origin, `other.url("/")` for another one,
+    /// `"http://169.254.169.254/"`. With [`always`](super::Upstream::always) and the same path, one to itself.
+    pub fn redirect(status: u16, location: impl Into<String>) -> Self {
+        Answer::status(status).header("location", location).into()
+    }
+
+    /// A chain of `hops` redirects on the same origin, to `/hop/1`, `/hop/2` and so on, with `last` at its end.
+    pub fn redirects(hops: usize, last: impl Into<Self>) -> Self {
+        let last = last.into();
+        Self::decide(move |request| {
+            let hop = request.target.strip_prefix("/hop/").map_or(0, |hop| hop.parse().unwrap_or(hops));
+            if hop < hops { Self::redirect(302, format!("/hop/{}", hop + 1)) } else { last.clone() }
+        })
+    }
+
+    /// Waits for `delay` before it does `what`.
+    pub fn late(delay: Duration, what: impl Into<Self>) -> Self {
+        Self::Late(delay, Box::new(what.into()))
+    }
+
+    /// Lets a function choose, such as by the request's `Authorization`.
+    pub fn decide(choose: impl Fn(&Request) -> Self + Send + Sync + 'static) -> Self {
+        Self::Decide(Decision(Arc::new(choose)))
+    }
+
+    /// What to send in answer to this request.
+    pub(super) fn wire(&self, request: &Request) -> Wire {
+        let (bytes, end) = match self {
+            Self::Decide(Decision(choose)) => return choose(request).wire(request),
+            Self::Late(delay, what) => {
+                let Wire(wait, bytes, end) = what.wire(request);
+                return Wire(wait + *delay, bytes, end);
+            }
+            Self::Answer(answer) => (answer.encode(request).into(), End::KeepAlive),
+            Self::CloseIdle(answer) => (answer.encode(request).into(), End::Close),
+            Self::ResetAtConnect => (Cow::default(), End::Reset),
+            Self::ResetMidHeader => (PARTIAL[..PARTIAL.len() / 2].into(), End::Reset),
+            Self::ResetMidBody => (PARTIAL.into(), End::Reset),
+            Self::Truncate => (PARTIAL.into(), End::Close),
+            Self::Silent => (Cow::default(), End::SILENCE),
+            Self::Drip => (PARTIAL.into(), End::Repeat(b".", Duration::from_secs(1))),
+            Self::LengthTooShort => (TWO_ANSWERS.into(), End::KeepAlive),
+            Self::LengthTooLong => (PARTIAL.into(), End::SILENCE),
+            Self::MalformedChunks => (BAD_CHUNKS.into(), End::SILENCE),
+            Self::MalformedHeaders => (BAD_HEADERS.into(), End::SILENCE),
+            Self::ManyHeaders => (MANY_HEADERS.as_slice().into(), End::KeepAlive),
+            Self::EndlessBody => (ENDLESS.into(), End::Repeat(&CHUNK, Duration::ZERO)),
+            Self::GzipBomb => (gzip(&GZIP_BOMB).encode(request).into(), End::KeepAlive),
+            Self::BadGzip => (gzip(b"this is not gzip").encode(request).into(), End::KeepAlive),
+        };
+        Wire(Duration::ZERO, bytes, end)
+    }
+}
+
+const PARTIAL: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-type: text/plain\r\n\
+    content-length: 1000\r\n\r\nonly the beginning";
+
+const TWO_ANSWERS: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 5\r\n\r\nfirst\
+    HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 8\r\n\r\nsmuggled";
+
+const BAD_CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ntransfer-encoding: chunked\r\n\r\n\
+    5\r\nfirst\r\nfive\r\nfifth\r\n0\r\n\r\n";
+
+const BAD_HEADERS: &[u8] = b"HTTP/1.1 200 OK\r\nthis is no header\r\ncontent-length: 4\r\n\r\ngood";
+
+const ENDLESS: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// A chunk of 16 KiB of zeros.
+static CHUNK: [u8; 6 + 0x4000 + 2] = {
+    let mut chunk = [0; _];
+    chunk.first_chunk_mut::<6>().unwrap().copy_from_slice(b"4000\r\n");
+    chunk.last_chunk_mut::<2>().unwrap().copy_from_slice(b"\r\n");
+    chunk
+};
+
+static MANY_HEADERS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut bytes = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 4\r\n".to_vec();
+    for line in 0..100_000 {
+        write!(bytes, "x-{line}: {line}\r\n").expect("memory takes it all");
+    }
+    bytes.extend_from_slice(b"\r\ngood");
+    bytes
+});
+
+/// One block of deflate that stands for 1 MiB of zeros, 1024 times over: a valid gzip file, made in no time.
+static GZIP_BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let zeros = vec![0; 1 << 20];
+    let mut block = Vec::with_capacity(1 << 14);
+    let mut deflate = Compress::new(Compression::best(), false);
+    deflate.compress_vec(&zeros, &mut block, FlushCompress::Full).expect("memory takes it all");
+    let (mut one, mut all) = (Crc::new(), Crc::new());
+    one.update(&zeros);
+    (0..1024).for_each(|_| all.combine(&one));
+    let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    let last_block = [3, 0];
+    [&head, &*block.repeat(1024), &last_block, &all.sum().to_le_bytes(), &all.amount().to_le_bytes()].concat()
+});
+
+fn gzip(body: &[u8]) -> Answer {
+    Answer::ok(body).cache_control("max-age=60").header("content-encoding", "gzip")
+}

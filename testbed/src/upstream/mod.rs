@@ -1,0 +1,234 @@
+//! A hostile upstream on loopback: an HTTP/1.1 server that answers well or breaks the protocol, on command.
+//!
+//! ```
+//! use testbed::upstream::{Answer, Behaviour, Upstream};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let upstream = Upstream::start();
+//! upstream.then(Behaviour::ResetMidBody).then(Answer::status(503).retry_after(1)).always(Answer::ok("good"));
+//! // Give `upstream.url("/")` to the client under test, then count what it did:
+//! assert_eq!(upstream.calls(), 0);
+//! # }
+//! ```
+//!
+//! Each call takes the next [`Behaviour`] of the script, and the default once the script is empty. A closed port is not
+//! something a call can meet, so it is a switch: [`Upstream::refuse`] and [`Upstream::listen`].
+//!
+//! The server lives on the tokio runtime that started it (do not block that one) and ends when it is dropped. As befits a
+//! test, what it cannot set up makes it panic.
+
+mod answer;
+mod behaviour;
+mod connection;
+mod request;
+mod script;
+mod tls;
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::net::TcpSocket;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use answer::Answer;
+pub use behaviour::{Behaviour, Decision};
+pub use request::Request;
+pub use tls::Certificate;
+
+use connection::accept;
+use script::Script;
+use tls::Tls;
+
+/// How many requests [`Upstream::requests`] remembers; a long bench must not fill the memory.
+const REMEMBERED: usize = 20_000;
+
+/// The running server. See the [module's documentation](self).
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    /// Bound and never listening: it keeps the port ours while [`Upstream::refuse`] has nothing listen on it.
+    _port: TcpSocket,
+    server: Mutex<Option<JoinHandle<()>>>,
+    state: Arc<State>,
+}
+
+/// What the connections share.
+#[derive(Debug)]
+struct State {
+    script: Mutex<Script>,
+    requests: Mutex<VecDeque<Request>>,
+    counts: watch::Sender<Counts>,
+    /// Each connection holds a receiver for as long as it is open.
+    open: watch::Sender<()>,
+    /// Reaches the connections that wait for a request. Each lets go of the sender in it once it has closed.
+    close_idle: broadcast::Sender<mpsc::Sender<()>>,
+    tls: Option<Tls>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    calls: usize,
+    connections: usize,
+}
+
+impl Upstream {
+    /// Starts an `http` upstream on a free port of 127.0.0.1. It answers `200` until it is told otherwise.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts an `https` upstream. Its certificate is signed by the CA of [`Upstream::ca_file`].
+    #[must_use]
+    pub fn start_tls(certificate: Certificate) -> Self {
+        Self::start_with(Some(certificate))
+    }
+
+    fn start_with(certificate: Option<Certificate>) -> Self {
+        let port = bind((Ipv4Addr::LOCALHOST, 0).into());
+        let address = port.local_addr().expect("a bound socket has an address");
+        let state = State {
+            script: Mutex::default(),
+            requests: Mutex::default(),
+            counts: watch::Sender::default(),
+            open: watch::Sender::default(),
+            close_idle: broadcast::Sender::new(16),
+            tls: certificate.map(|certificate| Tls::new(certificate, address.port())),
+        };
+        let upstream = Self { address, _port: port, server: Mutex::default(), state: Arc::new(state) };
+        upstream.listen();
+        upstream
+    }
+
+    /// The URL of `path`, which begins with a slash. The host is 127.0.0.1, so that no test waits for DNS.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.state.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
+    }
+
+    /// The PEM file of the CA that signed the certificate, for `SSL_CERT_FILE`; `None` without TLS. It is deleted with the
+    /// upstream. All upstreams of a process have the same CA.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.state.tls.as_ref().map(|tls| &*tls.ca_file)
+    }
+
+    /// Adds what the next call meets, after all that was added before.
+    pub fn then(&self, behaviour: impl Into<Behaviour>) -> &Self {
+        lock(&self.state.script).then(behaviour.into());
+        self
+    }
+
+    /// Sets what every call meets once all that [`Upstream::then`] added is used up.
+    pub fn always(&self, behaviour: impl Into<Behaviour>) -> &Self {
+        let behaviour = behaviour.into();
+        self.flaky(0, 0.0, behaviour.clone(), behaviour)
+    }
+
+    /// Like [`Upstream::always`], but each call meets the `fault` with this `probability`. The same seed gives the same
+    /// sequence, whatever the timing.
+    pub fn flaky(&self, seed: u64, probability: f64, fault: impl Into<Behaviour>, good: impl Into<Behaviour>) -> &Self {
+        lock(&self.state.script).otherwise(seed, probability, fault.into(), good.into());
+        self
+    }
+
+    /// Closes the port and drops every connection, whatever it is doing. On return all of it has happened.
+    pub async fn refuse(&self) {
+        let server = lock(&self.server).take();
+        if let Some(server) = server {
+            server.abort();
+            let _cancelled = server.await;
+            self.all_closed().await;
+        }
+    }
+
+    /// Listens again, on the same port, after [`Upstream::refuse`].
+    pub fn listen(&self) {
+        lock(&self.server).get_or_insert_with(|| accept(bind(self.address), Arc::clone(&self.state)));
+    }
+
+    /// Closes every connection that waits for a request, and says how many those were. On return all of them are closed.
+    /// A connection whose answer has reached the client counts as waiting.
+    pub async fn close_idle_connections(&self) -> usize {
+        let (closing, mut closed) = mpsc::channel(1);
+        let idle = self.state.close_idle.send(closing).unwrap_or(0);
+        let _all_let_go = closed.recv().await;
+        idle
+    }
+
+    /// How many requests have arrived (their heads, to the empty line).
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.state.counts.borrow().calls
+    }
+
+    /// How many connections were accepted, those that were reset at once included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.state.counts.borrow().connections
+    }
+
+    /// The requests in their order of arrival: the last 20,000.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        lock(&self.state.requests).iter().cloned().collect()
+    }
+
+    /// Waits until [`Upstream::calls`] is at least `calls`.
+    pub async fn calls_reached(&self, calls: usize) {
+        // Its error, a sender that is gone, cannot be: `self` has it.
+        let _ = self.state.counts.subscribe().wait_for(|counts| counts.calls >= calls).await;
+    }
+
+    /// Waits until no connection is open: whoever called has hung up.
+    pub async fn all_closed(&self) {
+        self.state.open.closed().await;
+    }
+}
+
+impl Drop for Upstream {
+    /// The accepting task owns those of the connections, so they end with it.
+    fn drop(&mut self) {
+        if let Some(server) = lock(&self.server).take() {
+            server.abort();
+        }
+        if let Some(file) = self.ca_file() {
+            let _gone_already = std::fs::remove_file(file);
+        }
+    }
+}
+
+impl State {
+    /// Takes note of a request and says what it shall meet.
+    fn arrived(&self, request: &Request) -> Behaviour {
+        let mut requests = lock(&self.requests);
+        if requests.len() == REMEMBERED {
+            requests.pop_front();
+        }
+        requests.push_back(request.clone());
+        let behaviour = lock(&self.script).next();
+        drop(requests);
+        self.counts.send_modify(|counts| counts.calls += 1);
+        behaviour
+    }
+}
+
+/// A socket that shares its port with the one that reserves it.
+fn bind(address: SocketAddr) -> TcpSocket {
+    let bound = TcpSocket::new_v4().and_then(|socket| {
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    });
+    bound.expect("a port on loopback")
+}
+
+/// A test that panicked elsewhere does not matter here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

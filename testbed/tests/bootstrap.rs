@@ -1,0 +1,153 @@
+//! The functions as `make build` packaged them, run as processes against Lambda's Runtime API.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use testbed::{
+    Case, Function, Invocation, Outcome, packaged,
+    upstream::{Answer, Upstream},
+};
+
+const FUNCTIONS: [&str; 3] = ["hello", "time", "fetch"];
+
+fn main() -> ExitCode {
+    let mut trials = vec![
+        test("a_panic_is_a_problem_and_the_process_lives_on", a_panic_is_a_problem_and_the_process_lives_on()),
+        test("a_deadline_in_the_past_is_none", a_deadline_in_the_past_is_none()),
+        test("sigterm_ends_the_process_and_loses_no_line", sigterm_ends_the_process_and_loses_no_line()),
+        test("many_invocations_at_a_time", many_invocations_at_a_time()),
+        test("without_lambda_it_says_what_to_do", without_lambda_it_says_what_to_do()),
+    ];
+    for function in FUNCTIONS {
+        let bootstrap = packaged(function);
+        for case in Case::all(function) {
+            let name = case.name.clone();
+            trials.push(test(&name, replay_and_go_on(function, bootstrap.clone(), case)));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+type Outcomes = Result<(), String>;
+
+fn test(name: &str, test: impl Future<Output = Outcomes> + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        tokio.block_on(test).map_err(Failed::from)
+    })
+}
+
+/// The case's answer, and then, from the same process, that of a plain request.
+async fn replay_and_go_on(function: &str, bootstrap: PathBuf, case: Case) -> Outcomes {
+    let upstream = Upstream::start();
+    upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
+    let mut process = Function::start(&bootstrap, &[("UPSTREAM_URL", &upstream.url("/"))]).await;
+    replay(&mut process, &case).await?;
+    replay(&mut process, &plain(function)).await
+}
+
+async fn replay(process: &mut Function, case: &Case) -> Outcomes {
+    let invocation = case.invocation();
+    let outcome = process.invoke(&invocation).await;
+    case.check(&invocation, &outcome)
+}
+
+/// The plain request to `function`, through an HTTP API.
+fn plain(function: &str) -> Case {
+    let plain = format!("{function}/plain.http-api");
+    Case::all(function).into_iter().find(|case| case.name == plain).expect("the plain case")
+}
+
+fn named(name: &str) -> Invocation {
+    let case = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").expect("a case");
+    let payload = String::from_utf8(case.invocation().payload).expect("JSON").replace("Ada", name);
+    Invocation::new(payload)
+}
+
+async fn a_panic_is_a_problem_and_the_process_lives_on() -> Outcomes {
+    let mut process = Function::start(&example("panics"), &[]).await;
+    let Outcome::Answer(problem) = process.invoke(&named("Ada")).await else {
+        return Err("the invocation failed".into());
+    };
+    expect(&problem, "urn:problem-type:internal")?;
+    let Outcome::Answer(answer) = process.invoke(&plain("hello").invocation()).await else {
+        return Err("the next invocation failed".into());
+    };
+    expect(&answer, "Still here.")?;
+    let lines = terminate(process).await?.join("\n");
+    expect(&lines, r#""level":"ERROR""#)?;
+    expect(&lines, "a bug")?;
+    (!problem.contains("a bug")).then_some(()).ok_or_else(|| format!("the caller was told: {problem}"))
+}
+
+/// As `cargo lambda watch` sends it: ten minutes after 1970.
+async fn a_deadline_in_the_past_is_none() -> Outcomes {
+    let mut process = Function::start(&packaged("hello"), &[]).await;
+    let case = plain("hello");
+    for deadline_ms in [0, 600_000, now_ms() - 1] {
+        let invocation = Invocation { deadline_ms, ..case.invocation() };
+        let outcome = process.invoke(&invocation).await;
+        case.check(&invocation, &outcome)?;
+    }
+    Ok(())
+}
+
+async fn sigterm_ends_the_process_and_loses_no_line() -> Outcomes {
+    let mut process = Function::start(&packaged("hello"), &[]).await;
+    let case = plain("hello");
+    replay(&mut process, &case).await?;
+    replay(&mut process, &case).await?;
+    let lines = terminate(process).await?;
+    let invocations = lines.iter().filter(|line| line.contains(r#""message":"invocation""#)).count();
+    (invocations == 2).then_some(()).ok_or_else(|| format!("two invocations, but the log is {lines:?}"))
+}
+
+/// What Lambda Managed Instances do: one process, many requests at once, each with its own answer.
+async fn many_invocations_at_a_time() -> Outcomes {
+    let mut process = Function::start(&packaged("hello"), &[("AWS_LAMBDA_MAX_CONCURRENCY", "8")]).await;
+    let names: Vec<String> = (0..64).map(|number| format!("caller-{number}-")).collect();
+    let invocations: Vec<Invocation> = names.iter().map(|name| named(name)).collect();
+    for (name, outcome) in names.iter().zip(process.invoke_all(&invocations).await) {
+        let Outcome::Answer(answer) = outcome else { return Err(format!("{name} failed")) };
+        expect(&answer, &format!("Hello, {name}!"))?;
+    }
+    Ok(())
+}
+
+async fn without_lambda_it_says_what_to_do() -> Outcomes {
+    let output = tokio::process::Command::new(packaged("hello")).env_clear().output().await;
+    let output = output.map_err(|error| error.to_string())?;
+    expect(&String::from_utf8_lossy(&output.stdout), "start it with `make run`")?;
+    (output.status.code() == Some(1)).then_some(()).ok_or_else(|| output.status.to_string())
+}
+
+/// Ends `process` as Lambda does, and gives the lines of its log.
+async fn terminate(process: Function) -> Result<Vec<String>, String> {
+    let kill = tokio::process::Command::new("kill").arg(process.id().to_string()).status().await;
+    if !kill.is_ok_and(|status| status.success()) {
+        return Err("SIGTERM could not be sent".into());
+    }
+    Ok(process.end().await.1)
+}
+
+/// An example of this package, which cargo builds beside its tests.
+fn example(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("the path of this test");
+    let profile = this.parent().and_then(Path::parent).expect("a test is in target/<profile>/deps");
+    profile.join("examples").join(name)
+}
+
+fn expect(text: &str, part: &str) -> Outcomes {
+    text.contains(part).then_some(()).ok_or_else(|| format!("`{part}` is not in {text}"))
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    now.as_millis().try_into().unwrap_or(u64::MAX)
+}

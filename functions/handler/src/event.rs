@@ -5,6 +5,7 @@ use std::{
     future::{Future, ready},
     panic::catch_unwind,
     pin::Pin,
+    sync::Arc,
 };
 
 use futures_util::FutureExt;
@@ -16,7 +17,10 @@ use lambda_http::{
 };
 use tower::util::BoxService;
 
-use crate::Response;
+use crate::{
+    Response,
+    log::{Invocation, Log},
+};
 
 /// Marks the request of an event that holds none: it is a trigger's, but a part of it can be in no request.
 #[derive(Clone)]
@@ -30,8 +34,10 @@ type LambdaResponse = <Adapter<'static, Verbatim, BoxService<Request, Verbatim, 
 /// Gives an HTTP service the events of Lambda's HTTP triggers.
 ///
 /// This is what [`lambda_http::run_concurrent`] does for a service, but for two things: an event that `lambda_http`
-/// panics over reaches the service, as a request marked [`Malformed`], and a body goes out as it is.
+/// panics over reaches the service, as a request marked [`Malformed`], and a body goes out as it is. The request carries
+/// its [`Invocation`], for the log.
 pub(crate) fn on_events<S>(
+    log: Arc<Log>,
     service: S,
 ) -> impl Service<
     LambdaEvent<LambdaRequest>,
@@ -45,16 +51,19 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
+    let init = log.age();
     service_fn(move |event: LambdaEvent<LambdaRequest>| {
         let (payload, context) = event.into_parts();
+        let invocation = Invocation::start(&log, init, &payload, &context);
         let origin = payload.request_origin();
-        let request = catch_unwind(|| Request::from(payload)).ok().filter(has_valid_host);
-        let request = request.unwrap_or_else(|| {
+        let request = invocation.sync_scope(|| catch_unwind(|| Request::from(payload)).ok().filter(has_valid_host));
+        let mut request = request.unwrap_or_else(|| {
             let mut request = Request::default();
             request.extensions_mut().insert(Malformed);
             request
         });
-        let response = service.clone().call(request.with_lambda_context(context));
+        request.extensions_mut().insert(invocation.clone());
+        let response = invocation.scope(service.clone().call(request.with_lambda_context(context)));
         TransformResponse::Request(origin, Box::pin(response.map(|answer| answer.map(Verbatim))))
     })
 }

@@ -26,18 +26,24 @@ mod endpoint;
 mod event;
 mod log;
 mod negotiate;
+mod observe;
 mod problem;
 mod query;
 mod respond;
 mod run;
+mod trace;
+mod trigger;
 
 pub use deadline::deadline;
 pub use endpoint::Endpoint;
 pub use lambda_http::{Body, Context, Error, Request, http};
+pub use log::{Value, count, record};
 pub use negotiate::negotiate;
+pub use observe::observe;
 pub use problem::Problem;
 pub use query::query;
 pub use run::{invoke, run};
+pub use trace::trace_headers;
 
 /// An HTTP response, its body whole in memory, as Lambda wants it.
 pub type Response = http::Response<Body>;

@@ -177,7 +177,7 @@ impl Problem {
     }
 
     /// The answer to the invocation `request_id`.
-    pub(crate) fn into_response(self, request_id: &str) -> Response {
+    pub(crate) fn to_response(&self, request_id: &str) -> Response {
         let members = Members {
             r#type: format_args!("urn:problem-type:{}", self.name),
             title: self.title,
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn has_the_members_of_rfc_9457_and_no_cause() {
         let problem = Problem::upstream_error(StatusCode::IM_A_TEAPOT).because("10.0.0.7 said so");
-        let response = problem.into_response("6b2a");
+        let response = problem.to_response("6b2a");
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
         assert_eq!(
             body(&response),
@@ -263,7 +263,7 @@ mod tests {
     fn retry_after_is_rounded_up_to_whole_seconds() {
         for (after, header) in [(2000, "2"), (2001, "3"), (1, "1")] {
             let problem = Problem::upstream_unavailable(Duration::from_millis(after));
-            assert_eq!(problem.into_response("").headers()[RETRY_AFTER], header);
+            assert_eq!(problem.to_response("").headers()[RETRY_AFTER], header);
         }
     }
 }

@@ -4,19 +4,20 @@ use std::{convert::Infallible, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
 use lambda_http::{
-    Context, RequestExt, Service,
+    Service,
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     },
     service_fn,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tracing::{error, info};
 
-use crate::{Body, Endpoint, Problem, Request, Response, deadline, event::Malformed, problem::ALLOWED};
+use crate::{
+    Body, Endpoint, Problem, Request, Response, deadline, event::Malformed, log::Invocation, problem::ALLOWED,
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -39,9 +40,8 @@ pub(crate) fn http_service(
 }
 
 async fn respond(endpoint: impl Endpoint, request: Request) -> Result<Response, Infallible> {
-    let started = Instant::now();
-    let request_id =
-        request.lambda_context_ref().map_or_else(String::new, |Context { request_id, .. }| request_id.clone());
+    let invocation = request.extensions().get::<Invocation>().cloned();
+    let request_id = invocation.as_ref().map_or("", Invocation::request_id);
     let method = request.method().clone();
     let outcome = if request.extensions().get::<Malformed>().is_some() {
         Err(Problem::malformed_request())
@@ -52,13 +52,18 @@ async fn respond(endpoint: impl Endpoint, request: Request) -> Result<Response, 
             _ => Err(Problem::method_not_allowed(&method)),
         }
     };
-    log(&outcome, &request_id, &method, started);
-    let mut response = outcome.unwrap_or_else(|problem| problem.into_response(&request_id));
+    let (mut response, problem) = match outcome {
+        Ok(response) => (response, None),
+        Err(problem) => (problem.to_response(request_id), Some(problem)),
+    };
     if method == Method::HEAD {
         *response.body_mut() = Body::Empty;
     }
-    if let Ok(request_id) = HeaderValue::from_str(&request_id) {
+    if let Ok(request_id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(X_REQUEST_ID, request_id);
+    }
+    if let Some(invocation) = &invocation {
+        invocation.end(&response, problem.as_ref());
     }
     Ok(response)
 }
@@ -73,7 +78,7 @@ async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response,
     };
     outcome
         .map_err(|_| Problem::upstream_timeout().because("the endpoint outlived its deadline"))?
-        // The panic hook has logged what the panic was.
+        // The panic hook has recorded what the panic was.
         .unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
 }
 
@@ -82,25 +87,4 @@ fn options() -> Response {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, ALLOWED);
     response
-}
-
-/// Writes the invocation's line: an error when the fault is ours or the upstream's, with all that led to it.
-fn log(outcome: &Result<Response, Problem>, request_id: &str, method: &Method, started: Instant) {
-    let method = method.as_str();
-    let duration_ms = started.elapsed().as_secs_f64() * 1e3;
-    match outcome {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            info!(request_id, method, status, duration_ms, "invocation");
-        }
-        Err(problem) => {
-            let (status, name) = (problem.status().as_u16(), problem.name());
-            if problem.status().is_server_error() {
-                let error: &dyn std::error::Error = problem;
-                error!(request_id, method, status, problem = name, duration_ms, error, "invocation");
-            } else {
-                info!(request_id, method, status, problem = name, duration_ms, "invocation");
-            }
-        }
-    }
 }

@@ -6,7 +6,12 @@ use lambda_http::{Context, Error, LambdaEvent, Service, lambda_runtime::run_conc
 use tokio::runtime::{Builder, Runtime};
 use tracing::error;
 
-use crate::{Endpoint, event::on_events, log, respond::http_service};
+use crate::{
+    Endpoint,
+    event::on_events,
+    log::{self, Log},
+    respond::http_service,
+};
 
 /// Where Lambda's Runtime API listens: Lambda sets it, and so do `cargo lambda watch` and the tests.
 const AWS_LAMBDA_RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
@@ -24,14 +29,14 @@ const AWS_LAMBDA_MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
 /// gone. `SIGTERM` ends it at once: nothing is kept back that could be lost.
 #[must_use]
 pub fn run(endpoint: impl Endpoint) -> ExitCode {
-    log::init();
+    let log = log::init();
     if env::var_os(AWS_LAMBDA_RUNTIME_API).is_none() {
         error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
         return ExitCode::FAILURE;
     }
     let outcome = tokio_runtime()
         .map_err(Error::from)
-        .and_then(|tokio| tokio.block_on(run_concurrent(on_events(http_service(endpoint)))));
+        .and_then(|tokio| tokio.block_on(run_concurrent(on_events(log, http_service(endpoint)))));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,7 +55,7 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
 /// What Lambda would report as the failure of the invocation: `event` is not JSON, or no HTTP trigger's.
 pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<String, Error> {
     let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
-    let answer = on_events(http_service(endpoint)).call(event).await?;
+    let answer = on_events(Log::silent(), http_service(endpoint)).call(event).await?;
     Ok(serde_json::to_string(&answer)?)
 }
 

@@ -1,0 +1,209 @@
+//! The one line of an invocation.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use lambda_http::{lambda_runtime::Config, request::LambdaRequest};
+use tracing::level_filters::LevelFilter;
+
+use super::{
+    Format, Log, Value,
+    line::{Fields, Line},
+    metrics::Metrics,
+};
+use crate::{Context, Problem, Request, Response, trace, trigger::Trigger};
+
+tokio::task_local! {
+    /// The invocation that a task works for.
+    static CURRENT: Invocation;
+}
+
+/// Adds a field to the line that `request` leaves in the log; of two values for one name the later one stays.
+///
+/// `name` is in `snake_case` and none that the line has anyway. The value must be nothing that a caller or an upstream
+/// sent: the log is read by more people than those are.
+///
+/// ```
+/// # let request = handler::Request::default();
+/// handler::record(&request, "cache_status", "hit");
+/// handler::record(&request, "upstream_ms", std::time::Duration::from_micros(1500));
+/// ```
+pub fn record(request: &Request, name: &'static str, value: impl Into<Value<'static>>) {
+    if let Some(invocation) = request.extensions().get::<Invocation>() {
+        invocation.record(name, value.into());
+    }
+}
+
+/// Adds `number` to a metric of the invocation that `request` came with. CloudWatch sums it up for each function.
+///
+/// `name` is in `PascalCase`. Counting nothing (0) has its use: the metric's average is then a rate.
+///
+/// ```
+/// # let request = handler::Request::default();
+/// handler::count(&request, "UpstreamAttempts", 3);
+/// handler::count(&request, "CacheHits", 0);
+/// ```
+pub fn count(request: &Request, name: &'static str, number: u64) {
+    if let Some(invocation) = request.extensions().get::<Invocation>() {
+        let mut recorded = invocation.recorded();
+        match recorded.counts.iter_mut().find(|(counted, _)| *counted == name) {
+            Some((_, count)) => *count += number,
+            None => recorded.counts.push((name, number)),
+        }
+    }
+}
+
+/// An invocation from its event to its answer. Clones are the same invocation.
+#[derive(Clone)]
+pub(crate) struct Invocation(Arc<Shared>);
+
+struct Shared {
+    log: Arc<Log>,
+    request_id: String,
+    function: Arc<Config>,
+    /// What else is known of it from the start.
+    fields: Fields,
+    started: Instant,
+    /// When Lambda gives up on it. `None` where that had passed before it began, as with `cargo lambda watch`.
+    deadline: Option<SystemTime>,
+    /// How long the process took to start, where the caller waited for that.
+    cold_start: Option<Duration>,
+    recorded: Mutex<Recorded>,
+}
+
+/// What the endpoint adds.
+#[derive(Default)]
+struct Recorded {
+    fields: Vec<(&'static str, Value<'static>)>,
+    counts: Vec<(&'static str, u64)>,
+}
+
+impl Invocation {
+    /// Begins with what `event` and `context` tell. `init` is what the process took to start.
+    pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &LambdaRequest, context: &Context) -> Self {
+        let mut fields = Fields::new(log.format);
+        if let Some(root) = context.xray_trace_id.as_deref().and_then(trace::root) {
+            fields.field("trace_id", root);
+        }
+        fields.field("function_version", &*context.env_config.version);
+        let trigger = Trigger::of(event);
+        fields.field("trigger", trigger.name);
+        fields.field("method", trigger.method_name());
+        if let Some(route) = trigger.route {
+            fields.field("route", route);
+        }
+        if let Some(address) = trigger.client_address.filter(|_| log.client_address) {
+            fields.field("client_address", address);
+        }
+        Self(Arc::new(Shared {
+            log: Arc::clone(log),
+            request_id: context.request_id.clone(),
+            function: Arc::clone(&context.env_config),
+            fields,
+            started: Instant::now(),
+            deadline: Some(context.deadline()).filter(|deadline| *deadline > SystemTime::now()),
+            cold_start: log.cold.swap(false, Ordering::Relaxed).then_some(init),
+            recorded: Mutex::default(),
+        }))
+    }
+
+    /// Serves it: until the end of `future`, events and panics on its task are known to be this invocation's.
+    pub(crate) fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), future)
+    }
+
+    /// Like [`scope`](Self::scope), for what is no future.
+    pub(crate) fn sync_scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
+    }
+
+    pub(crate) fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// Calls `with` for the invocation that this task works for, if it does.
+    pub(super) fn current<T>(with: impl FnOnce(&Self) -> T) -> Option<T> {
+        CURRENT.try_with(with).ok()
+    }
+
+    pub(super) fn record(&self, name: &'static str, value: Value<'static>) {
+        let mut recorded = self.recorded();
+        match recorded.fields.iter_mut().find(|(recorded, _)| *recorded == name) {
+            Some((_, earlier)) => *earlier = value,
+            None => recorded.fields.push((name, value)),
+        }
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the line, now that the answer is known: an error, with all that led to it, when the fault is ours or the
+    /// upstream's.
+    ///
+    /// Where the operator wants no such line, the metrics in it are still sent.
+    pub(crate) fn end(&self, response: &Response, problem: Option<&Problem>) {
+        let Shared { log, request_id, function, fields, started, deadline, cold_start, .. } = &*self.0;
+        let status = response.status();
+        let level = if status.is_server_error() { LevelFilter::ERROR } else { LevelFilter::INFO };
+        let (now, duration) = (SystemTime::now(), started.elapsed());
+        let recorded = self.recorded();
+        let mut line = if level <= log.level {
+            let mut line = Line::new(log.format, now, level, "invocation");
+            line.field("request_id", &**request_id);
+            line.fields(fields);
+            line.field("status", status.as_u16());
+            if let Some(problem) = problem {
+                line.field("problem", problem.name());
+                if status.is_server_error() {
+                    line.field("error", chain(problem));
+                }
+            }
+            line.field("duration_ms", duration);
+            if let Some(deadline) = deadline {
+                let remaining = deadline.duration_since(now).unwrap_or_default().as_millis();
+                line.field("remaining_ms", u64::try_from(remaining).unwrap_or(u64::MAX));
+            }
+            line.field("bytes_out", response.body().len());
+            line.field("cold_start", cold_start.is_some());
+            if let Some(init) = cold_start {
+                line.field("init_ms", *init);
+            }
+            for (name, value) in &recorded.fields {
+                line.value(name, value);
+            }
+            line
+        } else if log.format == Format::Json {
+            // Lambda drops lines below its level by themselves, and takes one without a level for INFO.
+            let mut line = Line::new(log.format, now, log.level, "metrics");
+            line.field("request_id", &**request_id);
+            line
+        } else {
+            return;
+        };
+        if log.format == Format::Json {
+            let (function_name, cold_start) = (&function.function_name, cold_start.is_some());
+            Metrics { function_name, status, cold_start, duration, counts: &recorded.counts }.write(&mut line, now);
+        } else {
+            for (name, count) in &recorded.counts {
+                line.field(name, *count);
+            }
+        }
+        (log.write)(&line.end());
+    }
+}
+
+/// An error and all that led to it.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(chain, ": {error}");
+        cause = error.source();
+    }
+    chain
+}

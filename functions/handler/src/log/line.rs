@@ -1,0 +1,210 @@
+//! One line of the log, as JSON or for a person to read.
+
+use std::{borrow::Cow, io::Write, time::Duration, time::SystemTime};
+
+use tracing::level_filters::LevelFilter;
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Format {
+    Json,
+    Text,
+    Colour,
+}
+
+/// What a field of the log holds. Made from what an endpoint has, by [`From`].
+#[derive(Clone, Debug)]
+pub enum Value<'a> {
+    /// Text, escaped as JSON has it.
+    Text(Cow<'a, str>),
+    /// A whole number.
+    Number(u64),
+    /// A time, written as milliseconds with three decimals: its field's name ends in `_ms`.
+    Time(Duration),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<u64> for Value<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<u32> for Value<'_> {
+    fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u16> for Value<'_> {
+    fn from(number: u16) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<usize> for Value<'_> {
+    fn from(number: usize) -> Self {
+        Self::Number(number as u64)
+    }
+}
+
+impl From<Duration> for Value<'_> {
+    fn from(time: Duration) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+/// A line under construction. Writing to memory does not fail, so no result is looked at.
+pub(super) struct Line {
+    format: Format,
+    bytes: Vec<u8>,
+}
+
+impl Line {
+    /// Begins a line: when, how grave, and what.
+    pub(super) fn new(format: Format, now: SystemTime, level: LevelFilter, message: &str) -> Self {
+        // More than the line of an invocation takes, so that its memory is asked for once.
+        let mut line = Self { format, bytes: Vec::with_capacity(1024) };
+        let level_name = match level.into_level() {
+            Some(level) => level.as_str(),
+            None => "FATAL",
+        };
+        match format {
+            Format::Json => {
+                let now = humantime::format_rfc3339_millis(now);
+                line.write(format_args!(r#"{{"timestamp":"{now}","level":"{level_name}","message":"#));
+                line.string(message);
+            }
+            Format::Text => line.write(format_args!("{level_name} {}", message.escape_debug())),
+            Format::Colour => {
+                let colour = match level {
+                    LevelFilter::ERROR => 31,
+                    LevelFilter::WARN => 33,
+                    _ => 32,
+                };
+                line.write(format_args!("\x1b[{colour}m{level_name}\x1b[0m {}", message.escape_debug()));
+            }
+        }
+        line
+    }
+
+    /// Fields that [`Fields`] holds ready.
+    pub(super) fn fields(&mut self, fields: &Fields) {
+        self.bytes.extend_from_slice(&fields.0.bytes);
+    }
+
+    pub(super) fn field<'a>(&mut self, name: &str, value: impl Into<Value<'a>>) {
+        self.value(name, &value.into());
+    }
+
+    pub(super) fn value(&mut self, name: &str, value: &Value<'_>) {
+        match self.format {
+            Format::Json => self.write(format_args!(r#","{name}":"#)),
+            Format::Text | Format::Colour => self.write(format_args!(" {name}=")),
+        }
+        match value {
+            Value::Text(text) => self.string(text),
+            Value::Number(number) => self.write(format_args!("{number}")),
+            Value::Time(time) => {
+                let micros = time.as_micros();
+                self.write(format_args!("{}.{:03}", micros / 1000, micros % 1000));
+            }
+            Value::Flag(flag) => self.write(format_args!("{flag}")),
+        }
+    }
+
+    /// Appends JSON as it is.
+    pub(super) fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        let _ = self.bytes.write_fmt(text);
+    }
+
+    fn string(&mut self, text: &str) {
+        let _ = serde_json::to_writer(&mut self.bytes, text);
+    }
+
+    /// The whole of it, its end included.
+    pub(super) fn end(mut self) -> Vec<u8> {
+        self.bytes.extend_from_slice(if self.format == Format::Json { b"}\n" } else { b"\n" });
+        self.bytes
+    }
+}
+
+/// Fields of a line that is begun later.
+pub(super) struct Fields(Line);
+
+impl Fields {
+    pub(super) fn new(format: Format) -> Self {
+        Self(Line { format, bytes: Vec::with_capacity(256) })
+    }
+
+    pub(super) fn field<'a>(&mut self, name: &str, value: impl Into<Value<'a>>) {
+        self.0.field(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: Format, level: LevelFilter) -> String {
+        let mut line = Line::new(format, SystemTime::UNIX_EPOCH, level, "two\n\"lines\"");
+        let mut fields = Fields::new(format);
+        fields.field("text", "\u{1b}[31m\n\u{2028}\"é");
+        line.fields(&fields);
+        line.field("number", u64::MAX);
+        line.field("time_ms", Duration::from_nanos(1_000_999));
+        line.field("flag", true);
+        String::from_utf8(line.end()).unwrap()
+    }
+
+    #[test]
+    fn is_json_whatever_is_in_it() {
+        let line = line(Format::Json, LevelFilter::INFO);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            serde_json::json!({
+                "timestamp": "1970-01-01T00:00:00.000Z",
+                "level": "INFO",
+                "message": "two\n\"lines\"",
+                "text": "\u{1b}[31m\n\u{2028}\"é",
+                "number": u64::MAX,
+                "time_ms": 1.000,
+                "flag": true,
+            })
+        );
+        assert!(line.contains(r#""time_ms":1.000,"#), "{line}");
+    }
+
+    #[test]
+    fn is_one_line_of_text_without_control_characters() {
+        let text = line(Format::Text, LevelFilter::WARN);
+        assert!(text.starts_with(r#"WARN two\n\"lines\" text="\u001b[31m\n"#), "{text}");
+        assert!(text.ends_with("number=18446744073709551615 time_ms=1.000 flag=true\n"), "{text}");
+        assert_eq!(text.trim_end().chars().filter(|c| c.is_control()).count(), 0);
+        assert!(line(Format::Colour, LevelFilter::ERROR).starts_with("\x1b[31mERROR\x1b[0m two"));
+    }
+
+    #[test]
+    fn what_passes_no_level_is_fatal() {
+        assert!(line(Format::Json, LevelFilter::OFF).contains(r#""level":"FATAL""#));
+    }
+}

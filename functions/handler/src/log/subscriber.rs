@@ -1,0 +1,145 @@
+//! The events of `tracing` as lines of the log.
+
+use std::{error::Error, fmt, sync::Arc, time::SystemTime};
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+    span,
+};
+
+use super::{Invocation, Log, Value, invocation::chain, line::Line};
+
+/// A subscriber of events only. Spans cost nothing here; a function that wants them installs its own subscriber, before
+/// it calls [`run`](crate::run).
+pub(super) struct Events(pub(super) Arc<Log>);
+
+impl Subscriber for Events {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // What the runtime traces is the payload, which no level brings into the log.
+        let payload = *metadata.level() == Level::TRACE && metadata.target().starts_with("lambda_");
+        metadata.is_event() && *metadata.level() <= self.0.level && !payload
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.0.level)
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = LevelFilter::from_level(*event.metadata().level());
+        let mut line = Line::new(self.0.format, SystemTime::now(), level, &fields.message);
+        Invocation::current(|invocation| line.field("request_id", invocation.request_id()));
+        line.field("target", event.metadata().target());
+        for (name, value) in &fields.others {
+            line.value(name, value);
+        }
+        (self.0.write)(&line.end());
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, Value<'static>)>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: impl Into<Value<'static>>) {
+        // A name that the line has anyway would be there twice, which is no valid JSON.
+        if !["timestamp", "level", "message", "request_id", "target"].contains(&field.name()) {
+            self.others.push((field.name(), value.into()));
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.add(field, format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value.to_owned());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.add(field, chain(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tracing::{error, info, info_span, trace};
+
+    use super::*;
+    use crate::log::Format;
+
+    /// The lines that `work` leaves.
+    fn lines(level: LevelFilter, work: impl FnOnce()) -> Vec<serde_json::Value> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&lines);
+        let log = Log {
+            level,
+            ..Log::new(Format::Json, move |line| written.lock().unwrap().push(serde_json::from_slice(line).unwrap()))
+        };
+        tracing::subscriber::with_default(Events(Arc::new(log)), work);
+        std::mem::take(&mut *lines.lock().unwrap())
+    }
+
+    #[test]
+    fn an_event_is_a_line_with_its_fields_and_causes() {
+        let cause = std::io::Error::other("the cause");
+        let error = crate::Problem::misconfigured(cause);
+        let lines = lines(LevelFilter::INFO, || {
+            info_span!("a span", ignored = true).in_scope(|| {
+                error!(error = &error as &dyn Error, number = 1_u64, level = "none", ratio = 0.5, "it {}", "failed");
+                tracing::debug!("not wanted");
+            });
+        });
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["message"], "it failed");
+        assert_eq!(line["target"], "handler::log::subscriber::tests");
+        assert_eq!((&line["number"], &line["ratio"]), (&1.into(), &"0.5".into()));
+        assert!(line["error"].as_str().unwrap().ends_with(": the cause"), "{line}");
+    }
+
+    #[test]
+    fn no_level_brings_payloads_into_the_log() {
+        let lines = lines(LevelFilter::TRACE, || {
+            trace!(target: "lambda_runtime::layers::api_response", body = "secret", "raw JSON event received");
+            info!(target: "lambda_runtime", "harmless");
+            trace!("another crate's");
+        });
+        let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+        assert_eq!(messages, ["harmless", "another crate's"]);
+    }
+}

@@ -1,0 +1,169 @@
+//! The trace that a request is part of, for those it leads to.
+
+use std::str;
+
+use lambda_http::{
+    RequestExt,
+    http::{HeaderMap, HeaderName, HeaderValue},
+};
+
+use crate::Request;
+
+const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The headers that make what `request` leads to part of its trace: send them on to an upstream.
+///
+/// `X-Amzn-Trace-Id` is what Lambda said of the invocation. `traceparent`
+/// ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) is the caller's if it is valid, and otherwise the same
+/// trace as `X-Amzn-Trace-Id` tells of. What is not known is left out.
+///
+/// ```
+/// # use handler::Request;
+/// let mut request = Request::default();
+/// let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+/// request.headers_mut().insert("traceparent", traceparent.parse()?);
+/// assert_eq!(handler::trace_headers(&request)["traceparent"], traceparent);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn trace_headers(request: &Request) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let x_ray = request.lambda_context_ref().and_then(|context| context.xray_trace_id.as_deref()).unwrap_or_default();
+    let traceparent = callers(request).or_else(|| HeaderValue::try_from(from_x_ray(x_ray)?).ok());
+    if let Some(traceparent) = traceparent {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+    if let Some(x_ray) = HeaderValue::try_from(x_ray).ok().filter(|_| root(x_ray).is_some()) {
+        headers.insert(X_AMZN_TRACE_ID, x_ray);
+    }
+    headers
+}
+
+/// The trace id in an `X-Amzn-Trace-Id`, such as `1-5759e988-bd862e3fe1be46a994272793`.
+pub(crate) fn root(x_ray: &str) -> Option<&str> {
+    let root = part(x_ray, "Root")?;
+    let (time, unique) = root.strip_prefix("1-")?.split_once('-')?;
+    (is_id(time, 8) && is_id(unique, 24)).then_some(root)
+}
+
+fn part<'a>(x_ray: &'a str, name: &str) -> Option<&'a str> {
+    x_ray.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The caller's `traceparent`, if there is just one and it is valid.
+fn callers(request: &Request) -> Option<HeaderValue> {
+    let mut values = request.headers().get_all(TRACEPARENT).iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    let text = value.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let valid = is_hex(version, 2) && version != "ff" && is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2);
+    match version {
+        "00" => (valid && parts.next().is_none()).then(|| value.clone()),
+        // A later version may say more, but what it begins with is this.
+        _ if valid => HeaderValue::try_from(format!("00-{trace}-{parent}-{flags}")).ok(),
+        _ => None,
+    }
+}
+
+/// The same trace in W3C's terms: X-Ray's trace id is as long, in three parts.
+fn from_x_ray(x_ray: &str) -> Option<String> {
+    let (time, unique) = root(x_ray)?.strip_prefix("1-")?.split_once('-')?;
+    let parent = part(x_ray, "Parent").filter(|parent| is_id(parent, 16))?;
+    let flags = if part(x_ray, "Sampled") == Some("1") { "01" } else { "00" };
+    Some(format!("00-{time}{unique}-{parent}-{flags}"))
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// All zeros stand for no id.
+fn is_id(text: &str, digits: usize) -> bool {
+    is_hex(text, digits) && text.bytes().any(|byte| byte != b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Context;
+
+    const X_RAY: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+    const CALLERS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn request(x_ray: Option<&str>, traceparents: &[&str]) -> Request {
+        let mut context = Context::default();
+        context.xray_trace_id = x_ray.map(str::to_owned);
+        let mut request = Request::default().with_lambda_context(context);
+        for value in traceparents {
+            request.headers_mut().append(TRACEPARENT, HeaderValue::from_str(value).unwrap());
+        }
+        request
+    }
+
+    fn sent(x_ray: Option<&str>, traceparents: &[&str]) -> (Option<String>, Option<String>) {
+        let headers = trace_headers(&request(x_ray, traceparents));
+        let value = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        (value(X_AMZN_TRACE_ID), value(TRACEPARENT))
+    }
+
+    #[test]
+    fn lambdas_trace_goes_on_in_both_forms() {
+        for (sampled, flags) in [(";Sampled=1", "01"), (";Sampled=0", "00"), (";Sampled=?", "00"), ("", "00")] {
+            let x_ray = X_RAY.replace(";Sampled=1", sampled) + ";Lineage=1:a87bd80c:1";
+            let (amzn, traceparent) = sent(Some(&x_ray), &[]);
+            assert_eq!(amzn, Some(x_ray));
+            assert_eq!(traceparent, Some(format!("00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-{flags}")));
+        }
+        assert_eq!(root(X_RAY), Some("1-5759e988-bd862e3fe1be46a994272793"));
+    }
+
+    #[test]
+    fn what_is_no_trace_id_does_not_go_on() {
+        for (x_ray, amzn, traceparent) in [
+            ("", false, false),
+            ("Root=1-5759e988-bd862e3fe1be46a994272793", true, false),
+            ("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=0000000000000000", true, false),
+            ("Root=1-5759e988-bd862e3fe1be46a99427279;Parent=53995c3f42cd8ad8", false, false),
+            ("Root=1-00000000-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8", false, false),
+            ("Root=2-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8", false, false),
+            ("Parent=53995c3f42cd8ad8;Sampled=1", false, false),
+            ("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8\r\nx: y", false, false),
+        ] {
+            let headers = sent(Some(x_ray), &[]);
+            assert_eq!((headers.0.is_some(), headers.1.is_some()), (amzn, traceparent), "{x_ray}");
+        }
+        assert_eq!(sent(None, &[]), (None, None));
+    }
+
+    #[test]
+    fn a_valid_traceparent_of_the_callers_comes_first() {
+        let derived = sent(Some(X_RAY), &[]).1;
+        for (traceparents, expected) in [
+            (&[CALLERS][..], Some(CALLERS)),
+            (&["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"], None),
+            (&["cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"], Some(CALLERS)),
+            (&["cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-will-be"], Some(CALLERS)),
+        ] {
+            let expected = expected.unwrap_or(traceparents[0]);
+            assert_eq!(sent(Some(X_RAY), traceparents).1.as_deref(), Some(expected));
+        }
+        for traceparents in [
+            &[CALLERS, CALLERS][..],
+            &[""],
+            &["secret"],
+            &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"],
+            &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"],
+            &["00-0AF7651916CD43DD8448EB211C80319C-B7AD6B7169203331-01"],
+            &["00-00000000000000000000000000000000-b7ad6b7169203331-01"],
+            &["00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01"],
+            &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-01"],
+            &["ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+            &["0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+            &["00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01"],
+        ] {
+            assert_eq!(sent(Some(X_RAY), traceparents).1, derived, "{traceparents:?}");
+        }
+    }
+}

@@ -9,13 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Invocation, Outcome};
+use crate::{HttpAnswer, Invocation, Outcome};
 
 /// A payload, and the answer it must get.
 #[derive(Clone)]
@@ -42,20 +41,6 @@ enum Expected {
         /// What the message of the failed invocation must match.
         error_pattern: String,
     },
-}
-
-/// The JSON that a function gives to any HTTP trigger.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TriggerAnswer {
-    status_code: u16,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    multi_value_headers: BTreeMap<String, Vec<String>>,
-    body: Option<String>,
-    #[serde(default)]
-    is_base64_encoded: bool,
 }
 
 impl Case {
@@ -112,7 +97,7 @@ impl Case {
             (Expected::Failure { .. }, Outcome::Answer(answer)) => Err(format!("must fail, but answered {answer}")),
             (Expected::Answer { .. }, Outcome::Failure(message)) => Err(format!("failed: {message}")),
             (Expected::Answer { status, headers, body, body_pattern }, Outcome::Answer(answer)) => {
-                let actual = Actual::read(answer, self.has_multi_value_headers())?;
+                let actual = HttpAnswer::read(answer, self.has_multi_value_headers())?;
                 if actual.status != *status {
                     return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
                 }
@@ -139,32 +124,6 @@ impl Case {
     /// Whether the case's trigger reads `multiValueHeaders`, and nothing else.
     fn has_multi_value_headers(&self) -> bool {
         self.name.ends_with(".rest-api") || self.name.ends_with(".alb-multi-value")
-    }
-}
-
-struct Actual {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-impl Actual {
-    fn read(answer: &str, multi_value_headers: bool) -> Result<Self, String> {
-        let answer: TriggerAnswer =
-            serde_json::from_str(answer).map_err(|error| format!("{error} in the answer {answer}"))?;
-        let headers = if multi_value_headers {
-            answer.multi_value_headers.into_iter().map(|(name, values)| (name, values.join(", "))).collect()
-        } else {
-            answer.headers
-        };
-        let body = answer.body.unwrap_or_default();
-        let body = if answer.is_base64_encoded {
-            let body = BASE64_STANDARD.decode(&body).map_err(|error| format!("{error} in the body {body}"))?;
-            String::from_utf8_lossy(&body).into_owned()
-        } else {
-            body
-        };
-        Ok(Self { status: answer.status_code, headers, body })
     }
 }
 

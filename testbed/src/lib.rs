@@ -5,9 +5,11 @@
 
 mod case;
 mod function;
+mod http_answer;
 mod runtime_api;
 pub mod upstream;
 
 pub use case::{Case, replay};
 pub use function::{Function, packaged};
+pub use http_answer::HttpAnswer;
 pub use runtime_api::{Invocation, Outcome, RuntimeApi};

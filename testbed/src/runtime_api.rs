@@ -25,7 +25,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
@@ -55,6 +55,30 @@ impl Invocation {
             deadline_ms: 0,
         };
         invocation.with_timeout(Duration::from_secs(10))
+    }
+
+    /// A `GET` request for `path` with `headers`, through an HTTP API.
+    #[must_use]
+    pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
+        let headers: HashMap<&str, &str> = headers.iter().copied().collect();
+        let event = json!({
+            "version": "2.0",
+            "routeKey": format!("ANY {path}"),
+            "rawPath": path,
+            "rawQueryString": "",
+            "headers": headers,
+            "requestContext": {
+                "accountId": "123456789012",
+                "apiId": "a1b2c3d4e5",
+                "http": { "method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.10" },
+                "requestId": "JKJaXmPLvHcESHA=",
+                "routeKey": format!("ANY {path}"),
+                "stage": "$default",
+                "timeEpoch": 1_795_344_091_123_u64,
+            },
+            "isBase64Encoded": false,
+        });
+        Self::new(event.to_string())
     }
 
     /// The same with a deadline after `timeout`.

@@ -4,13 +4,14 @@ use std::{
     env,
     error::Error,
     sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
 };
 
-use handler::{
-    Problem,
-    http::{HeaderValue, header::CONTENT_TYPE},
+use handler::http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_ENCODING, RETRY_AFTER},
 };
-use reqwest::redirect::{Attempt, Policy};
+use reqwest::redirect::{self, Policy};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -18,34 +19,36 @@ use rustls::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::settings::Settings;
+use crate::{failure::Failure, settings::Settings};
 
 /// A file of certificates in PEM to trust instead of Mozilla's, which are compiled in: OpenSSL's variable.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 const MAX_REDIRECTS: usize = 3;
 
-/// Makes attempts. The HTTP client behind it, with its connections, comes to life with the first one.
+/// Makes attempts. The HTTP client behind it, with its TLS and its connections, comes to life with the first one.
 #[derive(Default)]
 pub(crate) struct Client(OnceLock<reqwest::Client>);
 
-/// A good response of the upstream.
+/// A response that is a success, or tells that the stored one still is.
 pub(crate) struct Fetched {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    pub(crate) content_type: Option<HeaderValue>,
 }
 
 impl Client {
-    /// Fetches the upstream's URL, until `deadline` or for the time that one attempt may take.
-    ///
-    /// # Errors
-    ///
-    /// What the caller is told when this was the last attempt.
-    pub(crate) async fn attempt(&self, settings: &Settings, deadline: Instant) -> Result<Fetched, Problem> {
-        let client = self.client().map_err(Problem::misconfigured)?;
+    /// Fetches the upstream's URL with `headers`, until `deadline` or for the time that one attempt may take.
+    pub(crate) async fn attempt(
+        &self,
+        settings: &Settings,
+        headers: HeaderMap,
+        deadline: Instant,
+    ) -> Result<Fetched, Failure> {
+        let client = self.client().map_err(Failure::misconfigured)?;
         let deadline = deadline.min(Instant::now() + settings.attempt_timeout);
-        let response = exchange(client, settings);
-        timeout_at(deadline, response).await.unwrap_or_else(|_| Err(Problem::upstream_timeout()))
+        let response = exchange(client, settings, headers);
+        timeout_at(deadline, response).await.unwrap_or(Err(Failure::TimedOut))
     }
 
     fn client(&self) -> Result<&reqwest::Client, Box<dyn Error + Send + Sync>> {
@@ -56,6 +59,8 @@ impl Client {
             .no_proxy()
             .redirect(Policy::custom(follow))
             .referer(false)
+            // What is retried, and how often, is decided in one place.
+            .retry(reqwest::retry::never())
             .tls_backend_preconfigured(tls()?)
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -63,32 +68,47 @@ impl Client {
     }
 }
 
-async fn exchange(client: &reqwest::Client, settings: &Settings) -> Result<Fetched, Problem> {
-    let mut response = client.get(settings.url.clone()).send().await.map_err(unreachable)?;
-    if !response.status().is_success() {
-        return Err(Problem::upstream_error(response.status()));
+async fn exchange(client: &reqwest::Client, settings: &Settings, headers: HeaderMap) -> Result<Fetched, Failure> {
+    let request = client.get(settings.url.clone()).headers(headers);
+    let mut response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    if !status.is_success() && status != StatusCode::NOT_MODIFIED {
+        return Err(Failure::Status { status, retry_after: retry_after(response.headers(), SystemTime::now()) });
+    }
+    // What is not asked for cannot be decoded, and its bytes are not what the content type says.
+    if response.headers().contains_key(CONTENT_ENCODING) {
+        return Err(Failure::unreachable("the response is in a content encoding that was not asked for"));
     }
     let limit = settings.max_body_bytes;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         if body.len() + chunk.len() > limit {
-            return Err(Problem::upstream_response_too_large(limit));
+            return Err(Failure::TooLarge(limit));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Fetched { body, content_type: response.headers_mut().remove(CONTENT_TYPE) })
+    Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body })
 }
 
 /// The error goes to the log, so it goes without the URL, whose query may be secret.
-fn unreachable(error: reqwest::Error) -> Problem {
-    Problem::upstream_unreachable().because(error.without_url())
+fn unreachable(error: reqwest::Error) -> Failure {
+    Failure::unreachable(error.without_url())
 }
 
-/// Follows a redirect within the origin that the operator named, and nowhere else. A response that is not followed is
-/// an error like any other that is no success.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let same_origin = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
-    if same_origin && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
+/// The time to wait that a `Retry-After` asks for, in seconds or as a date (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()),
+    }
+}
+
+/// Follows a redirect within the origin that the operator named, and nowhere else. A redirect that is not followed is
+/// an answer like any other that is no success.
+fn follow(redirect: redirect::Attempt<'_>) -> redirect::Action {
+    let same_origin = redirect.previous().first().is_some_and(|first| first.origin() == redirect.url().origin());
+    if same_origin && redirect.previous().len() <= MAX_REDIRECTS { redirect.follow() } else { redirect.stop() }
 }
 
 fn tls() -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
@@ -105,4 +125,24 @@ fn tls() -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 10);
+        for (value, seconds) in [
+            ("7", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
 }

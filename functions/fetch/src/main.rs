@@ -1,41 +1,47 @@
 //! `GET /fetch`: the body of the one upstream that the operator configured.
 //!
-//! A request's path through the files: [`settings`] say what is fetched and within what bounds, [`upstream`] holds what
-//! outlives a request, [`attempt`] is one call of the upstream.
+//! In the order in which a request meets them: [`settings`] say what is fetched and within what bounds; [`upstream`] is
+//! the whole way; [`cache`] holds the last good response; [`retry`] and [`breaker`] say when the upstream is called;
+//! [`secret`] is what it is shown; [`attempt`] calls it; [`failure`] is what may come of that.
 
 mod attempt;
+mod breaker;
+mod cache;
+mod failure;
+mod retry;
+mod secret;
 mod settings;
 mod upstream;
 
 use std::{env, process::ExitCode, sync::Arc};
 
+use handler::Endpoint;
 use settings::Settings;
 use upstream::Upstream;
 
 fn main() -> ExitCode {
-    let upstream = Arc::new(Upstream::new(Settings::read(|name| env::var(name).ok())));
-    handler::run(move |request| {
+    handler::run(endpoint(|name| env::var(name).ok()))
+}
+
+/// The endpoint, with its settings from `variable`.
+fn endpoint(variable: impl Fn(&str) -> Option<String>) -> impl Endpoint {
+    let upstream = Arc::new(Upstream::new(Settings::read(variable)));
+    move |request| {
         let upstream = Arc::clone(&upstream);
         async move { upstream.fetch(&request).await }
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use testbed::upstream::{Answer, Upstream};
 
     #[tokio::test]
     async fn answers_its_events() {
-        let server = testbed::upstream::Upstream::start();
-        server.always(
-            testbed::upstream::Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"),
-        );
-        let settings = Settings::read(|name| (name == "UPSTREAM_URL").then(|| server.url("/")));
-        let upstream = Arc::new(Upstream::new(settings));
-        let endpoint = move |request| {
-            let upstream = Arc::clone(&upstream);
-            async move { upstream.fetch(&request).await }
-        };
+        let upstream = Upstream::start();
+        upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
+        let url = upstream.url("/");
+        let endpoint = super::endpoint(move |name| (name == "UPSTREAM_URL").then(|| url.clone()));
         testbed::replay("fetch", endpoint).await;
     }
 }

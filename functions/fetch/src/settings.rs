@@ -5,21 +5,30 @@ use std::{error::Error, fmt, ops::RangeInclusive, time::Duration};
 use reqwest::Url;
 
 const UPSTREAM_URL: &str = "UPSTREAM_URL";
+const UPSTREAM_SECRET_ID: &str = "UPSTREAM_SECRET_ID";
 const UPSTREAM_TIMEOUT_MS: &str = "UPSTREAM_TIMEOUT_MS";
 const UPSTREAM_ATTEMPT_TIMEOUT_MS: &str = "UPSTREAM_ATTEMPT_TIMEOUT_MS";
+const UPSTREAM_MAX_ATTEMPTS: &str = "UPSTREAM_MAX_ATTEMPTS";
 const UPSTREAM_MAX_BODY_BYTES: &str = "UPSTREAM_MAX_BODY_BYTES";
+const STALE_IF_ERROR_SECONDS: &str = "STALE_IF_ERROR_SECONDS";
 
 /// What is fetched, and within what bounds.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// The one URL: `https`, or `http` to this machine itself.
     pub(crate) url: Url,
-    /// For a request as a whole.
+    /// The Secrets Manager secret whose text is sent as a bearer token.
+    pub(crate) secret_id: Option<String>,
+    /// For a request as a whole, retries included.
     pub(crate) timeout: Duration,
     /// For one attempt, from connect to the last byte.
     pub(crate) attempt_timeout: Duration,
+    /// The first one included.
+    pub(crate) max_attempts: u32,
     /// Of the body, after decompression.
     pub(crate) max_body_bytes: usize,
+    /// How long the last good response may stand in for a failing upstream.
+    pub(crate) stale_if_error: Duration,
 }
 
 impl Settings {
@@ -42,10 +51,13 @@ impl Settings {
             |name, default| number(name, default, 1..=900_000).map(|ms| Duration::from_millis(ms.into()));
         Ok(Self {
             url: url(variable(UPSTREAM_URL))?,
+            secret_id: variable(UPSTREAM_SECRET_ID),
             timeout: milliseconds(UPSTREAM_TIMEOUT_MS, 5000)?,
             attempt_timeout: milliseconds(UPSTREAM_ATTEMPT_TIMEOUT_MS, 2000)?,
+            max_attempts: number(UPSTREAM_MAX_ATTEMPTS, 3, 1..=10)?,
             // Lambda's answer holds 6 MB, and base64 makes four bytes of three.
             max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
+            stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
         })
     }
 }

@@ -21,6 +21,7 @@
 //! Everything around that function is [`run`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
 
+mod after;
 mod deadline;
 mod endpoint;
 mod event;
@@ -34,6 +35,7 @@ mod run;
 mod trace;
 mod trigger;
 
+pub use after::after_response;
 pub use deadline::deadline;
 pub use endpoint::Endpoint;
 pub use lambda_http::{Body, Context, Error, Request, http};

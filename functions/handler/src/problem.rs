@@ -141,7 +141,7 @@ impl Problem {
             "upstream-unavailable",
             "Upstream unavailable",
             StatusCode::SERVICE_UNAVAILABLE,
-            "The upstream has been failing and is given time to recover.",
+            "The upstream cannot be asked at present.",
         );
         Self { retry_after: Some(retry_after), ..problem }
     }

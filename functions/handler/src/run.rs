@@ -2,12 +2,17 @@
 
 use std::{env, process::ExitCode};
 
-use lambda_http::{Context, Error, LambdaEvent, Service, lambda_runtime::run_concurrent};
-use tokio::runtime::{Builder, Runtime};
+use lambda_http::{
+    Context, Error, LambdaEvent, Service,
+    lambda_runtime::{Runtime, layers::TracingLayer},
+};
+use tokio::runtime;
+use tower::layer::layer_fn;
 use tracing::error;
 
 use crate::{
     Endpoint,
+    after::{AfterResponse, answer_then_work},
     event::on_events,
     log::{self, Log},
     respond::http_service,
@@ -34,9 +39,10 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
         error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
         return ExitCode::FAILURE;
     }
-    let outcome = tokio_runtime()
-        .map_err(Error::from)
-        .and_then(|tokio| tokio.block_on(run_concurrent(on_events(log, http_service(endpoint)))));
+    let outcome = tokio_runtime().map_err(Error::from).and_then(|tokio| {
+        let lambda = Runtime::new(on_events(log, http_service(endpoint)));
+        tokio.block_on(lambda.layer(TracingLayer::new()).layer(layer_fn(AfterResponse)).run_concurrent())
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -55,13 +61,17 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
 /// What Lambda would report as the failure of the invocation: `event` is not JSON, or no HTTP trigger's.
 pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<String, Error> {
     let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
-    let answer = on_events(Log::silent(), http_service(endpoint)).call(event).await?;
+    let answer = answer_then_work(on_events(Log::silent(), http_service(endpoint)).call(event)).await?;
     Ok(serde_json::to_string(&answer)?)
 }
 
 /// One thread, as one request at a time needs; a thread a core where Lambda sends several.
-fn tokio_runtime() -> std::io::Result<Runtime> {
+fn tokio_runtime() -> std::io::Result<runtime::Runtime> {
     let concurrency = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse::<u32>().ok());
-    let mut builder = if concurrency > Some(1) { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let mut builder = if concurrency > Some(1) {
+        runtime::Builder::new_multi_thread()
+    } else {
+        runtime::Builder::new_current_thread()
+    };
     builder.enable_all().build()
 }

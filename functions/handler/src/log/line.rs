@@ -4,6 +4,9 @@ use std::{borrow::Cow, io::Write, time::Duration, time::SystemTime};
 
 use tracing::level_filters::LevelFilter;
 
+use super::invocation::chain;
+use crate::Problem;
+
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Format {
     Json,
@@ -33,6 +36,13 @@ impl<'a> From<&'a str> for Value<'a> {
 impl From<String> for Value<'_> {
     fn from(text: String) -> Self {
         Self::Text(text.into())
+    }
+}
+
+/// An error in words, with all that led to it.
+impl From<&Problem> for Value<'_> {
+    fn from(problem: &Problem) -> Self {
+        chain(problem).into()
     }
 }
 

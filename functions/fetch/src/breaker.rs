@@ -1,0 +1,193 @@
+//! The circuit breaker: an upstream that fails is left alone for a while, and callers don't wait for it.
+//!
+//! The crates for this (`tower-resilience-circuitbreaker`, `failsafe`) are middleware around a whole request. Here it
+//! stands around each attempt, shares its verdict with the cache, and lets one probe through; that is this file.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How many of the latest calls are looked at.
+const WINDOW: u32 = 20;
+/// Fewer calls than this prove nothing.
+const MIN_CALLS: u32 = 10;
+/// Calls that are all older than this prove nothing either.
+const MEMORY: Duration = Duration::from_mins(1);
+/// How long the upstream is left alone before a probe.
+const OPEN_FOR: Duration = Duration::from_secs(5);
+
+/// Opens when half of the latest calls failed, lets a single probe through after a while, closes when that succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    Closed(Outcomes),
+    Open { until: Instant },
+    Probing,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed(Outcomes::default())
+    }
+}
+
+/// The latest calls, a bit each, the latest the lowest; 1 is a failure.
+#[derive(Debug, Default)]
+struct Outcomes {
+    failures: u32,
+    calls: u32,
+    latest: Option<Instant>,
+}
+
+impl Breaker {
+    /// Asks to call the upstream. The permit must be told how the call went; one that is dropped counts as a failure.
+    ///
+    /// # Errors
+    ///
+    /// How long the breaker stays open.
+    pub(crate) fn permit(&self) -> Result<Permit<'_>, Duration> {
+        let mut state = self.state();
+        match *state {
+            State::Closed(_) => {}
+            State::Open { until } => {
+                let left = until.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    return Err(left);
+                }
+                *state = State::Probing;
+            }
+            // The probe is under way. It will have ended after an attempt's time, which is not known here.
+            State::Probing => return Err(Duration::from_secs(1)),
+        }
+        Ok(Permit { breaker: self, failed: true })
+    }
+
+    /// For the log: `closed`, `open` or `half-open`.
+    pub(crate) fn name(&self) -> &'static str {
+        match *self.state() {
+            State::Closed(_) => "closed",
+            State::Open { .. } => "open",
+            State::Probing => "half-open",
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.state(), State::Open { .. })
+    }
+
+    fn record(&self, failed: bool) {
+        let mut state = self.state();
+        let open = match &mut *state {
+            State::Closed(outcomes) => {
+                outcomes.record(failed);
+                outcomes.are_bad()
+            }
+            State::Probing => failed,
+            // A call that began before the breaker opened.
+            State::Open { .. } => return,
+        };
+        if open {
+            *state = State::Open { until: Instant::now() + OPEN_FOR };
+        } else if matches!(*state, State::Probing) {
+            *state = State::default();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outcomes {
+    fn record(&mut self, failed: bool) {
+        let now = Instant::now();
+        if self.latest.replace(now).is_some_and(|latest| now - latest > MEMORY) {
+            *self = Self { latest: Some(now), ..Self::default() };
+        }
+        self.failures = ((self.failures << 1) | u32::from(failed)) & ((1 << WINDOW) - 1);
+        self.calls = (self.calls + 1).min(WINDOW);
+    }
+
+    fn are_bad(&self) -> bool {
+        self.calls >= MIN_CALLS && self.failures.count_ones() * 2 >= self.calls
+    }
+}
+
+/// The leave to make one call.
+#[derive(Debug)]
+pub(crate) struct Permit<'a> {
+    breaker: &'a Breaker,
+    failed: bool,
+}
+
+impl Permit<'_> {
+    /// The call showed the upstream to be well.
+    pub(crate) fn succeeded(mut self) {
+        self.failed = false;
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.breaker.record(self.failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(breaker: &Breaker, good: bool) {
+        let permit = breaker.permit().expect("closed, or time for a probe");
+        if good {
+            permit.succeeded();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_probes_and_closes() {
+        let breaker = Breaker::default();
+        for number in 0..MIN_CALLS {
+            assert_eq!(breaker.name(), "closed", "before call {number}");
+            call(&breaker, number % 2 == 0);
+        }
+        assert_eq!(breaker.permit().err(), Some(OPEN_FOR));
+
+        tokio::time::advance(OPEN_FOR.saturating_sub(Duration::from_millis(1))).await;
+        assert_eq!(breaker.permit().err(), Some(Duration::from_millis(1)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let probe = breaker.permit().expect("time for a probe");
+        assert!(breaker.permit().is_err(), "a second probe");
+        drop(probe);
+        assert_eq!(breaker.permit().err(), Some(OPEN_FOR), "after a probe that failed");
+
+        tokio::time::advance(OPEN_FOR).await;
+        call(&breaker, true);
+        assert_eq!(breaker.name(), "closed");
+        for _ in 0..MIN_CALLS - 1 {
+            call(&breaker, false);
+        }
+        assert_eq!(breaker.name(), "closed", "what was before the probe is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_failures_or_old_ones_prove_nothing() {
+        let breaker = Breaker::default();
+        for _ in 0..5 {
+            for _ in 0..MIN_CALLS - 1 {
+                call(&breaker, false);
+            }
+            tokio::time::advance(MEMORY + Duration::from_secs(1)).await;
+        }
+        assert_eq!(breaker.name(), "closed");
+        for number in 0..100 {
+            call(&breaker, number % 5 < 3);
+        }
+        assert_eq!(breaker.name(), "closed", "at two failures in five");
+    }
+}

@@ -1,0 +1,105 @@
+//! Why there is no good response of the upstream.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use handler::{Problem, http::StatusCode};
+
+type Cause = Arc<dyn Error + Send + Sync>;
+
+/// What came of an attempt, or of several, instead of a good response.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// DNS, connect or TLS failed, or the response was cut or malformed.
+    Unreachable(Cause),
+    /// The time for the attempt, or for the request, ran out.
+    TimedOut,
+    /// The upstream's answer is no success.
+    Status { status: StatusCode, retry_after: Option<Duration> },
+    /// The body is over this many bytes.
+    TooLarge(usize),
+    /// The circuit breaker is open for this long.
+    Open(Duration),
+    /// The secret is not there to be had, or of no use.
+    Misconfigured(Cause),
+    /// The secret could not be had this time.
+    SecretUnavailable(Cause),
+    /// A panic.
+    Bug,
+}
+
+impl Failure {
+    pub(crate) fn unreachable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unreachable(cause.into().into())
+    }
+
+    pub(crate) fn misconfigured(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Misconfigured(cause.into().into())
+    }
+
+    /// Whether another attempt may fare better.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut => true,
+            Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// Whether this tells that the upstream is ill, rather than that it refuses this one request.
+    pub(crate) fn is_of_health(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut => true,
+            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            _ => false,
+        }
+    }
+
+    /// Whether an older response is better than none. It isn't where the upstream has an answer, and that is no.
+    pub(crate) fn may_be_stood_in_for(&self) -> bool {
+        match self {
+            Self::Status { .. } => self.is_of_health(),
+            Self::Misconfigured(_) => false,
+            _ => true,
+        }
+    }
+
+    /// The status that the upstream answered with.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// How the caller is told.
+    pub(crate) fn into_problem(self) -> Problem {
+        match self {
+            Self::Unreachable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
+            Self::TimedOut => Problem::upstream_timeout(),
+            Self::Status { status, .. } => Problem::upstream_error(status),
+            Self::TooLarge(limit) => Problem::upstream_response_too_large(limit),
+            Self::Open(left) => Problem::upstream_unavailable(left).because("the circuit breaker is open"),
+            Self::Misconfigured(cause) => Problem::misconfigured(Chained(cause)),
+            Self::SecretUnavailable(cause) => {
+                Problem::upstream_unavailable(Duration::from_secs(1)).because(Chained(cause))
+            }
+            Self::Bug => Problem::internal().because("a call of the upstream panicked"),
+        }
+    }
+}
+
+/// A shared error as one that can be owned: `Arc<dyn Error>` is none itself.
+#[derive(Debug)]
+struct Chained(Cause);
+
+impl fmt::Display for Chained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Chained {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}

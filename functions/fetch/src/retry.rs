@@ -1,0 +1,140 @@
+//! Retries: as many as are allowed, as fast as is polite, and none that makes an outage worse.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::failure::Failure;
+
+/// The longest wait before the first retry; before each further one it is twice as long.
+const BASE: Duration = Duration::from_millis(50);
+/// The longest wait there is, but for one that the upstream asks for.
+const CAP: Duration = Duration::from_secs(1);
+
+/// A retry takes one token, a call earns a part of one: an upstream that fails every call is sent a fifth more.
+const EARNED: f64 = 0.2;
+const MOST_TOKENS: f64 = 10.0;
+/// Enough for the first call of a process.
+const FIRST_TOKENS: f64 = 2.0;
+
+/// The retry budget, a token bucket: see "Addressing Cascading Failures" in Google's SRE book.
+pub(crate) struct RetryBudget(Mutex<f64>);
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self(Mutex::new(FIRST_TOKENS))
+    }
+}
+
+impl RetryBudget {
+    fn earn(&self) {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *tokens = (*tokens + EARNED).min(MOST_TOKENS);
+    }
+
+    fn spend(&self) -> bool {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = *tokens >= 1.0;
+        if enough {
+            *tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+/// The retries of one request.
+pub(crate) struct Retries<'a> {
+    budget: &'a RetryBudget,
+    left: u32,
+    deadline: Instant,
+    bound: Duration,
+}
+
+impl<'a> Retries<'a> {
+    /// For at most `max_attempts`, the first one included, before `deadline`.
+    pub(crate) fn new(budget: &'a RetryBudget, max_attempts: u32, deadline: Instant) -> Self {
+        budget.earn();
+        Self { budget, left: max_attempts.saturating_sub(1), deadline, bound: BASE }
+    }
+
+    /// Waits for the time to try again after `failure`: as long as the upstream asks for, or at random up to a bound that
+    /// doubles, which is exponential backoff with full jitter, as
+    /// <https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/> has it.
+    ///
+    /// `false`, at once, when there is no trying again: another attempt would fail too, or the attempts, the time or the
+    /// budget are used up.
+    pub(crate) async fn wait(&mut self, failure: &Failure) -> bool {
+        let wait = match failure {
+            Failure::Status { retry_after: Some(wait), .. } => *wait,
+            _ => self.bound.mul_f64(fastrand::f64()),
+        };
+        // A far Retry-After can be beyond what an instant holds.
+        let at = Instant::now().checked_add(wait).filter(|at| *at < self.deadline);
+        let Some(at) = at.filter(|_| failure.is_transient() && self.left > 0 && self.budget.spend()) else {
+            return false;
+        };
+        sleep_until(at).await;
+        self.left -= 1;
+        self.bound = (self.bound * 2).min(CAP);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16, retry_after: Option<u64>) -> Failure {
+        let status = handler::http::StatusCode::from_u16(status).unwrap();
+        Failure::Status { status, retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    /// How many attempts are made, and how long it takes, when the first `failures` of them fail.
+    async fn attempts(budget: &RetryBudget, failures: u32, failure: &Failure) -> (u32, Duration) {
+        let began = Instant::now();
+        let mut retries = Retries::new(budget, 3, began + Duration::from_secs(5));
+        let mut attempts = 1;
+        while attempts <= failures && retries.wait(failure).await {
+            attempts += 1;
+        }
+        (attempts, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_what_may_pass_within_attempts_and_time() {
+        for (failures, failure, expected) in [
+            (1, Failure::TimedOut, 2),
+            (2, Failure::unreachable("reset"), 3),
+            (9, status(503, None), 3),
+            (9, status(500, None), 1),
+            (9, status(404, None), 1),
+            (9, Failure::TooLarge(1), 1),
+            (9, Failure::Open(BASE), 1),
+            (9, status(429, Some(20)), 1),
+            (1, status(429, Some(3)), 2),
+            (9, status(503, Some(u64::MAX)), 1),
+        ] {
+            let (calls, took) = attempts(&RetryBudget::default(), failures, &failure).await;
+            assert_eq!(calls, expected, "{failure:?}");
+            match failure {
+                Failure::Status { retry_after: Some(wait), .. } if calls > 1 => {
+                    assert_eq!(took.as_secs(), wait.as_secs());
+                }
+                _ => assert!(took <= BASE * 3 + Duration::from_millis(2), "{failure:?} took {took:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_fails_is_sent_a_fifth_more() {
+        let budget = RetryBudget::default();
+        let mut calls = 0;
+        for _ in 0..1000 {
+            calls += attempts(&budget, 9, &Failure::TimedOut).await.0;
+        }
+        assert!((1195..=1205).contains(&calls), "{calls} calls for 1000");
+    }
+}

@@ -1,0 +1,85 @@
+//! The HTTP answer in what a function gives to a trigger.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::Outcome;
+
+/// An answer as the trigger will give it to the caller.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: u16,
+    /// The headers, their names in lower case; several of one name are joined with commas.
+    pub headers: BTreeMap<String, String>,
+    /// The body, not in base64 any more.
+    pub body: String,
+}
+
+/// The JSON that a function gives to any HTTP trigger.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TriggerAnswer {
+    status_code: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    multi_value_headers: BTreeMap<String, Vec<String>>,
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+impl HttpAnswer {
+    /// Reads the answer for a trigger that looks at `multiValueHeaders` only, or for one that looks at `headers` only.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn read(answer: &str, multi_value_headers: bool) -> Result<Self, String> {
+        let answer: TriggerAnswer =
+            serde_json::from_str(answer).map_err(|error| format!("{error} in the answer {answer}"))?;
+        let headers = if multi_value_headers {
+            answer.multi_value_headers.into_iter().map(|(name, values)| (name, values.join(", "))).collect()
+        } else {
+            answer.headers
+        };
+        let body = answer.body.unwrap_or_default();
+        let body = if answer.is_base64_encoded {
+            let body = BASE64_STANDARD.decode(&body).map_err(|error| format!("{error} in the body {body}"))?;
+            String::from_utf8_lossy(&body).into_owned()
+        } else {
+            body
+        };
+        Ok(Self { status: answer.status_code, headers, body })
+    }
+
+    /// The value of a header, empty when there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// The problem that the body is, without `urn:problem-type:`; empty when it is none.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let problem = body["type"].as_str().unwrap_or_default();
+        problem.trim_start_matches("urn:problem-type:").to_owned()
+    }
+}
+
+impl TryFrom<Outcome> for HttpAnswer {
+    type Error = String;
+
+    /// Reads what an HTTP API was answered with.
+    fn try_from(outcome: Outcome) -> Result<Self, String> {
+        match outcome {
+            Outcome::Answer(answer) => Self::read(&answer, false),
+            Outcome::Failure(message) => Err(format!("the invocation failed: {message}")),
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! `fetch`, as `make build` packaged it, against an upstream that does its worst.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+
+use std::{
+    fmt::Write,
+    fs,
+    path::Path,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use testbed::{
+    Function, HttpAnswer, Invocation, packaged,
+    upstream::{Answer, Behaviour, Certificate, Upstream},
+};
+use tokio::time::Instant;
+
+/// For a request as a whole, and for one attempt: short, so that faults that take all the time there is take little.
+const BUDGET: Duration = Duration::from_secs(1);
+const ATTEMPT: Duration = Duration::from_millis(300);
+/// How much later than its budget an answer may come.
+const GRACE: Duration = Duration::from_millis(50);
+
+type Outcome = Result<(), String>;
+
+fn main() -> ExitCode {
+    // Before any trial: a file that is being written cannot be executed.
+    let _ = packaged("fetch");
+    let mut trials = vec![
+        test("the_docs_have_the_table_of_faults", async { table() }),
+        test("half_of_all_calls_fail", half_of_all_calls_fail()),
+        test("the_upstream_goes_down", the_upstream_goes_down()),
+        test("many_callers_and_a_cold_cache_make_one_call", many_callers_and_a_cold_cache_make_one_call()),
+        test("a_refresh_is_done_before_the_next_invocation", a_refresh_is_done_before_the_next_invocation()),
+        test("a_freeze_costs_a_reconnect", a_freeze_costs_a_reconnect()),
+        test("memory_stays_flat", memory_stays_flat()),
+        test("a_stored_response_is_validated", a_stored_response_is_validated()),
+        test("retry_after_is_waited_for", retry_after_is_waited_for()),
+        test("redirects_stay_on_the_origin", redirects_stay_on_the_origin()),
+        test("nothing_of_the_caller_reaches_the_upstream", nothing_of_the_caller_reaches_the_upstream()),
+        test("nothing_of_the_upstream_reaches_the_caller_but_what_may", only_what_may_reaches_the_caller()),
+        test("lambdas_deadline_counts", lambdas_deadline_counts()),
+        test("without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
+    ];
+    for fault in faults() {
+        for copy in [Copy::None, Copy::Fresh, Copy::Stale] {
+            let name = format!("fault: {}, {copy:?} copy", fault.name);
+            trials.push(test(&name, meets(fault.clone(), copy)));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn test(name: &str, test: impl Future<Output = Outcome> + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        tokio.block_on(test).map_err(Failed::from)
+    })
+}
+
+/// A running `fetch` and its upstream.
+struct Bed {
+    upstream: Upstream,
+    fetch: Function,
+}
+
+impl Bed {
+    async fn new(upstream: Upstream, env: &[(&str, &str)]) -> Self {
+        let ca_file = upstream.ca_file().map(|file| file.to_string_lossy().into_owned());
+        let url = upstream.url("/");
+        let budget = BUDGET.as_millis().to_string();
+        let attempt = ATTEMPT.as_millis().to_string();
+        let mut all = vec![
+            ("UPSTREAM_URL", url.as_str()),
+            ("UPSTREAM_TIMEOUT_MS", &budget),
+            ("UPSTREAM_ATTEMPT_TIMEOUT_MS", &attempt),
+        ];
+        all.extend(ca_file.as_deref().map(|file| ("SSL_CERT_FILE", file)));
+        all.extend(env);
+        let fetch = Function::start(&packaged("fetch"), &all).await;
+        Self { upstream, fetch }
+    }
+
+    async fn get(&mut self, headers: &[(&str, &str)]) -> Result<HttpAnswer, String> {
+        self.fetch.invoke(&Invocation::get("/fetch", headers)).await.try_into()
+    }
+
+    /// The answer, which must come within `budget` and [`GRACE`].
+    async fn get_within(&mut self, budget: Duration) -> Result<HttpAnswer, String> {
+        let (answer, took) = timed(self.get(&[])).await;
+        let answer = answer?;
+        if took > budget + GRACE { Err(format!("took {took:?} of {budget:?}: {answer:?}")) } else { Ok(answer) }
+    }
+}
+
+/// How long `future` takes, less the time for which this machine had none for anybody.
+async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    let mut future = std::pin::pin!(future);
+    let began = Instant::now();
+    let mut stalled = Duration::ZERO;
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut future => return (done, began.elapsed().saturating_sub(stalled)),
+            due = tick.tick() => stalled += due.elapsed().saturating_sub(Duration::from_millis(2)),
+        }
+    }
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) -> Outcome {
+    (actual == expected).then_some(()).ok_or_else(|| format!("{what}: expected {expected:?}, got {actual:?}"))
+}
+
+/// A good answer that is fresh for as long as `cache_control` says, and can be told from later ones.
+fn first(cache_control: &str) -> Answer {
+    Answer::ok("first").cache_control(cache_control)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Copy {
+    None,
+    Fresh,
+    Stale,
+}
+
+#[derive(Clone)]
+struct Fault {
+    name: &'static str,
+    what: What,
+    /// The status and the problem (or the body) that a caller gets if nothing is stored.
+    answer: (u16, &'static str),
+    /// How many calls the upstream sees then.
+    calls: usize,
+    /// Whether a stale response stands in.
+    stands_in: bool,
+}
+
+#[derive(Clone)]
+enum What {
+    Does(Behaviour),
+    Refuses,
+    Presents(Certificate),
+}
+
+fn faults() -> Vec<Fault> {
+    use Behaviour::{
+        BadGzip, CloseIdle, Drip, EndlessBody, GzipBomb, LengthTooLong, LengthTooShort, MalformedChunks,
+        MalformedHeaders, ManyHeaders, ResetAtConnect, ResetMidBody, ResetMidHeader, Silent, Truncate,
+    };
+    let unreachable = (502, "upstream-unreachable");
+    let error = (502, "upstream-error");
+    let too_large = (502, "upstream-response-too-large");
+    let timeout = (504, "upstream-timeout");
+    let fault = |name, does: Behaviour, answer, calls, stands_in| Fault {
+        name,
+        what: What::Does(does),
+        answer,
+        calls,
+        stands_in,
+    };
+    let status = |status| Behaviour::from(Answer::status(status));
+    vec![
+        Fault { name: "refuses connections", what: What::Refuses, answer: unreachable, calls: 0, stands_in: true },
+        fault("resets the connection", ResetAtConnect, unreachable, 0, true),
+        fault("resets in the header", ResetMidHeader, unreachable, 3, true),
+        fault("resets in the body", ResetMidBody, unreachable, 3, true),
+        fault("ends the connection in the body", Truncate, unreachable, 3, true),
+        fault("sends nothing", Silent, timeout, 3, true),
+        fault("sends a byte a second", Drip, timeout, 3, true),
+        fault("answers too late", Behaviour::late(BUDGET * 2, Answer::ok("late")), timeout, 3, true),
+        fault("answers 400", status(400), error, 1, false),
+        fault("answers 401", status(401), error, 1, false),
+        fault("answers 404", status(404), error, 1, false),
+        fault("answers 429", status(429), error, 3, true),
+        fault("answers 500", status(500), error, 1, true),
+        fault("answers 502", status(502), error, 3, true),
+        fault("answers 503", status(503), error, 3, true),
+        fault("answers 503, Retry-After: 60", Answer::status(503).retry_after(60).into(), error, 1, true),
+        fault("answers 504", status(504), error, 3, true),
+        fault("sends more than its Content-Length", LengthTooShort, (200, "first"), 1, false),
+        fault("sends less than its Content-Length", LengthTooLong, timeout, 3, true),
+        fault("sends malformed chunks", MalformedChunks, unreachable, 3, true),
+        fault("sends malformed headers", MalformedHeaders, unreachable, 3, true),
+        fault("sends 100,000 header lines", ManyHeaders, unreachable, 3, true),
+        fault("sends a body without end", EndlessBody, too_large, 1, true),
+        fault("sends a gzip bomb", GzipBomb, too_large, 1, true),
+        fault("sends bad gzip", BadGzip, unreachable, 3, true),
+        fault("redirects to itself", Behaviour::redirect(302, "/"), error, 4, false),
+        fault(
+            "redirects to a link-local address",
+            Behaviour::redirect(302, "http://169.254.169.254/"),
+            error,
+            1,
+            false,
+        ),
+        Fault {
+            name: "has another host's certificate",
+            what: What::Presents(Certificate::WrongName),
+            answer: unreachable,
+            calls: 0,
+            stands_in: true,
+        },
+        Fault {
+            name: "has an expired certificate",
+            what: What::Presents(Certificate::Expired),
+            answer: unreachable,
+            calls: 0,
+            stands_in: true,
+        },
+        fault("closes idle connections", CloseIdle(Answer::ok("first")), (200, "first"), 1, false),
+    ]
+}
+
+/// A request while the upstream has `fault`, and one when it is well again.
+async fn meets(fault: Fault, copy: Copy) -> Outcome {
+    let upstream = match fault.what {
+        // A certificate does not change under way, so there is no stored response to begin with.
+        What::Presents(_) if copy != Copy::None => return Ok(()),
+        What::Presents(certificate) => Upstream::start_tls(certificate),
+        _ => Upstream::start(),
+    };
+    let mut bed = Bed::new(upstream, &[]).await;
+    let stored = match copy {
+        Copy::None => None,
+        Copy::Fresh => Some("max-age=60"),
+        Copy::Stale => Some("max-age=0"),
+    };
+    if let Some(cache_control) = stored {
+        bed.upstream.then(first(cache_control));
+        expect("the first answer", &bed.get(&[]).await?.body, &"first".to_owned())?;
+    }
+    match &fault.what {
+        What::Does(behaviour) => drop(bed.upstream.always(behaviour.clone())),
+        What::Refuses => bed.upstream.refuse().await,
+        What::Presents(_) => {}
+    }
+    let before = bed.upstream.calls();
+    let answer = bed.get_within(BUDGET).await?;
+    let calls = bed.upstream.calls() - before;
+    match copy {
+        Copy::Fresh => {
+            expect("answer", &(answer.status, answer.body.as_str()), &(200, "first"))?;
+            expect("calls", &calls, &0)?;
+        }
+        Copy::Stale if fault.stands_in => {
+            expect("answer", &(answer.status, answer.body.as_str()), &(200, "first"))?;
+            if !answer.header("cache-status").ends_with("detail=stale-if-error") {
+                return Err(format!("cache-status: {}", answer.header("cache-status")));
+            }
+        }
+        _ => {
+            let problem = answer.problem();
+            let problem = if problem.is_empty() { &answer.body } else { &problem };
+            expect("answer", &(answer.status, problem.as_str()), &fault.answer)?;
+            // On a connection that was kept from the first answer, a reset one is a call too.
+            if copy == Copy::None {
+                expect("calls", &calls, &fault.calls)?;
+            }
+        }
+    }
+    bed.upstream.always(Answer::ok("well again"));
+    bed.upstream.listen();
+    let next = bed.get_within(BUDGET).await?;
+    let well = match (copy, &fault.what) {
+        // What was longer than it said to be is a good response, up to there, and is stored.
+        (Copy::Fresh, _) | (_, What::Does(Behaviour::LengthTooShort)) => "first",
+        (_, What::Presents(_)) => return expect("next answer", &next.status, &fault.answer.0),
+        _ => "well again",
+    };
+    expect("next answer", &(next.status, next.body.as_str()), &(200, well))
+}
+
+/// Half of the calls fail, at random: the callers hardly notice, and the upstream is not made to suffer for it.
+async fn half_of_all_calls_fail() -> Outcome {
+    const CALLERS: usize = 10_000;
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.flaky(7, 0.5, Answer::status(503), first("max-age=0"));
+    let mut good = 0;
+    for _ in 0..CALLERS {
+        good += usize::from(bed.get_within(BUDGET).await?.status == 200);
+    }
+    let calls = bed.upstream.calls();
+    if good * 1000 < CALLERS * 999 || calls * 100 > CALLERS * 125 {
+        return Err(format!("{good} good answers of {CALLERS}, {calls} calls"));
+    }
+    Ok(())
+}
+
+/// After one good answer the upstream is gone: every caller gets that answer, and soon without a wait.
+async fn the_upstream_goes_down() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.then(first("max-age=0"));
+    bed.get(&[]).await?;
+    bed.upstream.refuse().await;
+    let mut open = Vec::new();
+    for caller in 0..3000 {
+        let (answer, took) = timed(bed.get(&[])).await;
+        let answer = answer?;
+        expect(&format!("answer {caller}"), &(answer.status, answer.body.as_str()), &(200, "first"))?;
+        if answer.header("cache-status").ends_with("detail=circuit-breaker-open") {
+            open.push(took);
+        }
+    }
+    open.sort();
+    let p99 = open[open.len() * 99 / 100];
+    if open.len() < 2900 || p99 > Duration::from_millis(2) {
+        return Err(format!("{} answers while the breaker was open, their p99 {p99:?}", open.len()));
+    }
+    Ok(())
+}
+
+async fn many_callers_and_a_cold_cache_make_one_call() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
+    bed.upstream.always(Behaviour::late(Duration::from_millis(100), first("max-age=60")));
+    let invocations: Vec<_> = (0..64).map(|_| Invocation::get("/fetch", &[])).collect();
+    for outcome in bed.fetch.invoke_all(&invocations).await {
+        expect("answer", &HttpAnswer::try_from(outcome)?.body, &"first".to_owned())?;
+    }
+    expect("calls", &bed.upstream.calls(), &1)
+}
+
+/// The caller gets the stale response at once, and by the next invocation, before which Lambda could have frozen the
+/// process for hours, there is a fresh one.
+async fn a_refresh_is_done_before_the_next_invocation() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.then(first("max-age=0, stale-while-revalidate=60"));
+    bed.get(&[]).await?;
+    bed.upstream.always(Behaviour::late(ATTEMPT / 2, Answer::ok("second").cache_control("max-age=60")));
+    let answer = bed.get(&[]).await?;
+    expect("while it is refreshed", &answer.body, &"first".to_owned())?;
+    expect("cache-status", &answer.header("cache-status"), &"fetch; hit; ttl=0; detail=stale-while-revalidate")?;
+    let answer = bed.get(&[]).await?;
+    expect("the next invocation", &answer.body, &"second".to_owned())?;
+    expect("calls", &bed.upstream.calls(), &2)
+}
+
+/// The upstream closes what was kept alive while the process is frozen; the next request is good at the first try.
+async fn a_freeze_costs_a_reconnect() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
+    bed.upstream.always(first("no-store"));
+    for _ in 0..20 {
+        bed.get(&[]).await?;
+        signal("STOP", &bed.fetch)?;
+        expect("connections to close", &bed.upstream.close_idle_connections().await, &1)?;
+        signal("CONT", &bed.fetch)?;
+        expect("after the freeze", &bed.get(&[]).await?.status, &200)?;
+        bed.upstream.close_idle_connections().await;
+    }
+    Ok(())
+}
+
+fn signal(name: &str, process: &Function) -> Outcome {
+    let kill = Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string()).status();
+    kill.is_ok_and(|status| status.success()).then_some(()).ok_or_else(|| format!("SIG{name} could not be sent"))
+}
+
+async fn memory_stays_flat() -> Outcome {
+    const BODY: usize = 1 << 20;
+    let size = BODY.to_string();
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_BODY_BYTES", &size)]).await;
+    bed.upstream.always(Answer::ok("x".repeat(BODY)).cache_control("max-age=0"));
+    let mut early = 0;
+    for number in 1..=1000 {
+        expect("body", &bed.get(&[]).await?.body.len(), &BODY)?;
+        if number == 50 {
+            early = peak_kib(&bed.fetch);
+        }
+    }
+    let late = peak_kib(&bed.fetch);
+    if late > early + early / 10 { Err(format!("{early} KiB after 50 bodies, {late} KiB after 1000")) } else { Ok(()) }
+}
+
+fn peak_kib(process: &Function) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("a running process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+async fn a_stored_response_is_validated() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.always(first("max-age=0").etag("\"1\""));
+    expect("cache-status", &bed.get(&[]).await?.header("cache-status"), &"fetch; fwd=miss; fwd-status=200")?;
+    let answer = bed.get(&[]).await?;
+    expect("body", &answer.body, &"first".to_owned())?;
+    expect("cache-status", &answer.header("cache-status"), &"fetch; fwd=stale; fwd-status=304")?;
+    let answer = bed.get(&[("if-none-match", "\"1\"")]).await?;
+    expect("status", &(answer.status, answer.body.as_str()), &(304, ""))?;
+    expect("etag", &answer.header("etag"), &"\"1\"")?;
+    let sent = bed.upstream.requests();
+    expect("the first request's condition", &sent[0].header("if-none-match"), &None)?;
+    expect("the second request's condition", &sent[1].header("if-none-match"), &Some("\"1\""))
+}
+
+async fn retry_after_is_waited_for() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_TIMEOUT_MS", "3000")]).await;
+    bed.upstream.then(Answer::status(503).retry_after(1)).always(Answer::ok("good"));
+    expect("answer", &bed.get(&[]).await?.body, &"good".to_owned())?;
+    let calls = bed.upstream.requests();
+    let waited = calls[1].at - calls[0].at;
+    (waited >= Duration::from_secs(1)).then_some(()).ok_or_else(|| format!("waited {waited:?}"))
+}
+
+async fn redirects_stay_on_the_origin() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.always(Behaviour::redirects(3, Answer::ok("at the end")));
+    expect("after three redirects", &bed.get(&[]).await?.body, &"at the end".to_owned())?;
+    bed.upstream.always(Behaviour::redirects(4, Answer::ok("too far")));
+    expect("after four", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+
+    let other = Upstream::start();
+    bed.upstream.always(Behaviour::redirect(302, other.url("/")));
+    expect("to another origin", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+    let mut bed = Bed::new(Upstream::start_tls(Certificate::Valid), &[]).await;
+    expect("over TLS", &bed.get(&[]).await?.status, &200)?;
+    bed.upstream.always(Behaviour::redirect(302, other.url("/")));
+    expect("from https to http", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+    expect("calls of the other origin", &other.calls(), &0)
+}
+
+async fn nothing_of_the_caller_reaches_the_upstream() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    let planted = [
+        ("authorization", "Bearer planted"),
+        ("cookie", "planted=1"),
+        ("x-forwarded-for", "192.0.2.77"),
+        ("cache-control", "no-cache"),
+        ("host", "planted.example.com"),
+        ("user-agent", "planted"),
+        ("if-none-match", "planted"),
+    ];
+    bed.get(&planted).await?;
+    let request = &bed.upstream.requests()[0];
+    expect("target", &request.target.as_str(), &"/")?;
+    let mut names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    expect(
+        "headers",
+        &names,
+        &vec!["accept", "accept-encoding", "host", "traceparent", "user-agent", "x-amzn-trace-id"],
+    )?;
+    expect("user agent", &request.header("user-agent"), &Some(concat!("fetch/", env!("CARGO_PKG_VERSION"))))
+}
+
+async fn only_what_may_reaches_the_caller() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    let answer = Answer::ok("good")
+        .header("content-type", "text/plain")
+        .header("content-language", "en")
+        .header("set-cookie", "planted=1")
+        .header("server", "planted")
+        .header("keep-alive", "timeout=5")
+        .header("x-request-id", "planted")
+        .header("access-control-allow-origin", "*");
+    bed.upstream.always(answer);
+    let answer = bed.get(&[]).await?;
+    let names: Vec<&str> = answer.headers.keys().map(String::as_str).collect();
+    let expected = [
+        "age",
+        "cache-control",
+        "cache-status",
+        "content-language",
+        "content-type",
+        "x-content-type-options",
+        "x-request-id",
+    ];
+    expect("headers", &names, &expected.to_vec())?;
+    expect("values with `planted`", &answer.headers.values().filter(|value| value.contains("planted")).count(), &0)
+}
+
+/// Lambda would end the invocation before the setting does.
+async fn lambdas_deadline_counts() -> Outcome {
+    let mut bed =
+        Bed::new(Upstream::start(), &[("UPSTREAM_TIMEOUT_MS", "60000"), ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000")])
+            .await;
+    bed.upstream.always(Behaviour::Silent);
+    let timeout = Duration::from_millis(700);
+    let invocation = Invocation::get("/fetch", &[]).with_timeout(timeout);
+    let (outcome, took) = timed(bed.fetch.invoke(&invocation)).await;
+    expect("problem", &HttpAnswer::try_from(outcome)?.problem(), &"upstream-timeout".to_owned())?;
+    (took < timeout).then_some(()).ok_or_else(|| format!("took {took:?} of {timeout:?}"))
+}
+
+async fn without_an_upstream_it_is_misconfigured() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_URL", "http://planted.example.com")]).await;
+    let answer = bed.get(&[]).await?;
+    expect("answer", &(answer.status, answer.problem().as_str()), &(500, "misconfigured"))?;
+    if answer.body.contains("UPSTREAM") {
+        return Err(format!("the caller was told: {}", answer.body));
+    }
+    signal("TERM", &bed.fetch)?;
+    let log = bed.fetch.end().await.1.join("\n");
+    if !log.contains("UPSTREAM_URL") || log.contains("planted") {
+        return Err(format!("the log is {log}"));
+    }
+    Ok(())
+}
+
+/// The table in the docs is the one that these tests hold `fetch` to.
+fn table() -> Outcome {
+    let mut table = String::from(
+        "| the upstream … | nothing stored | stale response stored | calls |\n| --- | --- | --- | --- |\n",
+    );
+    for Fault { name, answer: (status, what), calls, stands_in, .. } in faults() {
+        let answer = if status == 200 { "200, its body".to_owned() } else { format!("{status} `{what}`") };
+        let stale = if stands_in { "200, the stored response" } else { "the same" };
+        writeln!(table, "| {name} | {answer} | {stale} | {calls} |").expect("a string takes it");
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/resilience.md");
+    let text = fs::read_to_string(&docs).map_err(|error| error.to_string())?;
+    text.contains(&table).then_some(()).ok_or_else(|| format!("docs/resilience.md must have this table:\n\n{table}"))
+}

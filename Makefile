@@ -3,14 +3,19 @@
 PORT ?= 9000
 UPSTREAM_URL ?= http://localhost:$(PORT)/time
 ARCHITECTURE ?= x86_64
+STAGE ?= dev
 
-# cargo-lambda cross-links with zig. Where the machine lacks either, both come from PyPI, into this folder.
+FUNCTIONS = hello time fetch
+# samconfig.toml's tables for dev are also what `sam` alone uses, and so are called default.
+SAM_ENV = $(if $(filter dev,$(STAGE)),default,$(STAGE))
+
+# cargo-lambda links with zig. Where the machine lacks either, both come from PyPI, into this folder.
 ifeq ($(and $(shell command -v cargo-lambda),$(shell command -v zig)),)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CARGO_LAMBDA := .venv/cargo-lambda
 endif
 
-.PHONY: help run test build clean
+.PHONY: help run test build deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -27,25 +32,47 @@ run: tools ## serve hello, time and fetch on localhost, rebuilt when their code 
 			"'http://localhost:$(PORT)/time?tz=Europe/Paris'" 'http://localhost:$(PORT)/fetch'; echo) & \
 	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address 127.0.0.1 --invoke-port $(PORT) --disable-cors
 
-test: build ## prove that everything works
+test: build .venv/deploy .venv/checkov/ready ## prove that everything works
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 	cargo test --workspace
+	.venv/bin/pytest testbed/deploy
 
+# One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
 build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)
-	cargo lambda build --release --output-format zip --$(subst _,-,$(ARCHITECTURE))
-	@cd target/lambda && wc -c */bootstrap.zip
+	@for function in $(FUNCTIONS); do \
+		cargo lambda build --manifest-path functions/$$function/Cargo.toml --release --output-format zip --$(subst _,-,$(ARCHITECTURE)) || exit; done
+	@cd target/lambda && wc -c $(FUNCTIONS:=/bootstrap.zip)
+
+deploy: tools .venv/deploy ## put the stack of STAGE (dev or prod) into your AWS account
+	.venv/bin/sam validate --lint
+	.venv/bin/sam build --config-env $(SAM_ENV)
+	.venv/bin/sam deploy --config-env $(SAM_ENV)
+
+destroy: .venv/deploy ## take the stack of STAGE out of your AWS account
+	.venv/bin/sam delete --config-env $(SAM_ENV)
 
 clean: ## remove all that the other targets made
-	rm -rf target .venv
+	rm -rf target .aws-sam .venv
 
-.PHONY: tools
 tools: $(CARGO_LAMBDA)
 	@command -v cargo >/dev/null || { echo 'Rust is missing: install it as https://rustup.rs says.'; exit 1; }
+	@command -v python3 >/dev/null || { echo 'Python 3 is missing: install python3, with its venv module.'; exit 1; }
 
-.venv/cargo-lambda: testbed/requirements-run.txt
+.venv/bin/pip:
 	@command -v python3 >/dev/null || { echo 'Python 3 is missing: install python3, with its venv module.'; exit 1; }
 	python3 -m venv .venv
+
+.venv/cargo-lambda: testbed/requirements-run.txt | .venv/bin/pip
 	.venv/bin/pip install --quiet --requirement $<
+	@touch $@
+
+.venv/deploy: testbed/deploy/requirements.txt testbed/deploy/constraints.txt | .venv/bin/pip
+	.venv/bin/pip install --quiet --requirement $< --constraint testbed/deploy/constraints.txt
+	@touch $@
+
+.venv/checkov/ready: testbed/deploy/requirements-checkov.txt testbed/deploy/constraints-checkov.txt | .venv/bin/pip
+	python3 -m venv .venv/checkov
+	.venv/checkov/bin/pip install --quiet --requirement $< --constraint testbed/deploy/constraints-checkov.txt
 	@touch $@

@@ -1,0 +1,78 @@
+"""The emulated AWS, and the SAM CLI pointed at it."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from harness import REGION, ROOT, emulator_environment, loopback_only
+
+
+class Aws:
+    def __init__(self, endpoint: str, scratch: Path) -> None:
+        self.endpoint = loopback_only(endpoint)
+        self.scratch = scratch
+        self.build_dir = scratch / "build"
+        # Without a recent check on record, SAM asks PyPI for a newer version of itself.
+        (scratch / "sam").mkdir()
+        (scratch / "sam" / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
+
+    def client(self, service: str):
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def sam(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        env = emulator_environment(self.endpoint) | {
+            "__SAM_CLI_APP_DIR": str(self.scratch / "sam"),
+            "SAM_CLI_POLL_DELAY": "0.5",
+        }
+        if arguments[0] != "build":  # cargo may have to download; nothing else may leave this machine
+            env |= {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"}
+        started = time.monotonic()
+        done = subprocess.run(
+            ["sam", *arguments, "--config-file", str(ROOT / "samconfig.toml")],
+            cwd=ROOT,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        print(f"$ sam {' '.join(arguments)}\n{done.stdout}[{time.monotonic() - started:.1f} s]")
+        if check:
+            assert done.returncode == 0, f"sam {arguments[0]}: exit {done.returncode}\n{done.stdout}"
+        return done
+
+    def deploy(
+        self, stack: str, *overrides: str, env: str = "default", template: Path | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        # Overrides of the command line replace samconfig.toml's, so the caller states all of them.
+        return self.sam(
+            "deploy",
+            *("--config-env", env, "--stack-name", stack, "--no-confirm-changeset"),
+            *("--template-file", str(template or self.build_dir / "template.yaml")),
+            *(["--parameter-overrides", *overrides] if overrides else []),
+            check=check,
+        )
+
+    def delete(self, stack: str, env: str = "default") -> None:
+        self.sam("delete", "--config-env", env, "--stack-name", stack, "--no-prompts")
+
+    def outputs(self, stack: str) -> dict[str, str]:
+        described = self.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+
+    def reachable(self, url: str) -> str:
+        """An output's URL as this machine can call it: the emulator takes the API's id from the host or from the path,
+        and a resolver need not know the names below `localhost`."""
+        parts = urlsplit(loopback_only(url))
+        api_id = parts.hostname.split(".")[0]
+        return f"{self.endpoint}/_aws/execute-api/{api_id}/$default{parts.path}"

@@ -1,0 +1,117 @@
+"""Fixtures: an emulated AWS, a stack that the SAM CLI deploys there, an upstream, and the API that the checks call."""
+
+import os
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import requests
+from aws import Aws
+from harness import Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
+
+
+@pytest.fixture(scope="session")
+def start_upstream() -> Iterator[Callable[[str], Upstream]]:
+    servers = []
+
+    def start(name: str) -> Upstream:
+        body = name.encode() + bytes(range(256))
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", Upstream.content_type)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return Upstream(f"http://127.0.0.1:{server.server_port}/{name}", body)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def upstream(start_upstream: Callable[[str], Upstream]) -> Upstream:
+    return start_upstream("upstream")
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    scratch = tmp_path_factory.mktemp("aws")
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    # Port and address are ministack's settings; in TMPDIR it keeps the functions' code and its pid.
+    env = emulator_environment(endpoint) | {
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "TMPDIR": str(scratch),
+    }
+    shim = Path(__file__).with_name("ministack_shim.py")
+    with process(["python", str(shim)], env, scratch / "ministack.log") as running:
+
+        def ready() -> bool:
+            if running.poll() is not None:
+                raise RuntimeError((scratch / "ministack.log").read_text())
+            try:
+                return requests.get(f"{endpoint}/_ministack/ready", timeout=5).ok
+            except requests.ConnectionError:
+                return False
+
+        wait_for(ready, "the emulator", 30)
+        yield Aws(endpoint, scratch)
+
+
+@pytest.fixture(scope="session")
+def built(aws: Aws) -> Path:
+    """What `sam build` makes of template.yaml."""
+    aws.sam("build", "--build-dir", str(aws.build_dir))
+    return aws.build_dir
+
+
+@pytest.fixture(scope="session")
+def stack(aws: Aws, built: Path, upstream: Upstream) -> Iterator[str]:
+    name = "checks"
+    aws.deploy(name, "Stage=dev", f"UpstreamUrl={upstream.url}")
+    yield name
+    aws.delete(name)
+
+
+@pytest.fixture(scope="session")
+def deployed_api(aws: Aws, stack: str) -> str:
+    return aws.reachable(aws.outputs(stack)["ApiUrl"])
+
+
+@pytest.fixture(scope="session")
+def local_api(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[str]:
+    """What `make run` starts."""
+    log = tmp_path_factory.mktemp("run") / "make-run.log"
+    command = ["make", "run", f"PORT={free_port()}", f"UPSTREAM_URL={upstream.url}"]
+    with process(command, environment(), log) as running:
+        yield wait_for_line(running, log, "ready: ", 300).split()[0]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "api" in metafunc.fixturenames:
+        given = os.environ.get("API_URL")
+        metafunc.parametrize("api", ["given"] if given else ["local", "deployed"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def api(request: pytest.FixtureRequest) -> Api:
+    where = request.param
+    url = os.environ["API_URL"] if where == "given" else request.getfixturevalue(f"{where}_api")
+    return Api(where, url)

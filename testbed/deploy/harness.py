@@ -1,0 +1,142 @@
+"""Processes, environment and waiting, for every test here. Nothing in it can reach an AWS account."""
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = "us-east-1"
+
+T = TypeVar("T")
+
+
+@dataclass
+class Upstream:
+    """What `fetch` fetches. Every byte value is in the body, so that nothing on the way can treat it as text."""
+
+    url: str
+    body: bytes
+    content_type: str = "application/octet-stream"
+
+
+@dataclass
+class Api:
+    """One API under test: `where` is "local", "deployed" or "given"."""
+
+    where: str
+    url: str
+
+    def call(self, path: str, method: str = "GET", **options) -> requests.Response:
+        url = self.url.rstrip("/") + path
+        return requests.request(method, url, timeout=30, allow_redirects=False, **options)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float) -> T:
+    """The first truthy answer of `condition`; a failure that says `what` was missing, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+    return answer
+
+
+def loopback_only(url: str) -> str:
+    """`url`, if it is on this machine. Every AWS endpoint that a test uses comes through here."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return url
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return url
+    except ValueError:
+        pass
+    raise ValueError(f"{url} is not a loopback address: the deploy tests run against an emulator only")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment, less everything of AWS's and Lambda's, with this Python's tools first on the PATH."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SAM_", "LAMBDA_", "UPSTREAM_"))}
+    tools = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    return kept | {"PATH": tools, "SAM_CLI_TELEMETRY": "0"} | extra
+
+
+def emulator_environment(endpoint: str) -> dict[str, str]:
+    """Sends whatever speaks to AWS to `endpoint`, with credentials that are good for nothing."""
+    return environment(
+        AWS_ENDPOINT_URL=loopback_only(endpoint),
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",
+        AWS_DEFAULT_REGION=REGION,
+        AWS_REGION=REGION,
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+
+
+@contextmanager
+def process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen]:
+    """Runs `command` in a process group of its own, and stops the whole group afterwards."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield running
+    finally:
+        stop_group(running)
+
+
+def stop_group(leader: subprocess.Popen, patience: float = 10) -> None:
+    def gone() -> bool:
+        leader.poll()  # reaps it: a zombie would keep the group alive
+        try:
+            os.killpg(leader.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if gone():
+            return
+        os.killpg(leader.pid, sign)
+        try:
+            wait_for(gone, f"the end of process group {leader.pid}", patience)
+            return
+        except TimeoutError:
+            if sign == signal.SIGKILL:
+                raise
+
+
+def wait_for_line(running: subprocess.Popen, log: Path, beginning: str, seconds: float) -> str:
+    """The rest of the first line of `log` that begins so; a failure with the log if the process ends before."""
+
+    def look() -> str | None:
+        ended = running.poll() is not None  # asked before reading, or its last words could be missed
+        for line in log.read_text(errors="replace").splitlines(keepends=True):
+            if line.startswith(beginning) and line.endswith("\n"):
+                return line.removeprefix(beginning).strip()
+        if ended:
+            raise RuntimeError(f"{running.args} ended with {running.returncode}:\n{log.read_text(errors='replace')}")
+        return None
+
+    return wait_for(look, f"{beginning!r} in {log}", seconds)

@@ -1,0 +1,103 @@
+"""Starts ministack with what version 1.5.33 lacks for a SAM HTTP API:
+
+- It ignores the OpenAPI `Body` of `AWS::ApiGatewayV2::Api`, which is what SAM makes of HttpApi events: the stack goes
+  green with no routes. Here the Body's paths become routes and integrations.
+- It runs SAM's transform without the stack's parameters, so that what SAM itself resolves (the CORS origins) is the
+  parameter's default. Here it gets them.
+- It refuses `AWS::CodeDeploy::*`, which is what SAM makes of a DeploymentPreference. Here those are names and nothing
+  more: an alias moves to a new version at once.
+
+test_shim.py fails when a ministack is installed that this was not written for, or that needs it no longer.
+"""
+
+from importlib.metadata import version
+from types import ModuleType
+from unittest.mock import patch
+
+MADE_FOR = "1.5.33"
+ANY_METHOD = "x-amazon-apigateway-any-method"
+
+
+def import_body(api_id: str, body: dict) -> None:
+    """Make the routes, integrations and CORS settings of `api_id` those of an OpenAPI document."""
+    from ministack.services import apigateway
+
+    apigateway._routes[api_id] = {}
+    apigateway._integrations[api_id] = {}
+    for path, methods in body.get("paths", {}).items():
+        for method, operation in methods.items():
+            integration = operation["x-amazon-apigateway-integration"]
+            # Route and integration are one to one, so the one id does for both.
+            ident = f"{len(apigateway._routes[api_id]):08x}"
+            apigateway._integrations[api_id][ident] = {
+                "integrationId": ident,
+                "integrationType": integration["type"].upper(),
+                "integrationUri": integration["uri"],
+                "payloadFormatVersion": integration["payloadFormatVersion"],
+            }
+            apigateway._routes[api_id][ident] = {
+                "routeId": ident,
+                "routeKey": f"{'ANY' if method == ANY_METHOD else method.upper()} {path}",
+                "target": f"integrations/{ident}",
+            }
+    api = apigateway._apis[api_id]
+    api["name"] = body.get("info", {}).get("title", api["name"])
+    api["corsConfiguration"] = body.get("x-amazon-apigateway-cors") or {}
+
+
+def install_provisioners(handlers: dict) -> None:
+    """Wrap or add the provisioners in `handlers`, ministack's table from resource type to functions."""
+    api = handlers["AWS::ApiGatewayV2::Api"]
+    create, update = api["create"], api["update"]
+
+    def create_with_body(logical_id, props, stack_name):
+        created = create(logical_id, props, stack_name)
+        import_body(created[0], props.get("Body") or {})
+        return created
+
+    def update_with_body(physical_id, old_props, new_props, *rest):
+        updated = update(physical_id, old_props, new_props, *rest)
+        import_body(updated[0], new_props.get("Body") or {})
+        return updated
+
+    api.update(create=create_with_body, update=update_with_body)
+
+    for kind in ("Application", "DeploymentGroup"):
+        handlers.setdefault(
+            f"AWS::CodeDeploy::{kind}",
+            {
+                "create": lambda logical_id, props, stack_name: (f"{stack_name}-{logical_id}", {}),
+                "update": lambda physical_id, old_props, new_props, *rest: (physical_id, {}),
+                "delete": lambda physical_id, props: None,
+            },
+        )
+
+
+def install_parameters(changesets: ModuleType) -> None:
+    """Give SAM's transform the parameters, where a change set is made, which is the SAM CLI's only way to deploy."""
+    from ministack.services.cloudformation.engine import _transform_parameters
+    from samtranslator.translator import transform as sam
+
+    apply, transform = changesets._apply_transforms, sam.transform
+
+    def apply_with_parameters(template, provided=None, previous=None):
+        values = _transform_parameters(template, provided, previous)
+        with patch.object(sam, "transform", lambda template, _, policies: transform(template, values, policies)):
+            return apply(template, provided, previous)
+
+    changesets._apply_transforms = apply_with_parameters
+
+
+def main() -> None:
+    if version("ministack") != MADE_FOR:
+        raise SystemExit(f"ministack {version('ministack')} is installed; this shim was written for {MADE_FOR}")
+    from ministack import app
+    from ministack.services.cloudformation import changesets, provisioners
+
+    install_provisioners(provisioners._RESOURCE_HANDLERS)
+    install_parameters(changesets)
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

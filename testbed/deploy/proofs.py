@@ -1,0 +1,237 @@
+"""What must hold for template.yaml, each as a function from the parsed template to what is wrong with it.
+
+They read what the author wrote, so what SAM adds is not their business: for that, cfn-lint and checkov read the
+transformed template.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+GATEWAY_SECONDS = 30
+NO_VALUE = {"Ref": "AWS::NoValue"}
+
+# IAM knows no resource for these: "*" is the only one they can be granted on.
+ACTIONS_WITHOUT_RESOURCE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+
+
+def of_type(template: dict, kind: str) -> dict[str, dict]:
+    return {name: r for name, r in template["Resources"].items() if r["Type"] == kind}
+
+
+def functions(template: dict) -> dict[str, dict]:
+    """Each function's properties, those of Globals included, by its logical id."""
+    shared = template["Globals"]["Function"]
+    return {name: merge(shared, r["Properties"]) for name, r in of_type(template, "AWS::Serverless::Function").items()}
+
+
+def merge(shared: dict, own: dict) -> dict:
+    """As SAM merges Globals: maps are merged, anything else is replaced."""
+    both = {k: merge(shared[k], own[k]) for k in shared.keys() & own.keys() if isinstance(shared[k], dict)}
+    return {**shared, **own, **both}
+
+
+def code(function: dict) -> str:
+    """The name of the folder in functions/ that it is built from."""
+    return function["CodeUri"].removeprefix("functions/")
+
+
+def walk(node: object) -> Iterator[dict]:
+    """Every map in `node`, itself included."""
+    if isinstance(node, dict):
+        yield node
+    if isinstance(node, (dict, list)):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from walk(child)
+
+
+def parameters_in(template: dict, node: object) -> set[str]:
+    """The parameters whose values `node` depends on, through conditions too."""
+    names = set()
+    for mapping in walk(node):
+        names |= {mapping["Ref"]} if "Ref" in mapping else set()
+        names |= set(re.findall(r"\$\{(\w+)\}", str(mapping.get("Fn::Sub", ""))))
+        if "Fn::If" in mapping:
+            names |= parameters_in(template, template["Conditions"][mapping["Fn::If"][0]])
+    return names & template["Parameters"].keys()
+
+
+def time_outs_nest(template: dict) -> list[str]:
+    """One attempt < the upstream's budget < the function < the gateway."""
+    wrong = []
+    for name, function in functions(template).items():
+        variables = function.get("Environment", {}).get("Variables", {})
+        settings = [
+            int(variables[key]) for key in ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "UPSTREAM_TIMEOUT_MS") if key in variables
+        ]
+        nested = [*settings, 1000 * function["Timeout"], 1000 * GATEWAY_SECONDS]
+        if nested != sorted(set(nested)):
+            wrong.append(f"{name}: {nested} ms do not nest")
+        if "UPSTREAM_URL" in variables and len(settings) != 2:
+            wrong.append(f"{name} has an upstream and no budget for it")
+    return wrong
+
+
+def functions_are_watched(template: dict) -> list[str]:
+    """Each function has an alarm for its errors and one for its throttles, which tells the operator."""
+    alarms = of_type(template, "AWS::CloudWatch::Alarm").values()
+    notify = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], NO_VALUE]}
+    return [
+        f"{name} has no alarm for {metric}"
+        for name in functions(template)
+        for metric in ("Errors", "Throttles")
+        if not any(
+            alarm["Properties"]["MetricName"] == metric
+            and alarm["Properties"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": name}}]
+            and alarm["Properties"].get("AlarmActions") == alarm["Properties"].get("OKActions") == notify
+            and alarm.get("Condition") == template["Resources"][name].get("Condition")
+            for alarm in alarms
+        )
+    ]
+
+
+def functions_are_logged(template: dict) -> list[str]:
+    """Each function and the API write to a log group of their own, with a retention, that goes with the stack."""
+    wrong = []
+    groups = of_type(template, "AWS::Logs::LogGroup")
+    used = [function["LoggingConfig"].get("LogGroup", {}).get("Ref") for function in functions(template).values()]
+    for api in of_type(template, "AWS::Serverless::HttpApi").values():
+        used.append(
+            api["Properties"].get("AccessLogSettings", {}).get("DestinationArn", {}).get("Fn::GetAtt", [None])[0]
+        )
+    if sorted(map(str, used)) != sorted(groups):
+        wrong.append(f"log groups {sorted(groups)} are not one for each of {used}")
+    for name, group in groups.items():
+        if group["Properties"].get("RetentionInDays") != {"Ref": "LogRetentionDays"}:
+            wrong.append(f"{name} keeps its lines for ever")
+        if group.get("DeletionPolicy") != "Delete":
+            wrong.append(f"{name} outlives the stack")
+    for name, api in of_type(template, "AWS::Serverless::HttpApi").items():
+        line = api["Properties"].get("AccessLogSettings", {}).get("Format", "")
+        if not is_json(line):
+            wrong.append(f"the access log of {name} is not JSON")
+        if re.search(r"identity|query", line, re.IGNORECASE):
+            wrong.append(f"the access log of {name} tells who asked, or what")
+    for name, function in functions(template).items():
+        if function["LoggingConfig"].get("LogFormat") != "JSON":
+            wrong.append(f"{name} does not log JSON")
+    return wrong
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def functions_are_released_gradually(template: dict) -> list[str]:
+    """Callers reach an alias, which moves to a new version in steps and back on the function's own errors, in prod."""
+    wrong = []
+    for name, function in functions(template).items():
+        alarm = {"Ref": name.replace("Function", "Errors")}
+        release = function["DeploymentPreference"]
+        if function.get("AutoPublishAlias") != "live" or not function.get("AutoPublishAliasAllProperties"):
+            wrong.append(f"{name} has no alias that follows its changes")
+        if release["Type"]["Fn::If"] != ["IsProd", "Canary10Percent5Minutes", "AllAtOnce"]:
+            wrong.append(f"{name} is not released gradually in prod, at once elsewhere")
+        if release.get("Alarms") != {"Fn::If": ["IsProd", [alarm], [NO_VALUE]]}:
+            wrong.append(f"{name} does not roll back on its errors")
+    return wrong
+
+
+def versions_follow_parameters(template: dict) -> list[str]:
+    """A version's description names just the parameters that the version freezes.
+
+    One too few, and the alias goes on serving the old value. One too many, and a deployment that changes only that one
+    fails: Lambda publishes no second version of an unchanged function. (A capacity provider is not changed but removed,
+    function and all, and set anew: docs/deploying.md.)
+    """
+    frozen = ("Environment", "LoggingConfig", "MemorySize", "Timeout", "Tracing", "Handler")
+    return [
+        f"{name}: a version freezes {sorted(needed)}, its description names {sorted(named)}"
+        for name, function in functions(template).items()
+        if (needed := parameters_in(template, [function.get(key) for key in frozen]))
+        != (named := parameters_in(template, function.get("VersionDescription")))
+    ]
+
+
+def privileges_are_least(template: dict) -> list[str]:
+    """A role each; no wildcard; all may log and send traces, `fetch` alone may read its one secret."""
+    wrong = []
+    roles = [function.get("Role", {}).get("Fn::GetAtt", [None])[0] for function in functions(template).values()]
+    if len(set(roles)) != len(roles) or None in roles:
+        wrong.append(f"functions share roles, or let SAM make them: {roles}")
+    for name, resource in template["Resources"].items():
+        for statement in walk(resource):
+            if "Effect" not in statement:
+                continue
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            if actions == ACTIONS_WITHOUT_RESOURCE and statement["Resource"] == "*":
+                continue
+            if "*" in str(actions) or "*" in str(statement.get("Resource")):
+                wrong.append(f"{name} has a wildcard: {statement}")
+            if "sts:AssumeRole" not in actions and "Resource" not in statement:
+                wrong.append(f"{name} is not limited to a resource: {statement}")
+    for name, function in functions(template).items():
+        role = (
+            template["Resources"].get(function.get("Role", {}).get("Fn::GetAtt", [None])[0], {}).get("Properties", {})
+        )
+        allowed = {"logs:CreateLogStream", "logs:PutLogEvents"}
+        if code(function) == "fetch":
+            allowed.add("secretsmanager:GetSecretValue")
+        granted = set()
+        for statement in walk(role.get("Policies", [])):
+            action = statement.get("Action", [])
+            granted |= set(action if isinstance(action, list) else [action])
+        if granted != allowed:
+            wrong.append(f"{name} may {sorted(granted)}, not {sorted(allowed)}")
+        if role.get("ManagedPolicyArns") != [{"Ref": "TracePolicy"}] or "Policies" in function:
+            wrong.append(f"{name} has policies from elsewhere")
+    return wrong
+
+
+def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
+    """The gateway, the local router and the events have the same endpoints; a route takes every method."""
+    wrong, routes = [], {}
+    for name, function in functions(template).items():
+        for event in function["Events"].values():
+            path, method = event["Properties"]["Path"], event["Properties"]["Method"]
+            if "Condition" not in template["Resources"][name]:
+                routes[path] = code(function)
+                if method != "ANY":
+                    wrong.append(f"{path} leaves other methods than {method} to the gateway")
+            elif router.get(path) != code(function):
+                wrong.append(f"{name} takes {path} from another function")
+    if routes != router:
+        wrong.append(f"template.yaml routes {routes}, the local router {router}")
+    if set(routes.values()) != folders:
+        wrong.append(f"template.yaml routes to {set(routes.values())}, events/ has {folders}")
+    return wrong
+
+
+def parameters_are_documented(template: dict) -> list[str]:
+    """Each parameter has a description, a default that is allowed, and a limit; one that needs explaining, words."""
+    wrong = []
+    for name, parameter in template["Parameters"].items():
+        if not parameter.get("Description") or "Default" not in parameter:
+            wrong.append(f"{name} has no description or no default")
+        if not {"AllowedPattern", "AllowedValues", "MinValue"} & parameter.keys():
+            wrong.append(f"{name} takes anything")
+        elif "AllowedValues" not in parameter and not parameter.get("ConstraintDescription"):
+            wrong.append(f"{name} does not say what it takes")
+        if not accepts(parameter, parameter.get("Default", "")):
+            wrong.append(f"{name} refuses its own default")
+    return wrong
+
+
+def accepts(parameter: dict, value: object) -> bool:
+    """Whether CloudFormation would take `value` for it."""
+    text = str(value)
+    return (
+        re.fullmatch(parameter.get("AllowedPattern", ".*"), text) is not None
+        and text in map(str, parameter.get("AllowedValues", [text]))
+        and len(text) <= parameter.get("MaxLength", 4096)
+        and ("MinValue" not in parameter or float(text) >= parameter["MinValue"])
+    )

@@ -1,0 +1,110 @@
+"""The life of a stack, driven by the SAM CLI: deployed, called, updated, rolled back, deleted.
+
+The stack that test_api.py calls is another one, with dev's settings; this one has prod's.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from aws import Aws
+from harness import Upstream
+from samcli.yamlhelper import yaml_dump, yaml_parse
+
+STACK = "life"
+
+
+def inventory(aws: Aws) -> set[str]:
+    """Whatever a stack of template.yaml can leave in an account, and whatever SAM uploads for one."""
+    logs, iam, s3 = aws.client("logs"), aws.client("iam"), aws.client("s3")
+    buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    return {
+        *(a["ApiEndpoint"] for a in aws.client("apigatewayv2").get_apis()["Items"]),
+        *(f["FunctionArn"] for f in aws.client("lambda").list_functions()["Functions"]),
+        *(g["arn"] for g in logs.describe_log_groups()["logGroups"]),
+        *(r["Arn"] for r in iam.list_roles()["Roles"]),
+        *(p["Arn"] for p in iam.list_policies(Scope="Local")["Policies"]),
+        *(a["AlarmArn"] for a in aws.client("cloudwatch").describe_alarms()["MetricAlarms"]),
+        *(s["StackId"] for s in aws.client("cloudformation").describe_stacks()["Stacks"]),
+        *(f"{b}/{o['Key']}" for b in buckets for o in s3.list_objects_v2(Bucket=b).get("Contents", [])),
+    }
+
+
+def get(url: str, **options) -> requests.Response:
+    return requests.get(url, timeout=30, **options)
+
+
+def status(aws: Aws) -> str:
+    return aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]["StackStatus"]
+
+
+def live_version(aws: Aws, function: str) -> str:
+    alias = aws.client("lambda").get_alias(FunctionName=f"{STACK}-{function}", Name="live")
+    return alias["FunctionVersion"]
+
+
+def broken(built: Path) -> Path:
+    """The template, with one more resource, made when the alias of `fetch` has moved on, that cannot be made."""
+    template = yaml_parse((built / "template.yaml").read_text())
+    template["Resources"]["SecondLive"] = {
+        "Type": "AWS::Lambda::Alias",
+        "DependsOn": "FetchFunctionAliaslive",
+        "Properties": {"FunctionName": {"Ref": "FetchFunction"}, "FunctionVersion": "$LATEST", "Name": "live"},
+    }
+    path = built / "broken.yaml"
+    path.write_text(yaml_dump(template))
+    return path
+
+
+def fetch_is_given(aws: Aws) -> tuple[set[str], dict[str, str]]:
+    """The policies of its role, and its environment."""
+    function = aws.client("lambda").get_function_configuration(FunctionName=f"{STACK}-fetch", Qualifier="live")
+    policies = aws.client("iam").list_role_policies(RoleName=function["Role"].rpartition("/")[2])["PolicyNames"]
+    return set(policies), function["Environment"]["Variables"]
+
+
+def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: Callable[[str], Upstream]) -> None:
+    # `stack` comes first: SAM's own bucket, which stays, is made with it and so is no leftover of this one.
+    before = inventory(aws)
+    old, new, never = (start_upstream(name) for name in ("old", "new", "never"))
+    secret = aws.client("secretsmanager").create_secret(Name="upstream", SecretString="token")["ARN"]
+
+    # Deployed, it answers where its outputs say.
+    aws.deploy(STACK, "Stage=prod", f"UpstreamUrl={old.url}", env="prod")
+    assert status(aws) == "CREATE_COMPLETE"
+    urls = {name: aws.reachable(url) for name, url in aws.outputs(STACK).items()}
+    assert urls.keys() == {"ApiUrl", "HelloUrl", "TimeUrl", "FetchUrl"}
+    assert get(urls["ApiUrl"]).text == "Hello, world!"
+    assert get(urls["HelloUrl"]).text == "Hello, world!"
+    assert get(urls["TimeUrl"]).text.startswith("Current time: ")
+    assert get(urls["FetchUrl"]).content == old.body
+    policies, variables = fetch_is_given(aws)
+    assert policies == {"logs"}
+    assert "UPSTREAM_SECRET_ID" not in variables
+
+    # Changed parameters reach the answers: a new version, and the alias on it.
+    version = live_version(aws, "fetch")
+    changed = ["Stage=prod", f"UpstreamSecretId={secret}", "CorsAllowOrigins=https://a.example,https://b.example"]
+    aws.deploy(STACK, *changed, f"UpstreamUrl={new.url}", env="prod")
+    assert status(aws) == "UPDATE_COMPLETE"
+    assert live_version(aws, "fetch") != version
+    assert get(urls["FetchUrl"]).content == new.body
+    policies, variables = fetch_is_given(aws)
+    assert policies == {"logs", "upstream-secret"}
+    assert variables["UPSTREAM_SECRET_ID"] == secret
+    for origin, allowed in [("https://b.example", "https://b.example"), ("https://c.example", None)]:
+        assert get(urls["HelloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
+
+    # An update that fails half-way is taken back, and what was there goes on answering.
+    failed = aws.deploy(STACK, *changed, f"UpstreamUrl={never.url}", env="prod", template=broken(built), check=False)
+    assert failed.returncode != 0
+    assert "already exists" in failed.stdout
+    assert status(aws) == "UPDATE_ROLLBACK_COMPLETE"
+    assert get(urls["FetchUrl"]).content == new.body
+    assert get(urls["HelloUrl"]).text == "Hello, world!"
+
+    # Deleted, it leaves nothing behind, and nobody answers any more.
+    assert inventory(aws) != before
+    aws.delete(STACK, env="prod")
+    assert inventory(aws) - before == set()
+    assert get(urls["HelloUrl"]).status_code == 404

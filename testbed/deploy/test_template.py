@@ -1,0 +1,260 @@
+"""template.yaml, without deploying it: the linters of SAM and CloudFormation, a policy scan, and our own proofs.
+
+Every proof comes with templates that it must refuse: template.yaml with one thing changed.
+"""
+
+import copy
+import json
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import proofs
+import pytest
+from harness import REGION, ROOT, environment
+from samcli.yamlhelper import yaml_parse
+from samtranslator.translator.transform import transform
+
+TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
+EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
+CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
+
+Change = Callable[[dict], object]
+
+
+def changed(change: Change) -> dict:
+    template = copy.deepcopy(TEMPLATE)
+    change(template)
+    assert template != TEMPLATE
+    return template
+
+
+def properties(template: dict, name: str) -> dict:
+    return template["Resources"][name]["Properties"]
+
+
+def statement(template: dict, role: str) -> dict:
+    return properties(template, role)["Policies"][0]["PolicyDocument"]["Statement"][0]
+
+
+def access_log(template: dict) -> dict:
+    return properties(template, "Api")["AccessLogSettings"]
+
+
+def variables(template: dict) -> dict:
+    return properties(template, "FetchFunction")["Environment"]["Variables"]
+
+
+def routes_agree(template: dict) -> list[str]:
+    return proofs.routes_agree(template, ROUTER, EVENTS)
+
+
+PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
+    proofs.time_outs_nest: {
+        "budget as long as the function": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS="10000"),
+        "attempt longer than the budget": lambda t: variables(t).update(UPSTREAM_ATTEMPT_TIMEOUT_MS="5001"),
+        "function as long as the gateway": lambda t: properties(t, "FetchFunction").update(Timeout=30),
+        "no budget": lambda t: variables(t).pop("UPSTREAM_TIMEOUT_MS"),
+    },
+    proofs.functions_are_watched: {
+        "no alarm": lambda t: t["Resources"].pop("TimeThrottles"),
+        "another function's": lambda t: properties(t, "TimeErrors").update(
+            Dimensions=[{"Name": "FunctionName", "Value": {"Ref": "HelloFunction"}}]
+        ),
+        "nobody told": lambda t: properties(t, "HelloErrors").pop("AlarmActions"),
+        "alarm without its condition": lambda t: t["Resources"]["FetchOnInstancesErrors"].pop("Condition"),
+    },
+    proofs.functions_are_logged: {
+        "no retention": lambda t: properties(t, "HelloLogs").pop("RetentionInDays"),
+        "shared group": lambda t: properties(t, "TimeFunction").update(
+            LoggingConfig={"LogGroup": {"Ref": "HelloLogs"}}
+        ),
+        "kept after the stack": lambda t: t["Resources"]["FetchLogs"].update(DeletionPolicy="Retain"),
+        "access log of callers": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
+        "access log in text": lambda t: access_log(t).update(Format="$context.requestId $context.status"),
+        "no access log": lambda t: properties(t, "Api").pop("AccessLogSettings"),
+        "text": lambda t: t["Globals"]["Function"]["LoggingConfig"].update(LogFormat="Text"),
+    },
+    proofs.functions_are_released_gradually: {
+        "no alias": lambda t: t["Globals"]["Function"].pop("AutoPublishAlias"),
+        "alias of the code alone": lambda t: t["Globals"]["Function"].pop("AutoPublishAliasAllProperties"),
+        "prod at once": lambda t: t["Globals"]["Function"]["DeploymentPreference"].update(
+            Type={"Fn::If": ["IsProd", "AllAtOnce", "AllAtOnce"]}
+        ),
+        "no rollback": lambda t: properties(t, "TimeFunction").pop("DeploymentPreference"),
+    },
+    proofs.versions_follow_parameters: {
+        "one too few": lambda t: properties(t, "FetchFunction").update(VersionDescription={"Ref": "LogLevel"}),
+        "one too many": lambda t: properties(t, "HelloFunction").update(
+            VersionDescription={"Fn::Sub": "${LogLevel} ${Stage}"}
+        ),
+        "a new variable": lambda t: properties(t, "TimeFunction").update(
+            Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}
+        ),
+    },
+    proofs.privileges_are_least: {
+        "any resource": lambda t: statement(t, "HelloRole").update(Resource="*"),
+        "no resource": lambda t: statement(t, "HelloRole").pop("Resource"),
+        "any log group": lambda t: statement(t, "TimeRole").update(
+            Resource={"Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:*"}
+        ),
+        "any action": lambda t: statement(t, "FetchRole").update(Action="logs:*"),
+        "one more action": lambda t: statement(t, "TimeRole")["Action"].append("secretsmanager:GetSecretValue"),
+        "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
+            "xray:GetGroup"
+        ),
+        "managed policy": lambda t: properties(t, "HelloRole")["ManagedPolicyArns"].append(
+            "arn:aws:iam::aws:policy/ReadOnlyAccess"
+        ),
+        "shared role": lambda t: properties(t, "TimeFunction").update(Role={"Fn::GetAtt": ["HelloRole", "Arn"]}),
+        "SAM's role": lambda t: properties(t, "TimeFunction").pop("Role"),
+    },
+    routes_agree: {
+        "one too few": lambda t: properties(t, "HelloFunction")["Events"].pop("Root"),
+        "one too many": lambda t: properties(t, "TimeFunction")["Events"].update(
+            Now={"Properties": {"Path": "/now", "Method": "ANY"}}
+        ),
+        "one method": lambda t: properties(t, "TimeFunction")["Events"]["Time"]["Properties"].update(Method="GET"),
+        "wrong function": lambda t: properties(t, "TimeFunction").update(CodeUri="functions/hello"),
+        "taken by another": lambda t: properties(t, "FetchOnInstancesFunction")["Events"]["Get"]["Properties"].update(
+            Path="/time"
+        ),
+    },
+    proofs.parameters_are_documented: {
+        "no description": lambda t: t["Parameters"]["Stage"].pop("Description"),
+        "no default": lambda t: t["Parameters"]["UpstreamUrl"].pop("Default"),
+        "no limit": lambda t: t["Parameters"]["LogLevel"].pop("AllowedValues"),
+        "no word on the limit": lambda t: t["Parameters"]["ThrottleRate"].pop("ConstraintDescription"),
+        "default not allowed": lambda t: t["Parameters"]["ThrottleRate"].update(Default=0),
+    },
+}
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.__name__)
+def test_template_holds(proof: Callable[[dict], list[str]]) -> None:
+    assert proof(TEMPLATE) == []
+
+
+@pytest.mark.parametrize(
+    ("proof", "change"),
+    [
+        pytest.param(proof, change, id=f"{proof.__name__}: {what}")
+        for proof, changes in PROOFS.items()
+        for what, change in changes.items()
+    ],
+)
+def test_proof_refuses(proof: Callable[[dict], list[str]], change: Change) -> None:
+    assert proof(changed(change)) != []
+
+
+def test_routes_agree_refuses_another_router_and_other_events() -> None:
+    assert proofs.routes_agree(TEMPLATE, ROUTER | {"/time": "hello"}, EVENTS) != []
+    assert proofs.routes_agree(TEMPLATE, ROUTER, EVENTS | {"fourth"}) != []
+
+
+SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-AbC123"
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "refused"),
+    [
+        ("Stage", ["dev", "prod", "pr-12"], ["", "Prod", "1st", "a" * 17]),
+        ("Architecture", ["x86_64", "arm64"], ["", "i386"]),
+        (
+            "UpstreamUrl",
+            [
+                "https://a.example",
+                "https://a.example:8443/b?c=d",
+                "http://127.0.0.1:80/x",
+                "http://[::1]:80",
+                "http://localhost",
+            ],
+            [
+                "",
+                "a.example",
+                "http://a.example",
+                "http://localhost.a.example",
+                "https://a b",
+                "https://a#b",
+                "https:///b",
+            ],
+        ),
+        ("UpstreamUrl", ["https://a.example/" + "b" * 102], ["https://a.example/" + "b" * 103]),
+        ("UpstreamSecretId", ["", SECRET], ["upstream/token", SECRET.removesuffix("-AbC123"), SECRET + "*"]),
+        ("ReservedConcurrency", ["", "0", "100"], ["-1", "many"]),
+        (
+            "CorsAllowOrigins",
+            ["", "*", "https://a.example", "https://a.example,http://localhost:3000"],
+            ["a.example", "https://*.example", "*,https://a.example", "https://a.example/", "https://a.example,"],
+        ),
+        ("AlarmTopicArn", ["", "arn:aws:sns:us-east-1:123456789012:alarms"], ["alarms"]),
+        ("CapacityProviderArn", ["", "arn:aws:lambda:us-east-1:123456789012:capacity-provider:fleet"], ["fleet"]),
+        ("LogRetentionDays", [1, 30, 3653], [0, 2]),
+        ("ThrottleRate", [1, 0x7FFF], [0]),
+    ],
+)
+def test_parameter_takes_and_refuses(name: str, allowed: list, refused: list) -> None:
+    parameter = TEMPLATE["Parameters"][name]
+    assert [value for value in allowed if not proofs.accepts(parameter, value)] == []
+    assert [value for value in refused if proofs.accepts(parameter, value)] == []
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod"])
+def test_samconfig_gives_parameters_that_the_template_takes(stage: str) -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())["default" if stage == "dev" else stage]
+    given = dict(pair.split("=", 1) for pair in config["global"]["parameters"]["parameter_overrides"])
+    assert given["Stage"] == stage
+    assert [name for name in given if not proofs.accepts(TEMPLATE["Parameters"][name], given[name])] == []
+    assert config["global"]["parameters"]["stack_name"].endswith(f"-{stage}")
+
+
+def test_a_versions_description_has_room_for_every_value_allowed() -> None:
+    longest = [max(map(len, TEMPLATE["Parameters"]["LogLevel"]["AllowedValues"]))]
+    longest += [TEMPLATE["Parameters"][name]["MaxLength"] for name in ("UpstreamUrl", "UpstreamSecretId")]
+    assert sum(longest) + len("  ") <= 256
+
+
+def transformed(template: dict, path: Path) -> Path:
+    """The template as SAM's transform leaves it: what CloudFormation sees."""
+    template = copy.deepcopy(template)
+    for function in proofs.of_type(template, "AWS::Serverless::Function").values():
+        function["Properties"]["CodeUri"] = "s3://bucket/key"  # what `sam deploy` puts there
+    nothing = type("NoManagedPolicies", (), {"load": staticmethod(dict)})
+    path.write_text(json.dumps(transform(template, {}, nothing), indent=1))
+    return path
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    env = environment(AWS_DEFAULT_REGION=REGION)
+    return subprocess.run(list(map(str, command)), cwd=ROOT, env=env, text=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)  # the transform asks for the partition
+
+
+def test_sam_validate() -> None:
+    done = run("sam", "validate", "--lint", "--template-file", "template.yaml", "--region", REGION)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cfn_lint_of_the_transformed_template(tmp_path: Path) -> None:
+    done = run("cfn-lint", transformed(TEMPLATE, tmp_path / "template.json"))
+    assert (done.returncode, done.stdout) == (0, "")
+    bad = changed(lambda t: properties(t, "HelloErrors").update(Statistic="Mode"))
+    assert "Mode" in run("cfn-lint", transformed(bad, tmp_path / "bad.json")).stdout
+
+
+def test_policy_scan_of_the_transformed_template(tmp_path: Path) -> None:
+    def scan(template: dict) -> subprocess.CompletedProcess[str]:
+        config = Path(__file__).with_name("checkov.yaml")
+        return run(CHECKOV, "--config-file", config, "--file", transformed(template, tmp_path / "template.json"))
+
+    done = scan(TEMPLATE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bad = scan(changed(lambda t: statement(t, "FetchRole").update(Action="*", Resource="*")))
+    assert bad.returncode != 0
+    assert "FetchRole" in bad.stdout

@@ -9,5 +9,5 @@ mod runtime_api;
 pub mod upstream;
 
 pub use case::{Case, replay};
-pub use function::{Function, packaged};
+pub use function::{Function, example, packaged};
 pub use runtime_api::{Invocation, Outcome, RuntimeApi};

@@ -94,6 +94,17 @@ impl Function {
         self.process.id().expect("a running process")
     }
 
+    /// Ends the process as Lambda does, with `SIGTERM`, and gives the lines of its log.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended before.
+    pub async fn terminate(self) -> Vec<String> {
+        let kill = Command::new("kill").arg(self.id().to_string()).status().await;
+        assert!(kill.is_ok_and(|status| status.success()), "SIGTERM could not be sent");
+        self.end().await.1
+    }
+
     /// Waits for the process to end by itself: its status, and the lines of its log.
     ///
     /// # Panics
@@ -103,6 +114,18 @@ impl Function {
         let status = self.process.wait().await.expect("a child of this process");
         (status, self.output.await.expect("its output was read"))
     }
+}
+
+/// An example of this package, which cargo builds beside its tests.
+///
+/// # Panics
+///
+/// When this is no test.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("the path of this test");
+    let profile = this.parent().and_then(Path::parent).expect("a test is in target/<profile>/deps");
+    profile.join("examples").join(name)
 }
 
 /// The `bootstrap` out of the zip that `make build` made of `function`.

@@ -10,6 +10,6 @@ mod runtime_api;
 pub mod upstream;
 
 pub use case::{Case, replay};
-pub use function::{Function, packaged};
+pub use function::{Function, example, packaged};
 pub use http_answer::HttpAnswer;
 pub use runtime_api::{Invocation, Outcome, RuntimeApi};

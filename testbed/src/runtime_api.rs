@@ -41,6 +41,8 @@ pub struct Invocation {
     pub request_id: String,
     /// When Lambda will give up on it, in milliseconds since 1970.
     pub deadline_ms: u64,
+    /// Its X-Ray trace, as unique as `request_id`, in the form of an `X-Amzn-Trace-Id`.
+    pub trace_id: String,
 }
 
 impl Invocation {
@@ -53,6 +55,7 @@ impl Invocation {
             payload: payload.into(),
             request_id: format!("00000000-0000-4000-8000-{number:012}"),
             deadline_ms: 0,
+            trace_id: format!("Root=1-5759e988-{number:024x};Parent=53995c3f42cd8ad8;Sampled=1"),
         };
         invocation.with_timeout(Duration::from_secs(10))
     }
@@ -197,7 +200,7 @@ fn next(invocation: &Invocation) -> Response<Full<Bytes>> {
         .header("lambda-runtime-aws-request-id", &invocation.request_id)
         .header("lambda-runtime-deadline-ms", invocation.deadline_ms)
         .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:testbed")
-        .header("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1")
+        .header("lambda-runtime-trace-id", &invocation.trace_id)
         .body(invocation.payload.clone().into())
         .expect("valid headers")
 }

@@ -3,14 +3,14 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::{
-    Case, Function, Invocation, Outcome, packaged,
+    Case, Function, Invocation, Outcome, example, packaged,
     upstream::{Answer, Upstream},
 };
 
@@ -80,7 +80,7 @@ async fn a_panic_is_a_problem_and_the_process_lives_on() -> Outcomes {
         return Err("the next invocation failed".into());
     };
     expect(&answer, "Still here.")?;
-    let lines = terminate(process).await?.join("\n");
+    let lines = process.terminate().await.join("\n");
     expect(&lines, r#""level":"ERROR""#)?;
     expect(&lines, "a bug")?;
     (!problem.contains("a bug")).then_some(()).ok_or_else(|| format!("the caller was told: {problem}"))
@@ -103,7 +103,7 @@ async fn sigterm_ends_the_process_and_loses_no_line() -> Outcomes {
     let case = plain("hello");
     replay(&mut process, &case).await?;
     replay(&mut process, &case).await?;
-    let lines = terminate(process).await?;
+    let lines = process.terminate().await;
     let invocations = lines.iter().filter(|line| line.contains(r#""message":"invocation""#)).count();
     (invocations == 2).then_some(()).ok_or_else(|| format!("two invocations, but the log is {lines:?}"))
 }
@@ -125,22 +125,6 @@ async fn without_lambda_it_says_what_to_do() -> Outcomes {
     let output = output.map_err(|error| error.to_string())?;
     expect(&String::from_utf8_lossy(&output.stdout), "start it with `make run`")?;
     (output.status.code() == Some(1)).then_some(()).ok_or_else(|| output.status.to_string())
-}
-
-/// Ends `process` as Lambda does, and gives the lines of its log.
-async fn terminate(process: Function) -> Result<Vec<String>, String> {
-    let kill = tokio::process::Command::new("kill").arg(process.id().to_string()).status().await;
-    if !kill.is_ok_and(|status| status.success()) {
-        return Err("SIGTERM could not be sent".into());
-    }
-    Ok(process.end().await.1)
-}
-
-/// An example of this package, which cargo builds beside its tests.
-fn example(name: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("the path of this test");
-    let profile = this.parent().and_then(Path::parent).expect("a test is in target/<profile>/deps");
-    profile.join("examples").join(name)
 }
 
 fn expect(text: &str, part: &str) -> Outcomes {

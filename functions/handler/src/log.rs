@@ -114,8 +114,8 @@ pub(crate) fn init() -> Arc<Log> {
 
 fn level(name: &str) -> LevelFilter {
     match name.to_ascii_lowercase().as_str() {
-        "trace" => LevelFilter::TRACE,
-        "debug" => LevelFilter::DEBUG,
+        // Libraries trace what they read and send, which belongs into no log.
+        "trace" | "debug" => LevelFilter::DEBUG,
         "warn" => LevelFilter::WARN,
         "error" => LevelFilter::ERROR,
         // Lambda drops what is less than fatal, and nothing here is.

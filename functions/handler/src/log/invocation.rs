@@ -207,3 +207,129 @@ pub(super) fn chain(error: &dyn Error) -> String {
     }
     chain
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use lambda_http::http::StatusCode;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::Body;
+
+    const EVENT: &str = r#"{
+        "httpMethod": "GET",
+        "path": "/hello",
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/a/b"}},
+        "headers": {"host": "example.com", "x-forwarded-for": "10.0.0.1, 192.0.2.1"}
+    }"#;
+
+    fn start(log: &Arc<Log>) -> (Invocation, Request) {
+        let mut context = Context::default();
+        context.request_id = "6b2a".into();
+        context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
+        let event = serde_json::from_str(EVENT).unwrap();
+        let invocation = Invocation::start(log, Duration::from_millis(2), &event, &context);
+        let mut request = Request::default();
+        request.extensions_mut().insert(invocation.clone());
+        (invocation, request)
+    }
+
+    /// The lines that `work` writes, each of which is one call.
+    fn lines(log: impl FnOnce(&mut Log), work: impl FnOnce(&Arc<Log>)) -> Vec<Json> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&lines);
+        let mut new = Log::new(Format::Json, move |line| {
+            assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+            written.lock().unwrap().push(serde_json::from_slice(line).unwrap());
+        });
+        log(&mut new);
+        work(&Arc::new(new));
+        std::mem::take(&mut *lines.lock().unwrap())
+    }
+
+    #[test]
+    fn what_an_endpoint_adds_is_in_the_one_line() {
+        let lines = lines(
+            |_| {},
+            |log| {
+                let (invocation, request) = start(log);
+                record(&request, "cache_status", "miss");
+                record(&request, "upstream_ms", Duration::from_micros(1500));
+                record(&request, "cache_status", "stale".to_owned());
+                count(&request, "CacheHits", 0);
+                count(&request, "UpstreamAttempts", 2);
+                count(&request, "UpstreamAttempts", 1);
+                invocation.end(&Response::new(Body::from("four")), None);
+            },
+        );
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((&line["cache_status"], &line["upstream_ms"]), (&"stale".into(), &json!(1.5)));
+        assert_eq!((&line["CacheHits"], &line["UpstreamAttempts"]), (&0.into(), &3.into()));
+        assert_eq!((&line["bytes_out"], &line["trigger"], &line["init_ms"]), (&4.into(), &"alb".into(), &json!(2.0)));
+        assert_eq!(
+            (&line["request_id"], &line["trace_id"]),
+            (&"6b2a".into(), &"1-5759e988-bd862e3fe1be46a994272793".into())
+        );
+        let metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
+        let names: Vec<&Json> = metrics.iter().map(|metric| &metric["Name"]).collect();
+        assert_eq!(
+            names,
+            ["Requests", "ClientErrors", "ServerErrors", "ColdStarts", "Duration", "CacheHits", "UpstreamAttempts"]
+        );
+    }
+
+    #[test]
+    fn an_error_of_ours_comes_with_its_causes_and_one_of_the_callers_does_not() {
+        let lines = lines(
+            |_| {},
+            |log| {
+                for (status, problem) in [
+                    (StatusCode::BAD_GATEWAY, Problem::upstream_unreachable().because(std::io::Error::other("reset"))),
+                    (StatusCode::BAD_REQUEST, Problem::invalid_parameter("`n` is odd.").because("of 3")),
+                ] {
+                    let mut response = Response::default();
+                    *response.status_mut() = status;
+                    start(log).0.end(&response, Some(&problem));
+                }
+            },
+        );
+        let [ours, callers] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((&ours["level"], &ours["problem"]), (&"ERROR".into(), &"upstream-unreachable".into()));
+        assert_eq!(ours["error"], "upstream-unreachable: The upstream gave no complete response.: reset");
+        assert_eq!((&callers["level"], &callers["problem"]), (&"INFO".into(), &"invalid-parameter".into()));
+        assert_eq!((callers.get("error"), &callers["ClientErrors"]), (None, &1.into()));
+    }
+
+    #[test]
+    fn an_address_is_what_the_load_balancer_saw_and_only_on_request() {
+        for (client_address, expected) in [(false, None), (true, Some(&"192.0.2.1".into()))] {
+            let lines =
+                lines(|log| log.client_address = client_address, |log| start(log).0.end(&Response::default(), None));
+            assert_eq!(lines[0].get("client_address"), expected);
+        }
+    }
+
+    /// The invocation itself, its place in the request, its id, the fields known from the start, and the line.
+    #[test]
+    fn a_line_costs_five_allocations() {
+        static BYTES: AtomicUsize = AtomicUsize::new(0);
+        let log = Arc::new(Log::new(Format::Json, |line| {
+            BYTES.store(line.len(), Ordering::Relaxed);
+        }));
+        let (event, response) = (serde_json::from_str(EVENT).unwrap(), Response::default());
+        let mut context = Context::default();
+        context.request_id = "6b2a".into();
+        // What `lambda_http` puts beside it is there already.
+        let mut request = Request::default();
+        request.extensions_mut().insert(());
+        let used = allocation_counter::measure(|| {
+            let invocation = Invocation::start(&log, Duration::ZERO, &event, &context);
+            request.extensions_mut().insert(invocation.clone());
+            invocation.end(&response, None);
+        });
+        println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));
+        assert!(used.count_total <= 5, "{used:?}");
+    }
+}

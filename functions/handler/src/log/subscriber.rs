@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Event, Metadata, Subscriber,
     field::{Field, Visit},
     level_filters::LevelFilter,
     span,
@@ -17,9 +17,7 @@ pub(super) struct Events(pub(super) Arc<Log>);
 
 impl Subscriber for Events {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What the runtime traces is the payload, which no level brings into the log.
-        let payload = *metadata.level() == Level::TRACE && metadata.target().starts_with("lambda_");
-        metadata.is_event() && *metadata.level() <= self.0.level && !payload
+        metadata.is_event() && *metadata.level() <= self.0.level
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -97,7 +95,7 @@ impl Visit for Fields {
 mod tests {
     use std::sync::Mutex;
 
-    use tracing::{error, info, info_span, trace};
+    use tracing::{error, info_span};
 
     use super::*;
     use crate::log::Format;
@@ -130,16 +128,5 @@ mod tests {
         assert_eq!(line["target"], "handler::log::subscriber::tests");
         assert_eq!((&line["number"], &line["ratio"]), (&1.into(), &"0.5".into()));
         assert!(line["error"].as_str().unwrap().ends_with(": the cause"), "{line}");
-    }
-
-    #[test]
-    fn no_level_brings_payloads_into_the_log() {
-        let lines = lines(LevelFilter::TRACE, || {
-            trace!(target: "lambda_runtime::layers::api_response", body = "secret", "raw JSON event received");
-            info!(target: "lambda_runtime", "harmless");
-            trace!("another crate's");
-        });
-        let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
-        assert_eq!(messages, ["harmless", "another crate's"]);
     }
 }

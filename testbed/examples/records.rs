@@ -1,0 +1,20 @@
+//! A function that puts something of each request into its log, after others had their turn.
+
+use std::process::ExitCode;
+
+use handler::{Problem, Request, Response, count, negotiate, query, record};
+
+fn main() -> ExitCode {
+    handler::run(records)
+}
+
+async fn records(request: Request) -> Result<Response, Problem> {
+    let name = query(&request, "name", 100)?.unwrap_or_default().to_owned();
+    let number = name.chars().count();
+    record(&request, "attempts", number);
+    count(&request, "UpstreamAttempts", 1);
+    tokio::task::yield_now().await;
+    count(&request, "UpstreamAttempts", number as u64);
+    record(&request, "cache_status", format!("{number}"));
+    negotiate(&request, &name)
+}

@@ -1,0 +1,259 @@
+//! What the compiled functions log: one line for each invocation, of a known shape, with nothing of its caller's in it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::BTreeMap;
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use testbed::{
+    Case, Function, Invocation, Outcome, example, packaged,
+    upstream::{Answer, Behaviour, Upstream},
+};
+
+/// Stands in every place where a caller or an upstream can put something.
+const PLANTED: &str = "PLANTED";
+
+/// The callers' addresses in events/.
+const ADDRESSES: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+
+fn schema() -> Validator {
+    let schema = serde_json::from_str(include_str!("../log-event.schema.json")).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+/// The lines, each of which must be as the schema says, with all the metrics that it announces.
+fn read(lines: &[String]) -> Vec<Value> {
+    let schema = schema();
+    let read = |line: &String| {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let errors: Vec<String> =
+            schema.iter_errors(&event).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?} in {line}");
+        for metric in metrics(&event) {
+            assert!(event[metric].is_number(), "{metric} in {line}");
+        }
+        event
+    };
+    lines.iter().map(read).collect()
+}
+
+fn metrics(event: &Value) -> Vec<&str> {
+    let metrics = event["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array();
+    metrics.into_iter().flatten().map(|metric| metric["Name"].as_str().unwrap()).collect()
+}
+
+/// The payload of `case`, and what a caller may have put into it.
+fn planted(case: &Case) -> Invocation {
+    let payload = case.invocation().payload;
+    let Ok(Value::Object(mut event)) = serde_json::from_slice(&payload) else {
+        return Invocation::new([&payload, PLANTED.as_bytes()].concat());
+    };
+    for map in ["headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters"] {
+        if let Some(Value::Object(map)) = event.get_mut(map) {
+            let lists = map.values().next().is_some_and(Value::is_array);
+            for name in ["authorization", "cookie", "x-api-key", "traceparent", PLANTED] {
+                map.insert(name.into(), if lists { json!([PLANTED]) } else { PLANTED.into() });
+            }
+        }
+    }
+    if let Some(Value::String(query)) = event.get_mut("rawQueryString") {
+        *query = format!("{query}&{PLANTED}={PLANTED}");
+        event.insert("cookies".into(), json!([format!("session={PLANTED}")]));
+    }
+    for path in ["rawPath", "path"] {
+        if let Some(Value::String(path)) = event.get_mut(path) {
+            *path = format!("{path}/{PLANTED}");
+        }
+    }
+    event.insert("body".into(), PLANTED.into());
+    Invocation::new(serde_json::to_vec(&event).unwrap())
+}
+
+/// Gives `function` all of its cases, twice, with something planted in them.
+async fn log_of(function: &str, process: &mut Function) -> usize {
+    let cases: Vec<Case> = Case::all(function).into_iter().cycle().take(2 * Case::all(function).len()).collect();
+    for case in &cases {
+        process.invoke(&planted(case)).await;
+    }
+    cases.len()
+}
+
+fn without_secrets(lines: &[String]) {
+    for line in lines {
+        for secret in [PLANTED, ADDRESSES[0], ADDRESSES[1]] {
+            assert!(!line.contains(secret), "{secret} is in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invocation_leaves_one_line_with_nothing_of_its_callers() {
+    for (function, level) in [("hello", "INFO"), ("hello", "TRACE"), ("time", "INFO")] {
+        let mut process = Function::start(&packaged(function), &[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
+        let invocations = log_of(function, &mut process).await;
+        let lines = process.terminate().await;
+        let events = read(&lines);
+        without_secrets(&lines);
+        if level != "INFO" {
+            assert!(events.len() > 2 * invocations, "debugging");
+            continue;
+        }
+        assert_eq!(events.len(), invocations);
+        let colds: Vec<usize> = (0..invocations).filter(|at| events[*at]["cold_start"] == true).collect();
+        assert_eq!(colds.len(), 1, "{colds:?}");
+
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for event in &events {
+            *seen.entry(event["trigger"].as_str().unwrap_or("none")).or_default() += 1;
+        }
+        for trigger in ["http-api", "rest-api", "function-url", "alb", "vpc-lattice"] {
+            assert!(seen.get(trigger).is_some_and(|count| *count > 5), "{seen:?}");
+        }
+        assert!(events.iter().any(|event| event["problem"] == "not-acceptable" && event["status"] == 406));
+    }
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_stays_out_of_the_log() {
+    let upstream = Upstream::start();
+    let url = upstream.url(&format!("/?{PLANTED}={PLANTED}"));
+    let mut process =
+        Function::start(&packaged("fetch"), &[("UPSTREAM_URL", &url), ("AWS_LAMBDA_LOG_LEVEL", "TRACE")]).await;
+    let good = Answer::ok(PLANTED).header("x-secret", PLANTED).header("set-cookie", PLANTED);
+    let mut invocations = 0;
+    for behaviour in [
+        Behaviour::from(good),
+        Answer::status(503).into(),
+        Answer::status(404).into(),
+        Behaviour::redirect(302, format!("/{PLANTED}?{PLANTED}")),
+        Behaviour::redirect(302, format!("http://127.0.0.1:1/?{PLANTED}")),
+        Behaviour::redirect(302, format!("not a url {PLANTED}")),
+        Behaviour::ResetMidBody,
+        Behaviour::MalformedHeaders,
+        Behaviour::Truncate,
+    ] {
+        upstream.always(behaviour);
+        invocations += log_of("fetch", &mut process).await;
+    }
+    upstream.refuse().await;
+    invocations += log_of("fetch", &mut process).await;
+    let lines = process.terminate().await;
+    let events = read(&lines);
+    without_secrets(&lines);
+    let events: Vec<&Value> = events.iter().filter(|event| event.get("_aws").is_some()).collect();
+    assert_eq!(events.len(), invocations);
+    for problem in ["upstream-error", "upstream-unreachable"] {
+        let event = events.iter().find(|event| event["problem"] == problem).unwrap();
+        assert_eq!(event["level"], "ERROR");
+        assert!(event["error"].as_str().unwrap().starts_with(&format!("{problem}: ")), "{event}");
+    }
+}
+
+#[tokio::test]
+async fn of_64_at_a_time_none_shows_in_anothers_line() {
+    for (executable, records) in [(packaged("hello"), false), (example("records"), true)] {
+        let mut process = Function::start(&executable, &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
+        let name = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").unwrap();
+        let payload = String::from_utf8(name.invocation().payload).unwrap();
+        let mut expected = BTreeMap::new();
+        for _ in 0..5 {
+            let invocations: Vec<Invocation> =
+                (1..=64).map(|chars| Invocation::new(payload.replace("Ada", &"a".repeat(chars)))).collect();
+            let outcomes = process.invoke_all(&invocations).await;
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Answer(_))));
+            let at_a_time = invocations.into_iter().enumerate();
+            expected.extend(at_a_time.map(|(at, invocation)| (invocation.request_id, (invocation.trace_id, at + 1))));
+        }
+        let events = read(&process.terminate().await);
+        assert_eq!(events.len(), 5 * 64);
+        for event in events {
+            let (trace_id, chars) = expected.remove(event["request_id"].as_str().unwrap()).unwrap();
+            assert!(trace_id.starts_with(&format!("Root={};", event["trace_id"].as_str().unwrap())), "{event}");
+            let greeting = if records { 0 } else { "Hello, !".len() };
+            assert_eq!(event["bytes_out"], greeting + chars, "{event}");
+            if records {
+                assert_eq!(event["attempts"], chars, "{event}");
+                assert_eq!(event["UpstreamAttempts"], chars + 1, "{event}");
+                assert_eq!(event["cache_status"], chars.to_string(), "{event}");
+            }
+        }
+    }
+}
+
+/// The log of a request, and of one that panics.
+async fn two_lines(env: &[(&str, &str)]) -> Vec<String> {
+    let mut process = Function::start(&example("panics"), env).await;
+    for case in ["hello/plain.http-api", "hello/name.rest-api"] {
+        let case = Case::all("hello").into_iter().find(|found| found.name == case).unwrap();
+        process.invoke(&case.invocation()).await;
+    }
+    process.terminate().await
+}
+
+#[tokio::test]
+async fn a_panic_belongs_to_the_line_of_its_invocation() {
+    let events = read(&two_lines(&[]).await);
+    let [fine, panicked] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((&fine["level"], &fine["status"], &fine["route"]), (&"INFO".into(), &200.into(), &"ANY /hello".into()));
+    assert_eq!(
+        (&panicked["level"], &panicked["status"], &panicked["route"]),
+        (&"ERROR".into(), &500.into(), &"/hello".into())
+    );
+    assert_eq!(panicked["problem"], "internal");
+    let panic = panicked["panic"].as_str().unwrap();
+    assert!(panic.starts_with("panicked at testbed/examples/panics.rs:") && panic.ends_with("a bug"), "{panic}");
+    assert!(panicked["error"].as_str().unwrap().ends_with(": the endpoint panicked"), "{panicked}");
+}
+
+#[tokio::test]
+async fn metrics_go_out_at_every_level() {
+    for (level, levels) in [
+        ("TRACE", ["INFO", "ERROR"]),
+        ("INFO", ["INFO", "ERROR"]),
+        ("WARN", ["WARN", "ERROR"]),
+        ("ERROR", ["ERROR", "ERROR"]),
+        ("FATAL", ["FATAL", "FATAL"]),
+    ] {
+        let lines = two_lines(&[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
+        let events = read(&lines);
+        let events: Vec<&Value> = events.iter().filter(|event| event.get("_aws").is_some()).collect();
+        let [fine, panicked] = &events[..] else { panic!("{level}: {lines:?}") };
+        assert_eq!([&fine["level"], &panicked["level"]], levels, "{level}");
+        assert_eq!(fine["message"], if levels[0] == "INFO" { "invocation" } else { "metrics" });
+        assert_eq!(panicked["message"], if level == "FATAL" { "metrics" } else { "invocation" });
+        assert_eq!((&fine["ServerErrors"], &panicked["ServerErrors"]), (&0.into(), &1.into()));
+        assert_eq!((&fine["ColdStarts"], &panicked["ColdStarts"]), (&1.into(), &0.into()));
+    }
+}
+
+#[tokio::test]
+async fn text_is_for_people() {
+    let lines = two_lines(&[("AWS_LAMBDA_LOG_FORMAT", "Text")]).await;
+    assert!(lines[0].starts_with("INFO invocation request_id=\"00000000-"), "{lines:?}");
+    assert!(lines[0].contains(" status=200 ") && !lines[0].contains("_aws"), "{lines:?}");
+    assert!(lines[1].starts_with("ERROR invocation ") && lines[1].contains(" panic=\"panicked at "), "{lines:?}");
+    assert!(two_lines(&[("AWS_LAMBDA_LOG_FORMAT", "Text"), ("AWS_LAMBDA_LOG_LEVEL", "FATAL")]).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_called_is_the_operators_to_decide() {
+    let mut process = Function::start(&packaged("hello"), &[("LOG_CLIENT_ADDRESS", "true")]).await;
+    let triggers = ["http-api", "rest-api", "function-url", "alb", "alb-multi-value", "vpc-lattice"];
+    for trigger in triggers {
+        let case = Case::all("hello").into_iter().find(|case| case.name == format!("hello/name.{trigger}")).unwrap();
+        process.invoke(&case.invocation()).await;
+    }
+    for (trigger, event) in triggers.iter().zip(read(&process.terminate().await)) {
+        let address = event["client_address"].as_str().unwrap_or_default();
+        assert!(ADDRESSES.contains(&address), "{trigger}: {event}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_start_that_somebody_waited_for_is_cold() {
+    for (how, cold) in [("on-demand", true), ("provisioned-concurrency", false), ("lambda-managed-instances", false)] {
+        let events = read(&two_lines(&[("AWS_LAMBDA_INITIALIZATION_TYPE", how)]).await);
+        assert_eq!((&events[0]["cold_start"], &events[1]["cold_start"]), (&cold.into(), &false.into()), "{how}");
+    }
+}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,17 +18,20 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
     servers = []
 
     def start(name: str) -> Upstream:
-        body = name.encode() + bytes(range(256))
+        upstream = Upstream("", name.encode() + bytes(range(256)))
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self.send_response(200)
+                authorization = self.headers.get("authorization")
+                upstream.authorizations.append(authorization)
+                welcome = upstream.accepts in (None, authorization)
+                self.send_response(200 if welcome else 401)
                 self.send_header("content-type", Upstream.content_type)
-                self.send_header("content-length", str(len(body)))
+                self.send_header("content-length", str(len(upstream.body)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(upstream.body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -36,7 +40,8 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
         server.daemon_threads = True
         Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        return Upstream(f"http://127.0.0.1:{server.server_port}/{name}", body)
+        upstream.url = f"http://127.0.0.1:{server.server_port}/{name}"
+        return upstream
 
     yield start
     for server in servers:
@@ -51,7 +56,12 @@ def upstream(start_upstream: Callable[[str], Upstream]) -> Upstream:
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    scratch = tmp_path_factory.mktemp("aws")
+    with emulator(tmp_path_factory.mktemp("aws")) as aws:
+        yield aws
+
+
+@contextmanager
+def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     # Port and address are ministack's settings; in TMPDIR it keeps the functions' code and its pid.
@@ -59,6 +69,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
         "TMPDIR": str(scratch),
+        **settings,
     }
     shim = Path(__file__).with_name("ministack_shim.py")
     with process(["python", str(shim)], env, scratch / "ministack.log") as running:

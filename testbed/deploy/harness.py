@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +29,10 @@ class Upstream:
     url: str
     body: bytes
     content_type: str = "application/octet-stream"
+    # The `Authorization` that it answers; any but this gets 401. None: it answers all.
+    accepts: str | None = None
+    # The `Authorization` of each request.
+    authorizations: list[str | None] = field(default_factory=list)
 
 
 @dataclass

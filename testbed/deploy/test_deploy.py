@@ -92,6 +92,11 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     policies, variables = fetch_is_given(aws)
     assert policies == {"logs", "upstream-secret"}
     assert variables["UPSTREAM_SECRET_ID"] == secret
+    # Three tokens: before there was a secret, with it, and after it was rotated, which the upstream's 401 makes known.
+    aws.client("secretsmanager").put_secret_value(SecretId=secret, SecretString="rotated")
+    new.accepts = "Bearer rotated"
+    assert get(urls["FetchUrl"]).content == new.body
+    assert (old.authorizations[-1], new.authorizations) == (None, ["Bearer token", "Bearer token", "Bearer rotated"])
     for origin, allowed in [("https://b.example", "https://b.example"), ("https://c.example", None)]:
         assert get(urls["HelloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
 

@@ -19,57 +19,60 @@ use crate::failure::Failure;
 
 /// How long a token is used before it is asked for anew.
 const USED_FOR: Duration = Duration::from_mins(5);
-/// A token that is younger than this is not asked for anew when the upstream refuses it: it would be the same.
-const REFUSABLE_AFTER: Duration = Duration::from_secs(10);
+/// An upstream that refuses every token has it asked for anew no more often than this.
+const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
 /// A secret, loaded when it is first needed.
 pub(crate) struct Secret {
     id: String,
     client: OnceCell<Client>,
-    token: Mutex<Option<Token>>,
+    token: Mutex<Token>,
 }
 
+#[derive(Default)]
 struct Token {
-    authorization: HeaderValue,
-    since: Instant,
+    authorization: Option<HeaderValue>,
+    /// When it was loaded, unless it has to be loaded anew.
+    since: Option<Instant>,
+    refused: Option<Instant>,
 }
 
 impl Secret {
     pub(crate) fn new(id: String) -> Self {
-        Self { id, client: OnceCell::new(), token: Mutex::new(None) }
+        Self { id, client: OnceCell::new(), token: Mutex::default() }
     }
 
     /// The value of the `Authorization` header. Callers that need it at the same time load it once.
     pub(crate) async fn authorization(&self) -> Result<HeaderValue, Failure> {
         let mut token = self.token.lock().await;
-        if let Some(token) = token.as_ref().filter(|token| token.since.elapsed() < USED_FOR) {
-            return Ok(token.authorization.clone());
+        let current = token.since.is_some_and(|since| since.elapsed() < USED_FOR);
+        if let Some(authorization) = token.authorization.as_ref().filter(|_| current) {
+            return Ok(authorization.clone());
         }
-        match self.load().await {
-            Ok(authorization) => {
-                *token = Some(Token { authorization: authorization.clone(), since: Instant::now() });
+        match (self.load().await, &token.authorization) {
+            (Ok(authorization), _) => {
+                token.authorization = Some(authorization.clone());
+                token.since = Some(Instant::now());
                 Ok(authorization)
             }
             // An old token is more likely good than none.
-            Err(Failure::SecretUnavailable(cause)) => match token.as_ref() {
-                Some(token) => Ok(token.authorization.clone()),
-                None => Err(Failure::SecretUnavailable(cause)),
-            },
-            Err(failure) => Err(failure),
+            (Err(Failure::SecretUnavailable(_)), Some(authorization)) => Ok(authorization.clone()),
+            (Err(failure), _) => Err(failure),
         }
     }
 
-    /// Forgets the token that the upstream refused. `false` if asking for another one would be of no use.
-    pub(crate) async fn forget(&self, refused: &HeaderValue) -> bool {
+    /// Has the token loaded anew that the upstream `refused`. `false` if that is of no use, because it was done just now.
+    pub(crate) async fn refuse(&self, refused: &HeaderValue) -> bool {
         let mut token = self.token.lock().await;
-        match token.as_ref() {
-            Some(token) if token.authorization != refused => true,
-            Some(token) if token.since.elapsed() < REFUSABLE_AFTER => false,
-            _ => {
-                *token = None;
-                true
-            }
+        if token.authorization.as_ref() != Some(refused) {
+            return true;
         }
+        if token.refused.is_some_and(|at| at.elapsed() < REFUSED_EVERY) {
+            return false;
+        }
+        token.refused = Some(Instant::now());
+        token.since = None;
+        true
     }
 
     async fn load(&self) -> Result<HeaderValue, Failure> {

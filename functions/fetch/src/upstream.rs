@@ -215,7 +215,7 @@ impl Upstream {
         headers.insert(AUTHORIZATION, authorization.clone());
         let fetched = self.client.attempt(settings, headers.clone(), deadline).await;
         let refused = matches!(fetched, Err(Failure::Status { status: StatusCode::UNAUTHORIZED, .. }));
-        if !refused || !secret.forget(&authorization).await {
+        if !refused || !secret.refuse(&authorization).await {
             return fetched;
         }
         headers.insert(AUTHORIZATION, secret.authorization().await?);

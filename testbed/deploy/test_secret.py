@@ -1,0 +1,118 @@
+"""`fetch` and its secret: the packaged function, under a Runtime API, and the emulator's Secrets Manager with its access
+control switched on."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aws import Aws
+from conftest import emulator
+from harness import ROOT, Upstream, emulator_environment, free_port
+
+EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with emulator(tmp_path_factory.mktemp("guarded"), AUTH="true") as aws:
+        yield aws
+
+
+@pytest.fixture(scope="module")
+def invoke() -> list[str]:
+    """Runs a packaged function: an event on a line of its input, an answer on a line of its output."""
+    build = ["cargo", "build", "--quiet", "--package", "testbed", "--example", "invoke"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
+
+
+@contextmanager
+def fetching(command: list[str], log: Path, **env: str) -> Iterator[Callable[[], tuple[int, str]]]:
+    """A running `fetch`; calling it gives the status and the body, or the problem's type."""
+    with log.open("w") as lines:
+        running = subprocess.Popen(
+            command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
+        )
+
+        def fetch() -> tuple[int, str]:
+            running.stdin.write(EVENT + "\n")
+            running.stdin.flush()
+            answer = json.loads(running.stdout.readline())
+            if answer["headers"]["content-type"] == "application/problem+json":
+                return answer["statusCode"], json.loads(answer["body"])["type"].removeprefix("urn:problem-type:")
+            return answer["statusCode"], "good"
+
+        try:
+            yield fetch
+        finally:
+            running.stdin.close()
+            assert running.wait() == 0
+
+
+def settings(aws: Aws, upstream: Upstream, secret: str) -> dict[str, str]:
+    # Answers may not be stored, so that each needs the secret.
+    return emulator_environment(aws.endpoint) | {
+        "UPSTREAM_URL": upstream.url,
+        "UPSTREAM_SECRET_ID": secret,
+        "STALE_IF_ERROR_SECONDS": "0",
+    }
+
+
+def test_the_token_is_loaded_once_and_anew_when_it_is_refused(
+    guarded: Aws, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    secrets = guarded.client("secretsmanager")
+    arn = secrets.create_secret(Name="rotated", SecretString="planted-1")["ARN"]
+    upstream = start_upstream("rotating")
+    upstream.accepts = "Bearer planted-1"
+    log = tmp_path / "log"
+    with fetching(invoke, log, **settings(guarded, upstream, arn)) as fetch:
+        assert upstream.authorizations == []
+        assert [fetch(), fetch()] == [(200, "good")] * 2
+        secrets.put_secret_value(SecretId=arn, SecretString="planted-2")
+        assert fetch() == (200, "good"), "the old token is used as long as it is good"
+        upstream.accepts = "Bearer planted-2"
+        assert fetch() == (200, "good")
+        # Refused for good: asked for anew, but not with every request.
+        upstream.accepts = "Bearer planted-3"
+        assert [fetch(), fetch()] == [(502, "upstream-error")] * 2
+    sent = [authorization.removeprefix("Bearer planted-") for authorization in upstream.authorizations]
+    assert sent == ["1", "1", "1", "1", "2", "2", "2"]
+    lines = log.read_text()
+    assert '"cache_status":' in lines and "planted" not in lines
+
+
+@pytest.mark.parametrize("secret", ["absent", "denied", "empty"])
+def test_a_secret_that_cannot_be_read_is_a_mistake_in_the_settings(
+    guarded: Aws, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path, secret: str
+) -> None:
+    upstream = start_upstream(secret)
+    arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:absent-AbCdEf"
+    if secret != "absent":
+        text = "planted" if secret == "denied" else " "
+        arn = guarded.client("secretsmanager").create_secret(Name=secret, SecretString=text)["ARN"]
+    env = settings(guarded, upstream, arn)
+    if secret == "denied":
+        iam = guarded.client("iam")
+        iam.create_user(UserName="nobody")
+        key = iam.create_access_key(UserName="nobody")["AccessKey"]
+        env |= {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    log = tmp_path / "log"
+    with fetching(invoke, log, **env) as fetch:
+        assert fetch() == (500, "misconfigured")
+    assert upstream.authorizations == []
+    lines = log.read_text()
+    reason = {"absent": "ResourceNotFound", "denied": "AccessDenied", "empty": "holds no text"}[secret]
+    assert reason in lines and "planted" not in lines
+
+
+def test_a_secret_that_cannot_be_reached_is_not_the_operators_fault(
+    invoke: list[str], upstream: Upstream, guarded: Aws, tmp_path: Path
+) -> None:
+    nobody = Aws.__new__(Aws)
+    nobody.endpoint = f"http://127.0.0.1:{free_port()}"
+    with fetching(invoke, tmp_path / "log", **settings(nobody, upstream, "any")) as fetch:
+        assert fetch() == (503, "upstream-unavailable")

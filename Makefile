@@ -5,7 +5,7 @@ UPSTREAM_URL ?= http://localhost:$(PORT)/time
 ARCHITECTURE ?= x86_64
 STAGE ?= dev
 
-FUNCTIONS = hello time fetch
+FUNCTIONS = $(notdir $(wildcard events/*))
 # samconfig.toml's tables for dev are also what `sam` alone uses, and so are called default.
 SAM_ENV = $(if $(filter dev,$(STAGE)),default,$(STAGE))
 
@@ -20,8 +20,12 @@ endif
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
+# cargo-lambda's own default, where `cargo lambda invoke` looks; or, on a machine without IPv6, all that there is.
+ADDRESS = $(shell python3 -c 'import socket; socket.create_server(("::", 0), family=socket.AF_INET6); print("::")' \
+	2>/dev/null || echo 0.0.0.0)
+
 run: tools ## serve hello, time and fetch on localhost, rebuilt when their code changes
-	@python3 -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
+	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
 	@cargo build
 	@(for path in / /time /fetch; do \
@@ -30,7 +34,7 @@ run: tools ## serve hello, time and fetch on localhost, rebuilt when their code 
 		printf '\nready: http://localhost:$(PORT)/  /hello  /time  /fetch\n\n'; \
 		printf '  curl %s\n' "'http://localhost:$(PORT)/hello?name=Ada'" \
 			"'http://localhost:$(PORT)/time?tz=Europe/Paris'" 'http://localhost:$(PORT)/fetch'; echo) & \
-	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address 127.0.0.1 --invoke-port $(PORT) --disable-cors
+	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
 test: build .venv/deploy .venv/checkov/ready ## prove that everything works
 	cargo fmt --all --check

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -107,12 +107,23 @@ def deployed_api(aws: Aws, stack: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def local_api(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[str]:
-    """What `make run` starts."""
-    log = tmp_path_factory.mktemp("run") / "make-run.log"
-    command = ["make", "run", f"PORT={free_port()}", f"UPSTREAM_URL={upstream.url}"]
-    with process(command, environment(), log) as running:
-        yield wait_for_line(running, log, "ready: ", 300).split()[0]
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[str]]:
+    """Starts `make run` with these settings; gives its URL."""
+
+    @contextmanager
+    def start(*settings: str) -> Iterator[str]:
+        log = tmp_path_factory.mktemp("run") / "make-run.log"
+        command = ["make", "run", f"PORT={free_port()}", *settings]
+        with process(command, environment(), log) as running:
+            yield wait_for_line(running, log, "ready: ", 300).split()[0]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def local_api(make_run: Callable[..., AbstractContextManager[str]], upstream: Upstream) -> Iterator[str]:
+    with make_run(f"UPSTREAM_URL={upstream.url}") as url:
+        yield url
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

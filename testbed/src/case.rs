@@ -43,6 +43,24 @@ enum Expected {
     },
 }
 
+/// The names of all functions: each has a folder in `events/`.
+///
+/// # Panics
+///
+/// When there is no such folder.
+#[must_use]
+pub fn functions() -> Vec<String> {
+    let folders = fs::read_dir(events()).expect("the folder events");
+    let mut names: Vec<String> =
+        folders.map(|folder| file_name(&folder.expect("a folder").path()).to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn events() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../events")
+}
+
 impl Case {
     /// All cases of `function`.
     ///
@@ -51,7 +69,7 @@ impl Case {
     /// Over a folder that cannot be read, a payload without an answer, or an answer without a payload.
     #[must_use]
     pub fn all(function: &str) -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(function);
+        let folder = events().join(function);
         let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
         files.sort();

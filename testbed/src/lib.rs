@@ -9,7 +9,7 @@ mod http_answer;
 mod runtime_api;
 pub mod upstream;
 
-pub use case::{Case, replay};
+pub use case::{Case, functions, replay};
 pub use function::{Function, example, packaged};
 pub use http_answer::HttpAnswer;
 pub use runtime_api::{Invocation, Outcome, RuntimeApi};

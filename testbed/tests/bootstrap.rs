@@ -10,11 +10,9 @@ use std::{
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::{
-    Case, Function, Invocation, Outcome, example, packaged,
+    Case, Function, Invocation, Outcome, example, functions, packaged,
     upstream::{Answer, Upstream},
 };
-
-const FUNCTIONS: [&str; 3] = ["hello", "time", "fetch"];
 
 fn main() -> ExitCode {
     let mut trials = vec![
@@ -24,11 +22,11 @@ fn main() -> ExitCode {
         test("many_invocations_at_a_time", many_invocations_at_a_time()),
         test("without_lambda_it_says_what_to_do", without_lambda_it_says_what_to_do()),
     ];
-    for function in FUNCTIONS {
-        let bootstrap = packaged(function);
-        for case in Case::all(function) {
+    for function in functions() {
+        let bootstrap = packaged(&function);
+        for case in Case::all(&function) {
             let name = case.name.clone();
-            trials.push(test(&name, replay_and_go_on(function, bootstrap.clone(), case)));
+            trials.push(test(&name, replay_and_go_on(function.clone(), bootstrap.clone(), case)));
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -44,12 +42,12 @@ fn test(name: &str, test: impl Future<Output = Outcomes> + Send + 'static) -> Tr
 }
 
 /// The case's answer, and then, from the same process, that of a plain request.
-async fn replay_and_go_on(function: &str, bootstrap: PathBuf, case: Case) -> Outcomes {
+async fn replay_and_go_on(function: String, bootstrap: PathBuf, case: Case) -> Outcomes {
     let upstream = Upstream::start();
     upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
     let mut process = Function::start(&bootstrap, &[("UPSTREAM_URL", &upstream.url("/"))]).await;
     replay(&mut process, &case).await?;
-    replay(&mut process, &plain(function)).await
+    replay(&mut process, &plain(&function)).await
 }
 
 async fn replay(process: &mut Function, case: &Case) -> Outcomes {

@@ -18,7 +18,7 @@ use std::{
 
 use tracing::{error, level_filters::LevelFilter};
 
-pub(crate) use invocation::Invocation;
+pub(crate) use invocation::{Invocation, after};
 pub use invocation::{count, record};
 pub(crate) use line::Format;
 pub use line::Value;

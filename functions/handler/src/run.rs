@@ -2,8 +2,12 @@
 
 use std::{env, process::ExitCode};
 
-use lambda_http::{Context, Error, LambdaEvent, Service, lambda_runtime::run_concurrent};
-use tokio::runtime::{Builder, Runtime};
+use lambda_http::{
+    Context, Error, LambdaEvent, Service,
+    lambda_runtime::{Runtime, layers::TracingLayer},
+};
+use tokio::runtime::{self, Builder};
+use tower::util::MapFutureLayer;
 use tracing::error;
 
 use crate::{
@@ -34,9 +38,12 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
         error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
         return ExitCode::FAILURE;
     }
-    let outcome = tokio_runtime()
-        .map_err(Error::from)
-        .and_then(|tokio| tokio.block_on(run_concurrent(on_events(log, http_service(endpoint)))));
+    let outcome = tokio_runtime().map_err(Error::from).and_then(|tokio| {
+        let runtime = Runtime::new(on_events(log, http_service(endpoint)))
+            .layer(TracingLayer::new())
+            .layer(MapFutureLayer::new(log::after));
+        tokio.block_on(runtime.run_concurrent())
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,7 +67,7 @@ pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> 
 }
 
 /// One thread, as one request at a time needs; a thread a core where Lambda sends several.
-fn tokio_runtime() -> std::io::Result<Runtime> {
+fn tokio_runtime() -> std::io::Result<runtime::Runtime> {
     let concurrency = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse::<u32>().ok());
     let mut builder = if concurrency > Some(1) { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     builder.enable_all().build()

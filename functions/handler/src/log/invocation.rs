@@ -1,6 +1,7 @@
 //! The one line of an invocation.
 
 use std::{
+    cell::Cell,
     error::Error,
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -20,6 +21,23 @@ use crate::{Context, Problem, Request, Response, trace, trigger::Trigger};
 tokio::task_local! {
     /// The invocation that a task works for.
     static CURRENT: Invocation;
+
+    /// The line that is written once the answer has gone.
+    static PENDING: Cell<Option<(Arc<Log>, Vec<u8>)>>;
+}
+
+/// Waits until `answer` has gone to Lambda, and writes the line about it only then: no caller waits for that.
+///
+/// Nothing is lost. Lambda freezes or ends a process no sooner than when that asks for the next invocation.
+pub(crate) async fn after<F: Future>(answer: F) -> F::Output {
+    let answer_and_line = async {
+        let output = answer.await;
+        if let Some((log, line)) = PENDING.with(Cell::take) {
+            (log.write)(&line);
+        }
+        output
+    };
+    PENDING.scope(Cell::default(), answer_and_line).await
 }
 
 /// Adds a field to the line that `request` leaves in the log; of two values for one name the later one stays.
@@ -142,8 +160,8 @@ impl Invocation {
         self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the line, now that the answer is known: an error, with all that led to it, when the fault is ours or the
-    /// upstream's.
+    /// Writes the line, now that the answer is known, or leaves it to [`after`]: an error, with all that led to it, when
+    /// the fault is ours or the upstream's.
     ///
     /// Where the operator wants no such line, the metrics in it are still sent.
     pub(crate) fn end(&self, response: &Response, problem: Option<&Problem>) {
@@ -193,7 +211,11 @@ impl Invocation {
                 line.field(name, *count);
             }
         }
-        (log.write)(&line.end());
+        let mut line = Some(line.end());
+        let _ = PENDING.try_with(|pending| pending.set(line.take().map(|line| (Arc::clone(log), line))));
+        if let Some(line) = line {
+            (log.write)(&line);
+        }
     }
 }
 

@@ -55,7 +55,7 @@ impl Function {
             match command.spawn() {
                 // Another test forked while this one unpacked the file, and its child has it open until it executes.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                    sleep(Duration::from_millis(1)).await
+                    sleep(Duration::from_millis(1)).await;
                 }
                 process => break process.unwrap_or_else(|error| panic!("{}: {error}", executable.display())),
             }

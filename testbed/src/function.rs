@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -15,6 +16,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     task::JoinHandle,
+    time::sleep,
 };
 use zip::ZipArchive;
 
@@ -25,6 +27,8 @@ pub struct Function {
     api: RuntimeApi,
     process: Child,
     output: JoinHandle<Vec<String>>,
+    /// How often it will have asked for an invocation when it has done all that it got.
+    polls: usize,
 }
 
 impl Function {
@@ -35,7 +39,8 @@ impl Function {
     /// When it cannot be started.
     pub async fn start(executable: &Path, env: &[(&str, &str)]) -> Self {
         let api = RuntimeApi::start().await;
-        let mut process = Command::new(executable)
+        let mut command = Command::new(executable);
+        command
             .env_clear()
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .env("AWS_LAMBDA_FUNCTION_NAME", "testbed")
@@ -45,9 +50,16 @@ impl Function {
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", executable.display()));
+            .kill_on_drop(true);
+        let mut process = loop {
+            match command.spawn() {
+                // Another test forked while this one unpacked the file, and its child has it open until it executes.
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                process => break process.unwrap_or_else(|error| panic!("{}: {error}", executable.display())),
+            }
+        };
         let output = process.stdout.take().expect("a piped standard output");
         let output = tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
@@ -57,7 +69,9 @@ impl Function {
             }
             all
         });
-        Self { api, process, output }
+        let at_a_time = env.iter().find(|(name, _)| *name == "AWS_LAMBDA_MAX_CONCURRENCY");
+        let polls = at_a_time.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
+        Self { api, process, output, polls }
     }
 
     /// Gives the function an invocation and waits for what it comes to.
@@ -66,6 +80,7 @@ impl Function {
     ///
     /// When the process ends first.
     pub async fn invoke(&mut self, invocation: &Invocation) -> Outcome {
+        self.polls += 1;
         tokio::select! {
             outcome = self.api.invoke(invocation) => outcome,
             status = self.process.wait() => panic!("the function ended before it answered: {status:?}"),
@@ -78,6 +93,7 @@ impl Function {
     ///
     /// When the process ends first.
     pub async fn invoke_all(&mut self, invocations: &[Invocation]) -> Vec<Outcome> {
+        self.polls += invocations.len();
         tokio::select! {
             outcomes = join_all(invocations.iter().map(|invocation| self.api.invoke(invocation))) => outcomes,
             status = self.process.wait() => panic!("the function ended before it answered: {status:?}"),
@@ -94,12 +110,17 @@ impl Function {
         self.process.id().expect("a running process")
     }
 
-    /// Ends the process as Lambda does, with `SIGTERM`, and gives the lines of its log.
+    /// Ends the process as Lambda does, with `SIGTERM` once it asks for the next invocation, and gives the lines of its
+    /// log.
     ///
     /// # Panics
     ///
     /// When the process has ended before.
-    pub async fn terminate(self) -> Vec<String> {
+    pub async fn terminate(mut self) -> Vec<String> {
+        tokio::select! {
+            () = self.api.polled(self.polls) => {}
+            status = self.process.wait() => panic!("the function ended before it was told to: {status:?}"),
+        }
         let kill = Command::new("kill").arg(self.id().to_string()).status().await;
         assert!(kill.is_ok_and(|status| status.success()), "SIGTERM could not be sent");
         self.end().await.1

@@ -28,7 +28,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -113,6 +113,7 @@ struct State {
     events: mpsc::UnboundedSender<Invocation>,
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    polls: watch::Sender<usize>,
 }
 
 impl RuntimeApi {
@@ -125,7 +126,12 @@ impl RuntimeApi {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let (events, next) = mpsc::unbounded_channel();
-        let state = Arc::new(State { events, next: AsyncMutex::new(next), waiting: Mutex::default() });
+        let state = Arc::new(State {
+            events,
+            next: AsyncMutex::new(next),
+            waiting: Mutex::default(),
+            polls: watch::Sender::new(0),
+        });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
     }
@@ -146,6 +152,12 @@ impl RuntimeApi {
         self.state.waiting().insert(invocation.request_id.clone(), answered);
         self.state.events.send(invocation.clone()).expect("the Runtime API serves");
         outcome.await.expect("the Runtime API serves")
+    }
+
+    /// Waits until the function has asked for an invocation so many `times`.
+    pub async fn polled(&self, times: usize) {
+        // Its sender is there as long as this is.
+        let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= times).await;
     }
 }
 
@@ -176,6 +188,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let path: Vec<&str> = path.split('/').collect();
     let response = match (request.method(), path.as_slice()) {
         (&Method::GET, ["invocation", "next"]) => {
+            state.polls.send_modify(|polls| *polls += 1);
             let invocation = state.next.lock().await.recv().await;
             invocation.map_or_else(|| status(StatusCode::GONE), |invocation| next(&invocation))
         }

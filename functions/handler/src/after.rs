@@ -1,12 +1,8 @@
 //! Work that may go on after the answer, and must be done before Lambda freezes the process.
 
-use std::{
-    cell::RefCell,
-    task::{Context, Poll},
-};
+use std::cell::RefCell;
 
 use futures_util::future::{BoxFuture, join_all};
-use lambda_http::{Error, Service, lambda_runtime::LambdaInvocation};
 
 tokio::task_local! {
     static WORK: RefCell<Vec<BoxFuture<'static, ()>>>;
@@ -27,32 +23,10 @@ pub fn after_response(work: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-/// Answers, and then does what [`after_response`] was given meanwhile.
+/// Answers, and then does what [`after_response`] was given meanwhile. The loop is not done with an invocation before.
 pub(crate) async fn answer_then_work<T>(answer: impl Future<Output = T>) -> T {
     let answer_and_work = async { (answer.await, WORK.with(RefCell::take)) };
     let (answered, work) = WORK.scope(RefCell::default(), answer_and_work).await;
     join_all(work).await;
     answered
-}
-
-/// Keeps the loop from asking for the next invocation while there is work from this one.
-#[derive(Clone)]
-pub(crate) struct AfterResponse<S>(pub(crate) S);
-
-impl<S> Service<LambdaInvocation> for AfterResponse<S>
-where
-    S: Service<LambdaInvocation, Response = (), Error = Error>,
-    S::Future: Send + 'static,
-{
-    type Response = ();
-    type Error = Error;
-    type Future = BoxFuture<'static, Result<(), Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
-        Box::pin(answer_then_work(self.0.call(invocation)))
-    }
 }

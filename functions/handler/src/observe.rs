@@ -6,6 +6,7 @@ use lambda_http::{LambdaEvent, Service};
 
 use crate::{
     Context, Endpoint, Error,
+    after::answer_then_work,
     event::on_events,
     log::{Format, Log},
     respond::http_service,
@@ -26,7 +27,7 @@ pub async fn observe(endpoint: impl Endpoint, event: &[u8], context: Context) ->
         written.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
     });
     let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
-    let answer = on_events(Arc::new(log), http_service(endpoint)).call(event).await?;
+    let answer = answer_then_work(on_events(Arc::new(log), http_service(endpoint)).call(event)).await?;
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
     Ok((serde_json::to_string(&answer)?, String::from_utf8_lossy(&lines).into_owned()))
 }

@@ -16,7 +16,8 @@ use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
-    Body, Endpoint, Problem, Request, Response, deadline, event::Malformed, log::Invocation, problem::ALLOWED,
+    Body, Endpoint, Problem, Request, Response, after_response, deadline, event::Malformed, log::Invocation,
+    problem::ALLOWED,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,7 +64,9 @@ async fn respond(endpoint: impl Endpoint, request: Request) -> Result<Response, 
         response.headers_mut().insert(X_REQUEST_ID, request_id);
     }
     if let Some(invocation) = &invocation {
-        invocation.end(&response, problem.as_ref());
+        // The caller need not wait for whoever reads the log, and nothing is lost: Lambda neither freezes nor ends a
+        // process before it asks for the next invocation.
+        after_response(invocation.end(&response, problem.as_ref()));
     }
     Ok(response)
 }

@@ -6,13 +6,13 @@ use lambda_http::{
     Context, Error, LambdaEvent, Service,
     lambda_runtime::{Runtime, layers::TracingLayer},
 };
-use tokio::runtime;
-use tower::layer::layer_fn;
+use tokio::runtime::{self, Builder};
+use tower::util::MapFutureLayer;
 use tracing::error;
 
 use crate::{
     Endpoint,
-    after::{AfterResponse, answer_then_work},
+    after::answer_then_work,
     event::on_events,
     log::{self, Log},
     respond::http_service,
@@ -41,7 +41,8 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     }
     let outcome = tokio_runtime().map_err(Error::from).and_then(|tokio| {
         let lambda = Runtime::new(on_events(log, http_service(endpoint)));
-        tokio.block_on(lambda.layer(TracingLayer::new()).layer(layer_fn(AfterResponse)).run_concurrent())
+        let lambda = lambda.layer(TracingLayer::new()).layer(MapFutureLayer::new(answer_then_work));
+        tokio.block_on(lambda.run_concurrent())
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,10 +69,6 @@ pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> 
 /// One thread, as one request at a time needs; a thread a core where Lambda sends several.
 fn tokio_runtime() -> std::io::Result<runtime::Runtime> {
     let concurrency = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse::<u32>().ok());
-    let mut builder = if concurrency > Some(1) {
-        runtime::Builder::new_multi_thread()
-    } else {
-        runtime::Builder::new_current_thread()
-    };
+    let mut builder = if concurrency > Some(1) { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     builder.enable_all().build()
 }

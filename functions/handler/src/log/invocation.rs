@@ -142,11 +142,24 @@ impl Invocation {
         self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the line, now that the answer is known: an error, with all that led to it, when the fault is ours or the
-    /// upstream's.
+    /// Ends it, now that its answer is known. What is returned writes the line.
+    pub(crate) fn end(
+        &self,
+        response: &Response,
+        problem: Option<&Problem>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (log, line) = (Arc::clone(&self.0.log), self.line(response, problem));
+        async move {
+            if let Some(line) = line {
+                (log.write)(&line);
+            }
+        }
+    }
+
+    /// The line: an error, with all that led to it, when the fault is ours or the upstream's.
     ///
     /// Where the operator wants no such line, the metrics in it are still sent.
-    pub(crate) fn end(&self, response: &Response, problem: Option<&Problem>) {
+    fn line(&self, response: &Response, problem: Option<&Problem>) -> Option<Vec<u8>> {
         let Shared { log, request_id, function, fields, started, deadline, cold_start, .. } = &*self.0;
         let status = response.status();
         let level = if status.is_server_error() { LevelFilter::ERROR } else { LevelFilter::INFO };
@@ -183,7 +196,7 @@ impl Invocation {
             line.field("request_id", &**request_id);
             line
         } else {
-            return;
+            return None;
         };
         if log.format == Format::Json {
             let (function_name, cold_start) = (&function.function_name, cold_start.is_some());
@@ -193,7 +206,7 @@ impl Invocation {
                 line.field(name, *count);
             }
         }
-        (log.write)(&line.end());
+        Some(line.end())
     }
 }
 
@@ -212,6 +225,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use futures_util::FutureExt;
     use lambda_http::http::StatusCode;
     use serde_json::{Value as Json, json};
 
@@ -261,7 +275,7 @@ mod tests {
                 count(&request, "CacheHits", 0);
                 count(&request, "UpstreamAttempts", 2);
                 count(&request, "UpstreamAttempts", 1);
-                invocation.end(&Response::new(Body::from("four")), None);
+                invocation.end(&Response::new(Body::from("four")), None).now_or_never();
             },
         );
         let [line] = &lines[..] else { panic!("{lines:?}") };
@@ -291,7 +305,7 @@ mod tests {
                 ] {
                     let mut response = Response::default();
                     *response.status_mut() = status;
-                    start(log).0.end(&response, Some(&problem));
+                    start(log).0.end(&response, Some(&problem)).now_or_never();
                 }
             },
         );
@@ -305,8 +319,10 @@ mod tests {
     #[test]
     fn an_address_is_what_the_load_balancer_saw_and_only_on_request() {
         for (client_address, expected) in [(false, None), (true, Some(&"192.0.2.1".into()))] {
-            let lines =
-                lines(|log| log.client_address = client_address, |log| start(log).0.end(&Response::default(), None));
+            let lines = lines(
+                |log| log.client_address = client_address,
+                |log| start(log).0.end(&Response::default(), None).now_or_never().unwrap(),
+            );
             assert_eq!(lines[0].get("client_address"), expected);
         }
     }
@@ -327,7 +343,7 @@ mod tests {
         let used = allocation_counter::measure(|| {
             let invocation = Invocation::start(&log, Duration::ZERO, &event, &context);
             request.extensions_mut().insert(invocation.clone());
-            invocation.end(&response, None);
+            invocation.end(&response, None).now_or_never();
         });
         println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));
         assert!(used.count_total <= 5, "{used:?}");

@@ -1,7 +1,13 @@
 //! One line of the log, as JSON or for a person to read.
 
-use std::{borrow::Cow, io::Write, time::Duration, time::SystemTime};
+use std::{
+    borrow::Cow,
+    fmt,
+    io::Write,
+    time::{Duration, SystemTime},
+};
 
+use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
 use super::invocation::chain;
@@ -101,7 +107,7 @@ impl Line {
             Format::Json => {
                 let now = humantime::format_rfc3339_millis(now);
                 line.write(format_args!(r#"{{"timestamp":"{now}","level":"{level_name}","message":"#));
-                line.string(message);
+                line.json(message);
             }
             Format::Text => line.write(format_args!("{level_name} {}", message.escape_debug())),
             Format::Colour => {
@@ -126,28 +132,36 @@ impl Line {
     }
 
     pub(super) fn value(&mut self, name: &str, value: &Value<'_>) {
-        match self.format {
-            Format::Json => self.write(format_args!(r#","{name}":"#)),
-            Format::Text | Format::Colour => self.write(format_args!(" {name}=")),
-        }
+        // By hand rather than with `write!`, which takes three times as long: this is the hottest place of the log.
+        let (before, after) = if self.format == Format::Json { (",\"", "\":") } else { (" ", "=") };
+        self.raw(before);
+        self.raw(name);
+        self.raw(after);
         match value {
-            Value::Text(text) => self.string(text),
-            Value::Number(number) => self.write(format_args!("{number}")),
+            Value::Text(text) => self.json(text),
+            Value::Number(number) => self.json(number),
             Value::Time(time) => {
-                let micros = time.as_micros();
-                self.write(format_args!("{}.{:03}", micros / 1000, micros % 1000));
+                let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+                self.json(&(micros / 1000));
+                let decimals = [100, 10, 1].map(|digit| b'0' + u8::try_from(micros / digit % 10).unwrap_or_default());
+                self.raw(".");
+                self.bytes.extend_from_slice(&decimals);
             }
-            Value::Flag(flag) => self.write(format_args!("{flag}")),
+            Value::Flag(flag) => self.json(flag),
         }
     }
 
-    /// Appends JSON as it is.
-    pub(super) fn write(&mut self, text: std::fmt::Arguments<'_>) {
-        let _ = self.bytes.write_fmt(text);
+    /// Appends `text` as it is.
+    pub(super) fn raw(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    fn string(&mut self, text: &str) {
-        let _ = serde_json::to_writer(&mut self.bytes, text);
+    pub(super) fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+        let _ = serde_json::to_writer(&mut self.bytes, value);
+    }
+
+    fn write(&mut self, text: fmt::Arguments<'_>) {
+        let _ = self.bytes.write_fmt(text);
     }
 
     /// The whole of it, its end included.

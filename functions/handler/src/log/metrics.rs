@@ -10,11 +10,11 @@ use lambda_http::http::StatusCode;
 
 use super::line::Line;
 
-/// Where CloudWatch files the metrics. What tells one service from another is the dimension: a function's name.
-const NAMESPACE: &str = "HttpFunctions";
-
-/// Those of every invocation; what it counted itself comes after them. Zeros are sent too: they make averages into rates.
-const DEFINITIONS: &str = concat!(
+/// What CloudWatch is told of every invocation's metrics; what it counted itself comes after them.
+///
+/// What tells one service from another is the dimension, not the namespace: a function's name begins with its stack's.
+const DIRECTIVE: &str = concat!(
+    r#","CloudWatchMetrics":[{"Namespace":"HttpFunctions","Dimensions":[["FunctionName"]],"Metrics":["#,
     r#"{"Name":"Requests","Unit":"Count"},"#,
     r#"{"Name":"ClientErrors","Unit":"Count"},"#,
     r#"{"Name":"ServerErrors","Unit":"Count"},"#,
@@ -32,16 +32,18 @@ pub(super) struct Metrics<'a> {
 }
 
 impl Metrics<'_> {
-    /// Puts the metrics, and what defines them, into a line of JSON.
+    /// Puts the metrics, and what defines them, into a line of JSON. Zeros go with them: they make averages into rates.
     pub(super) fn write(&self, line: &mut Line, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        line.write(format_args!(
-            r#","_aws":{{"Timestamp":{now},"CloudWatchMetrics":[{{"Namespace":"{NAMESPACE}","Dimensions":[["FunctionName"]],"Metrics":[{DEFINITIONS}"#
-        ));
+        line.raw(r#","_aws":{"Timestamp":"#);
+        line.json(&u64::try_from(now).unwrap_or(u64::MAX));
+        line.raw(DIRECTIVE);
         for (name, _) in self.counts {
-            line.write(format_args!(r#",{{"Name":"{name}","Unit":"Count"}}"#));
+            line.raw(r#",{"Name":""#);
+            line.raw(name);
+            line.raw(r#"","Unit":"Count"}"#);
         }
-        line.write(format_args!("]}}]}}"));
+        line.raw("]}]}");
         line.field("FunctionName", self.function_name);
         line.field("Requests", 1_u64);
         line.field("ClientErrors", u64::from(self.status.is_client_error()));

@@ -73,20 +73,30 @@ def time_outs_nest(template: dict) -> list[str]:
 
 
 def functions_are_watched(template: dict) -> list[str]:
-    """Each function has an alarm for its errors and one for its throttles, which tells the operator."""
+    """Each function has an alarm for each of the ways in which it can fail its callers, which tells the operator."""
     alarms = of_type(template, "AWS::CloudWatch::Alarm").values()
     notify = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], NO_VALUE]}
     return [
         f"{name} has no alarm for {metric}"
         for name in functions(template)
-        for metric in ("Errors", "Throttles")
+        for metric in ("Errors", "Throttles", "ServerErrors", "Duration")
         if not any(
-            alarm["Properties"]["MetricName"] == metric
-            and alarm["Properties"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": name}}]
+            (metric, {"Ref": name}) in watched(alarm["Properties"])
             and alarm["Properties"].get("AlarmActions") == alarm["Properties"].get("OKActions") == notify
             and alarm.get("Condition") == template["Resources"][name].get("Condition")
             for alarm in alarms
         )
+    ]
+
+
+def watched(alarm: dict) -> list[tuple]:
+    """The metrics an alarm looks at, each with the function it is of."""
+    metrics = [alarm] if "MetricName" in alarm else [m["MetricStat"]["Metric"] for m in alarm["Metrics"] if "MetricStat" in m]
+    return [
+        (metric["MetricName"], dimension["Value"])
+        for metric in metrics
+        for dimension in metric["Dimensions"]
+        if dimension["Name"] == "FunctionName"
     ]
 
 

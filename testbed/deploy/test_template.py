@@ -63,6 +63,9 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "another function's": lambda t: properties(t, "TimeErrors").update(
             Dimensions=[{"Name": "FunctionName", "Value": {"Ref": "HelloFunction"}}]
         ),
+        "another function's rate": lambda t: properties(t, "TimeServerErrorRate").update(
+            Metrics=properties(t, "HelloServerErrorRate")["Metrics"]
+        ),
         "nobody told": lambda t: properties(t, "HelloErrors").pop("AlarmActions"),
         "alarm without its condition": lambda t: t["Resources"]["FetchOnInstancesErrors"].pop("Condition"),
     },

@@ -257,3 +257,15 @@ async fn only_a_start_that_somebody_waited_for_is_cold() {
         assert_eq!((&events[0]["cold_start"], &events[1]["cold_start"]), (&cold.into(), &false.into()), "{how}");
     }
 }
+
+#[test]
+fn every_name_is_documented() {
+    let documentation = include_str!("../../docs/observability.md");
+    let schema: Value = serde_json::from_str(include_str!("../log-event.schema.json")).unwrap();
+    for part in [&schema["$defs"]["invocation"], &schema["$defs"]["metrics"]] {
+        for name in part["properties"].as_object().unwrap().keys() {
+            let documented = documentation.contains(&format!("\n| `{name}` |"));
+            assert!(documented || ["_aws", "FunctionName"].contains(&name.as_str()), "{name}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What every endpoint shares, and nothing that only one needs.
 //!
-//! An endpoint is an async function from a [`Request`] to a [`Response`] or a [`Problem`]; [`run`] is its `main`:
+//! An endpoint is an async function from a [`Request`] to a [`Response`] or a [`Problem`]; [`run()`] is its `main`:
 //!
 //! ```no_run
 //! use handler::{Problem, Request, Response, negotiate, query};
@@ -18,7 +18,7 @@
 //! }
 //! ```
 //!
-//! Everything around that function is [`run`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
+//! Everything around that function is [`run()`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
 
 mod after;

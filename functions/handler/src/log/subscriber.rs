@@ -12,7 +12,7 @@ use tracing::{
 use super::{Invocation, Log, Value, invocation::chain, line::Line};
 
 /// A subscriber of events only. Spans cost nothing here; a function that wants them installs its own subscriber, before
-/// it calls [`run`](crate::run).
+/// it calls [`run`](crate::run()).
 pub(super) struct Events(pub(super) Arc<Log>);
 
 impl Subscriber for Events {

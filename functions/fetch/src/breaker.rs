@@ -64,7 +64,7 @@ impl Breaker {
             // The probe is under way. It will have ended after an attempt's time, which is not known here.
             State::Probing => return Err(Duration::from_secs(1)),
         }
-        Ok(Permit { breaker: self, failed: true })
+        Ok(Permit { breaker: self, outcome: Outcome::Failure })
     }
 
     /// For the log: `closed`, `open` or `half-open`.
@@ -80,21 +80,25 @@ impl Breaker {
         matches!(*self.state(), State::Open { .. })
     }
 
-    fn record(&self, failed: bool) {
+    fn record(&self, outcome: Outcome) {
         let mut state = self.state();
-        let open = match &mut *state {
+        match &mut *state {
+            State::Closed(_) if outcome == Outcome::None => {}
             State::Closed(outcomes) => {
-                outcomes.record(failed);
-                outcomes.are_bad()
+                outcomes.record(outcome == Outcome::Failure);
+                if outcomes.are_bad() {
+                    *state = State::Open { until: Instant::now() + OPEN_FOR };
+                }
             }
-            State::Probing => failed,
+            State::Probing => {
+                *state = match outcome {
+                    Outcome::Success => State::default(),
+                    Outcome::Failure => State::Open { until: Instant::now() + OPEN_FOR },
+                    Outcome::None => State::Open { until: Instant::now() },
+                };
+            }
             // A call that began before the breaker opened.
-            State::Open { .. } => return,
-        };
-        if open {
-            *state = State::Open { until: Instant::now() + OPEN_FOR };
-        } else if matches!(*state, State::Probing) {
-            *state = State::default();
+            State::Open { .. } => {}
         }
     }
 
@@ -122,19 +126,32 @@ impl Outcomes {
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     breaker: &'a Breaker,
-    failed: bool,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    Success,
+    Failure,
+    /// No call was made, so nothing is known.
+    None,
 }
 
 impl Permit<'_> {
     /// The call showed the upstream to be well.
     pub(crate) fn succeeded(mut self) {
-        self.failed = false;
+        self.outcome = Outcome::Success;
+    }
+
+    /// There was no call after all. If it was to be the probe, the next one is.
+    pub(crate) fn unused(mut self) {
+        self.outcome = Outcome::None;
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.breaker.record(self.failed);
+        self.breaker.record(self.outcome);
     }
 }
 
@@ -167,6 +184,8 @@ mod tests {
         assert_eq!(breaker.permit().err(), Some(OPEN_FOR), "after a probe that failed");
 
         tokio::time::advance(OPEN_FOR).await;
+        breaker.permit().expect("time for a probe").unused();
+        assert_eq!(breaker.name(), "open", "after a probe that was none");
         call(&breaker, true);
         assert_eq!(breaker.name(), "closed");
         for _ in 0..MIN_CALLS - 1 {

@@ -11,10 +11,11 @@ use futures_util::{
 };
 use handler::{
     Problem, Request, Response, after_response, count, deadline,
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION},
     record, trace_headers,
 };
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, info_span, warn};
 
 use crate::{
     attempt::{Client, Fetched},
@@ -154,7 +155,8 @@ impl Upstream {
             return (flight.clone(), false);
         }
         let upstream = Arc::clone(self);
-        let task = tokio::spawn(async move { upstream.fly(stored, headers, deadline).await });
+        let flying = async move { upstream.fly(stored, headers, deadline).await };
+        let task = tokio::spawn(flying.in_current_span());
         let flown = task.map(|flown| flown.unwrap_or(Flown::from(Failure::Bug)));
         let new = Flight { deadline, flown: flown.boxed().shared() };
         *flight = Some(new.clone());
@@ -171,8 +173,9 @@ impl Upstream {
         let mut status;
         let fetched = loop {
             // The attempt keeps its own time; this is for what it does besides, such as loading the secret.
-            let attempt = timeout_at(deadline, self.attempt(settings, stored.as_deref(), &headers, deadline));
-            let fetched = attempt.await.unwrap_or(Err(Failure::TimedOut));
+            let attempt = self.attempt(settings, stored.as_deref(), &headers, deadline);
+            let attempt = attempt.instrument(info_span!("attempt", number = attempts + 1));
+            let fetched = timeout_at(deadline, attempt).await.unwrap_or(Err(Failure::TimedOut));
             attempts += u32::from(!matches!(fetched, Err(Failure::Open(_))));
             status = fetched.as_ref().map_or_else(Failure::status, |fetched| Some(fetched.status));
             match fetched {
@@ -197,21 +200,37 @@ impl Upstream {
         deadline: Instant,
     ) -> Result<Fetched, Failure> {
         let permit = self.breaker.permit().map_err(Failure::Open)?;
+        let authorization = match &self.secret {
+            None => None,
+            Some(secret) => match secret.authorization().await {
+                Ok(authorization) => Some((secret, authorization)),
+                Err(failure) => {
+                    permit.unused();
+                    return Err(failure);
+                }
+            },
+        };
         let mut headers = headers.clone();
         headers.extend(stored.map(|entry| entry.validators(&settings.url, SystemTime::now())).unwrap_or_default());
-        let fetched = self.call(settings, headers, deadline).await;
+        let fetched = match authorization {
+            None => self.client.attempt(settings, headers, deadline).await,
+            Some((secret, authorization)) => self.authorized(settings, headers, deadline, secret, authorization).await,
+        };
         if !fetched.as_ref().is_err_and(Failure::is_of_health) {
             permit.succeeded();
         }
         fetched
     }
 
-    /// One call, and a second one if the upstream refuses the token.
-    async fn call(&self, settings: &Settings, mut headers: HeaderMap, deadline: Instant) -> Result<Fetched, Failure> {
-        let Some(secret) = &self.secret else {
-            return self.client.attempt(settings, headers, deadline).await;
-        };
-        let authorization = secret.authorization().await?;
+    /// One call, and a second one with another token if the upstream refuses this one.
+    async fn authorized(
+        &self,
+        settings: &Settings,
+        mut headers: HeaderMap,
+        deadline: Instant,
+        secret: &Secret,
+        authorization: HeaderValue,
+    ) -> Result<Fetched, Failure> {
         headers.insert(AUTHORIZATION, authorization.clone());
         let fetched = self.client.attempt(settings, headers.clone(), deadline).await;
         let refused = matches!(fetched, Err(Failure::Status { status: StatusCode::UNAUTHORIZED, .. }));
@@ -234,7 +253,7 @@ impl From<Failure> for Flown {
 fn warn_of_failure(flown: Flown) {
     if let Err(failure) = flown.outcome {
         let error: &dyn std::error::Error = &failure.into_problem();
-        tracing::warn!(error, attempts = flown.attempts, "the stored response could not be refreshed");
+        warn!(error, attempts = flown.attempts, "the stored response could not be refreshed");
     }
 }
 

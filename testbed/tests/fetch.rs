@@ -42,6 +42,8 @@ fn main() -> ExitCode {
         test("nothing_of_the_caller_reaches_the_upstream", nothing_of_the_caller_reaches_the_upstream()),
         test("nothing_of_the_upstream_reaches_the_caller_but_what_may", only_what_may_reaches_the_caller()),
         test("lambdas_deadline_counts", lambdas_deadline_counts()),
+        test("a_deadline_in_the_past_is_none", a_deadline_in_the_past_is_none()),
+        test("a_body_is_passed_byte_for_byte", a_body_is_passed_byte_for_byte()),
         test("without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
     ];
     for fault in faults() {
@@ -482,6 +484,27 @@ async fn lambdas_deadline_counts() -> Outcome {
     let (outcome, took) = timed(bed.fetch.invoke(&invocation)).await;
     expect("problem", &HttpAnswer::try_from(outcome)?.problem(), &"upstream-timeout".to_owned())?;
     (took < timeout).then_some(()).ok_or_else(|| format!("took {took:?} of {timeout:?}"))
+}
+
+/// As `cargo lambda watch` sends it: ten minutes after 1970.
+async fn a_deadline_in_the_past_is_none() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    let invocation = Invocation { deadline_ms: 600_000, ..Invocation::get("/fetch", &[]) };
+    let answer = HttpAnswer::try_from(bed.fetch.invoke(&invocation).await)?;
+    expect("status", &answer.status, &200)
+}
+
+/// Text in another charset than UTF-8 is not recoded.
+async fn a_body_is_passed_byte_for_byte() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    for content_type in ["text/plain; charset=iso-8859-1", "application/octet-stream"] {
+        bed.upstream.always(Answer::ok(&b"caf\xe9"[..]).header("content-type", content_type));
+        let answer = bed.get(&[]).await?;
+        expect("content type", &answer.header("content-type"), &content_type)?;
+        // The byte is no UTF-8, and that is how it has to arrive.
+        expect("body", &answer.body, &"caf\u{fffd}".to_owned())?;
+    }
+    Ok(())
 }
 
 async fn without_an_upstream_it_is_misconfigured() -> Outcome {

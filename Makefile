@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CARGO_LAMBDA := .venv/cargo-lambda
 endif
 
-.PHONY: help run test build deploy destroy clean tools
+.PHONY: help run test lint build deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -36,12 +36,14 @@ run: tools ## serve hello, time and fetch on localhost, rebuilt when their code 
 			"'http://localhost:$(PORT)/time?tz=Europe/Paris'" 'http://localhost:$(PORT)/fetch'; echo) & \
 	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
-test: build .venv/deploy .venv/checkov/ready ## prove that everything works
+test: lint build .venv/deploy .venv/checkov/ready ## prove that everything works
+	cargo test --workspace
+	.venv/bin/pytest testbed/deploy
+
+lint: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
-	cargo test --workspace
-	.venv/bin/pytest testbed/deploy
 
 # One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
 build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)

@@ -22,7 +22,7 @@ async fn main() {
             Outcome::Failure(message) => println!("{message:?}"),
         }
     }
-    for line in process.kill().await {
+    for line in process.terminate().await {
         eprintln!("{line}");
     }
 }

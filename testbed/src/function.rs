@@ -126,16 +126,6 @@ impl Function {
         self.end().await.1
     }
 
-    /// Ends the process at once, and gives the lines of its log.
-    ///
-    /// # Panics
-    ///
-    /// When the process is not to be had.
-    pub async fn kill(mut self) -> Vec<String> {
-        self.process.start_kill().expect("a child of this process");
-        self.end().await.1
-    }
-
     /// Waits for the process to end by itself: its status, and the lines of its log.
     ///
     /// # Panics

@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CARGO_LAMBDA := .venv/cargo-lambda
 endif
 
-.PHONY: help run test build deploy destroy clean tools
+.PHONY: help run test budget build deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: build .venv/deploy .venv/checkov/ready ## prove that everything works
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 	cargo test --workspace
 	.venv/bin/pytest testbed/deploy
+
+budget: build ## make what the functions cost now what they may cost
+	cargo run --package testbed --example budget
 
 # One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
 build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)

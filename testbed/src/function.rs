@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -15,10 +16,11 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     task::JoinHandle,
+    time::sleep,
 };
 use zip::ZipArchive;
 
-use crate::{Invocation, Outcome, RuntimeApi};
+use crate::{Invocation, Outcome, RuntimeApi, Usage};
 
 /// A running function and the Runtime API it polls. It is killed when this is dropped.
 pub struct Function {
@@ -34,8 +36,17 @@ impl Function {
     ///
     /// When it cannot be started.
     pub async fn start(executable: &Path, env: &[(&str, &str)]) -> Self {
+        Self::run(Command::new(executable), env).await
+    }
+
+    /// Like [`Function::start`], for a `command` that has arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub async fn run(mut command: Command, env: &[(&str, &str)]) -> Self {
         let api = RuntimeApi::start().await;
-        let mut process = Command::new(executable)
+        let mut process = command
             .env_clear()
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .env("AWS_LAMBDA_FUNCTION_NAME", "testbed")
@@ -47,7 +58,7 @@ impl Function {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", executable.display()));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = process.stdout.take().expect("a piped standard output");
         let output = tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
@@ -81,6 +92,35 @@ impl Function {
         tokio::select! {
             outcomes = join_all(invocations.iter().map(|invocation| self.api.invoke(invocation))) => outcomes,
             status = self.process.wait() => panic!("the function ended before it answered: {status:?}"),
+        }
+    }
+
+    /// Waits until the function has asked for an invocation for the `number`th time.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends first.
+    pub async fn polled(&mut self, number: usize) {
+        tokio::select! {
+            () = self.api.polled(number) => {}
+            status = self.process.wait() => panic!("the function ended before it polled: {status:?}"),
+        }
+    }
+
+    /// Waits until the process has nothing to do.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub async fn idle(&self) {
+        let mut last = None;
+        loop {
+            let now = Usage::of(self.id());
+            if now.sleeps && last == Some(now.cpu) {
+                return;
+            }
+            last = Some(now.cpu);
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -151,10 +191,19 @@ pub fn packaged(function: &str) -> PathBuf {
     unpacked.entry(function.to_owned()).or_insert_with(|| unpack(function)).clone()
 }
 
+/// The zip that `make build` makes of `function`.
+#[must_use]
+pub fn packaged_zip(function: &str) -> PathBuf {
+    target().join("lambda").join(function).join("bootstrap.zip")
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
 fn unpack(function: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let zip = target.join("lambda").join(function).join("bootstrap.zip");
-    let folder = target.join("tmp/packaged").join(function);
+    let zip = packaged_zip(function);
+    let folder = target().join("tmp/packaged").join(function);
     let executable = folder.join("bootstrap");
     let unpack = || -> io::Result<()> {
         let mut zip = ZipArchive::new(File::open(&zip)?)?;

@@ -28,7 +28,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -113,6 +113,7 @@ struct State {
     events: mpsc::UnboundedSender<Invocation>,
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    polls: watch::Sender<usize>,
 }
 
 impl RuntimeApi {
@@ -125,7 +126,12 @@ impl RuntimeApi {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let (events, next) = mpsc::unbounded_channel();
-        let state = Arc::new(State { events, next: AsyncMutex::new(next), waiting: Mutex::default() });
+        let state = Arc::new(State {
+            events,
+            next: AsyncMutex::new(next),
+            waiting: Mutex::default(),
+            polls: watch::Sender::default(),
+        });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
     }
@@ -134,6 +140,12 @@ impl RuntimeApi {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits until the function has asked for an invocation for the `number`th time.
+    pub async fn polled(&self, number: usize) {
+        // Its error, a sender that is gone, cannot be: `self` has it.
+        let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= number).await;
     }
 
     /// Hands `invocation` to the next poll, and waits for what it comes to.
@@ -176,6 +188,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let path: Vec<&str> = path.split('/').collect();
     let response = match (request.method(), path.as_slice()) {
         (&Method::GET, ["invocation", "next"]) => {
+            state.polls.send_modify(|polls| *polls += 1);
             let invocation = state.next.lock().await.recv().await;
             invocation.map_or_else(|| status(StatusCode::GONE), |invocation| next(&invocation))
         }

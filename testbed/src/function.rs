@@ -20,7 +20,7 @@ use tokio::{
 };
 use zip::ZipArchive;
 
-use crate::{Invocation, Outcome, RuntimeApi};
+use crate::{Invocation, Outcome, RuntimeApi, Usage};
 
 /// A running function and the Runtime API it polls. It is killed when this is dropped.
 pub struct Function {
@@ -38,8 +38,16 @@ impl Function {
     ///
     /// When it cannot be started.
     pub async fn start(executable: &Path, env: &[(&str, &str)]) -> Self {
+        Self::run(Command::new(executable), env).await
+    }
+
+    /// Like [`Function::start`], for a `command` that has arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub async fn run(mut command: Command, env: &[(&str, &str)]) -> Self {
         let api = RuntimeApi::start().await;
-        let mut command = Command::new(executable);
         command
             .env_clear()
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
@@ -57,7 +65,7 @@ impl Function {
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
                     sleep(Duration::from_millis(1)).await;
                 }
-                process => break process.unwrap_or_else(|error| panic!("{}: {error}", executable.display())),
+                process => break process.unwrap_or_else(|error| panic!("{command:?}: {error}")),
             }
         };
         let output = process.stdout.take().expect("a piped standard output");
@@ -100,6 +108,35 @@ impl Function {
         }
     }
 
+    /// Waits until the function has asked for an invocation for the `number`th time.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends first.
+    pub async fn polled(&mut self, number: usize) {
+        tokio::select! {
+            () = self.api.polled(number) => {}
+            status = self.process.wait() => panic!("the function ended before it polled: {status:?}"),
+        }
+    }
+
+    /// Waits until the process has nothing to do.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub async fn idle(&self) {
+        let mut last = None;
+        loop {
+            let now = Usage::of(self.id());
+            if now.sleeps && last == Some(now.cpu) {
+                return;
+            }
+            last = Some(now.cpu);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The id of the process.
     ///
     /// # Panics
@@ -117,10 +154,7 @@ impl Function {
     ///
     /// When the process has ended before.
     pub async fn terminate(mut self) -> Vec<String> {
-        tokio::select! {
-            () = self.api.polled(self.polls) => {}
-            status = self.process.wait() => panic!("the function ended before it was told to: {status:?}"),
-        }
+        self.polled(self.polls).await;
         let kill = Command::new("kill").arg(self.id().to_string()).status().await;
         assert!(kill.is_ok_and(|status| status.success()), "SIGTERM could not be sent");
         self.end().await.1
@@ -162,10 +196,19 @@ pub fn packaged(function: &str) -> PathBuf {
     unpacked.entry(function.to_owned()).or_insert_with(|| unpack(function)).clone()
 }
 
+/// The zip that `make build` makes of `function`.
+#[must_use]
+pub fn packaged_zip(function: &str) -> PathBuf {
+    target().join("lambda").join(function).join("bootstrap.zip")
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
 fn unpack(function: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let zip = target.join("lambda").join(function).join("bootstrap.zip");
-    let folder = target.join("tmp/packaged").join(function);
+    let zip = packaged_zip(function);
+    let folder = target().join("tmp/packaged").join(function);
     let executable = folder.join("bootstrap");
     let unpack = || -> io::Result<()> {
         let mut zip = ZipArchive::new(File::open(&zip)?)?;

@@ -3,13 +3,17 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
+pub mod budget;
+mod callgrind;
 mod case;
 mod function;
 mod http_answer;
 mod runtime_api;
 pub mod upstream;
+mod usage;
 
 pub use case::{Case, functions, replay};
-pub use function::{Function, example, packaged};
+pub use function::{Function, example, packaged, packaged_zip};
 pub use http_answer::HttpAnswer;
 pub use runtime_api::{Invocation, Outcome, RuntimeApi};
+pub use usage::Usage;

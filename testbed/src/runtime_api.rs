@@ -130,7 +130,7 @@ impl RuntimeApi {
             events,
             next: AsyncMutex::new(next),
             waiting: Mutex::default(),
-            polls: watch::Sender::new(0),
+            polls: watch::Sender::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
@@ -140,6 +140,12 @@ impl RuntimeApi {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits until the function has asked for an invocation for the `number`th time.
+    pub async fn polled(&self, number: usize) {
+        // Its error, a sender that is gone, cannot be: `self` has it.
+        let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= number).await;
     }
 
     /// Hands `invocation` to the next poll, and waits for what it comes to.
@@ -152,12 +158,6 @@ impl RuntimeApi {
         self.state.waiting().insert(invocation.request_id.clone(), answered);
         self.state.events.send(invocation.clone()).expect("the Runtime API serves");
         outcome.await.expect("the Runtime API serves")
-    }
-
-    /// Waits until the function has asked for an invocation so many `times`.
-    pub async fn polled(&self, times: usize) {
-        // Its sender is there as long as this is.
-        let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= times).await;
     }
 }
 

@@ -20,6 +20,8 @@ use settings::Settings;
 use upstream::Upstream;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "eager-aws-config")]
+    secret::configure_eagerly();
     handler::run(endpoint(|name| env::var(name).ok()))
 }
 

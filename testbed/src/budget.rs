@@ -1,0 +1,204 @@
+//! What a function costs, counted rather than timed, against what it may cost.
+//!
+//! Times differ from run to run and from machine to machine by more than any regression that matters. Instructions,
+//! allocations, bytes and crates do not, so a gate can stand on them. `budget.json` holds what was counted when `make
+//! budget` last ran; [`Budget::overruns`] is what has become of it since.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{callgrind, packaged, packaged_zip};
+
+/// The functions that have a budget.
+pub const FUNCTIONS: [&str; 3] = ["hello", "time", "fetch"];
+
+/// In per cent: how far a count may be over its budget. The same build gives the same counts to a few instructions in ten
+/// thousand (the digits of the time, the seeds of the hash maps); the rest is for a compiler that is a patch release newer.
+const TOLERANCE: u64 = 3;
+
+/// These are small whole numbers: one more is a decision.
+const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
+
+/// What was counted, by name:
+///
+/// | name | what |
+/// | --- | --- |
+/// | `zip_bytes` | the zip that Lambda takes |
+/// | `linked_crates` | the packages that are compiled into it |
+/// | `start_instructions` | from exec to the first poll |
+/// | `first_instructions` | the first invocation, to the second poll |
+/// | `warm_instructions` | every later one; for `fetch` one that its cache answers |
+/// | `warm_allocations` | how often that one asks for memory, or for more of it |
+pub type Cost = BTreeMap<String, u64>;
+
+/// What each function may cost.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Budget {
+    /// The compiler that these were counted with, as it names itself. Another one makes other code of the same source.
+    rustc: String,
+    functions: BTreeMap<String, Cost>,
+}
+
+impl Default for Budget {
+    /// No budget for any function, with the compiler that is there.
+    fn default() -> Self {
+        Self { rustc: rustc(), functions: BTreeMap::new() }
+    }
+}
+
+impl Budget {
+    /// The committed one.
+    ///
+    /// # Panics
+    ///
+    /// When there is none that can be read.
+    #[must_use]
+    pub fn committed() -> Self {
+        let json = fs::read(file()).expect("testbed/budget.json, which `make budget` writes");
+        serde_json::from_slice(&json).expect("a budget as `make budget` writes it")
+    }
+
+    /// Sets what `function` may cost.
+    pub fn set(&mut self, function: &str, cost: Cost) {
+        self.functions.insert(function.to_owned(), cost);
+    }
+
+    /// Makes this the committed one.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn write(&self) -> io::Result<()> {
+        fs::write(file(), serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// Whether the compiler is the one that the budget was counted with. If it isn't, a line says so.
+    #[must_use]
+    pub fn is_comparable(&self) -> bool {
+        let rustc = rustc();
+        if self.rustc != rustc {
+            println!("skipped: all but the number of crates, as the budget is for {}, and this is {rustc}", self.rustc);
+        }
+        self.rustc == rustc
+    }
+
+    /// All in `cost` that is more than `function` may cost, in words.
+    #[must_use]
+    pub fn overruns(&self, function: &str, cost: &Cost) -> Vec<String> {
+        let comparable = self.is_comparable();
+        let over = |(name, count): (&String, &u64)| {
+            if !comparable && name != "linked_crates" {
+                return None;
+            }
+            // What is new has no budget yet, and must get one.
+            let budget = self.functions.get(function).and_then(|budget| budget.get(name)).copied().unwrap_or_default();
+            let most = if EXACT.contains(&name.as_str()) { budget } else { budget + budget * TOLERANCE / 100 };
+            (*count > most)
+                .then(|| format!("{function}: {name} is {count}, and may be {most} (the budget is {budget})"))
+        };
+        cost.iter().filter_map(over).collect()
+    }
+}
+
+fn rustc() -> String {
+    let version = Command::new("rustc").arg("--version").output().expect("a compiler");
+    String::from_utf8_lossy(&version.stdout).trim().to_owned()
+}
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.json")
+}
+
+/// What `function` costs as `make build` packaged it. Without valgrind, or on another processor than the budget's, nothing
+/// is known of its instructions and allocations, and a line says so.
+///
+/// # Panics
+///
+/// When it cannot be counted.
+#[must_use]
+pub async fn cost(function: &str) -> Cost {
+    let zip = fs::metadata(packaged_zip(function)).unwrap_or_else(|error| panic!("{error}: run `make build`"));
+    let mut cost =
+        Cost::from([("zip_bytes".to_owned(), zip.len()), ("linked_crates".to_owned(), linked_crates(function))]);
+    cost.extend(work(function, &packaged(function)).await);
+    cost
+}
+
+/// The part of [`cost`] that is counted while `executable` runs, in the place of `function`.
+///
+/// # Panics
+///
+/// When it ends before it has answered.
+#[must_use]
+pub async fn work(function: &str, executable: &Path) -> Cost {
+    if !cfg!(target_arch = "x86_64") {
+        println!("skipped: the instructions and allocations of {function}, whose budget is for x86_64");
+        return Cost::new();
+    }
+    if !callgrind::is_there() {
+        println!("skipped: the instructions and allocations of {function}, as there is no valgrind");
+        return Cost::new();
+    }
+    let mut counts = Vec::new();
+    for invocations in [0, 1, 11, 31] {
+        counts.push(callgrind::count(function, executable, invocations).await);
+    }
+    let [start, first, some, more] = &counts[..] else { unreachable!("four counts") };
+    // What 20 invocations add is free of all that happens once; half an invocation's share rounds to the nearest.
+    let each = |more: u64, some: u64| (more - some + 10) / 20;
+    Cost::from(
+        [
+            ("start_instructions", start.instructions),
+            ("first_instructions", first.instructions - start.instructions),
+            ("warm_instructions", each(more.instructions, some.instructions)),
+            ("warm_allocations", each(more.allocations, some.allocations)),
+        ]
+        .map(|(name, count)| (name.to_owned(), count)),
+    )
+}
+
+/// How many packages `function` is compiled from, itself included.
+fn linked_crates(function: &str) -> u64 {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}", "--no-dedupe"])
+        // The same on every machine.
+        .args(["--target", "x86_64-unknown-linux-gnu", "--package"])
+        .arg(format!("{function}@{}", env!("CARGO_PKG_VERSION")))
+        .output()
+        .expect("cargo");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+    let crates: std::collections::BTreeSet<&str> = tree.lines().filter(|line| !line.contains("(proc-macro)")).collect();
+    crates.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(counts: &[(&str, u64)]) -> Cost {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn a_count_may_be_a_little_over_its_budget_and_a_small_one_not_at_all() {
+        let mut budget = Budget::default();
+        budget.set("hello", cost(&[("zip_bytes", 1000), ("warm_allocations", 100)]));
+        assert!(budget.overruns("hello", &cost(&[("zip_bytes", 1030), ("warm_allocations", 100)])).is_empty());
+        assert!(budget.overruns("hello", &cost(&[("zip_bytes", 10)])).is_empty());
+        let overruns = budget.overruns("hello", &cost(&[("zip_bytes", 1031), ("warm_allocations", 101)]));
+        assert_eq!(overruns.len(), 2, "{overruns:?}");
+    }
+
+    #[test]
+    fn what_has_no_budget_is_over_it() {
+        let overruns = Budget::default().overruns("hello", &cost(&[("zip_bytes", 1)]));
+        assert_eq!(overruns, ["hello: zip_bytes is 1, and may be 0 (the budget is 0)"]);
+    }
+}

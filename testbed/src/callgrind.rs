@@ -1,0 +1,135 @@
+//! A function's work, counted by valgrind.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    Case, Function,
+    upstream::{Answer, Upstream},
+};
+
+/// What a function did between exec and an idle poll.
+pub(crate) struct Work {
+    /// Those of the executable itself. What the loader and libc execute on its behalf depends on the machine's libc.
+    pub(crate) instructions: u64,
+    /// Its calls of the functions that give out memory.
+    pub(crate) allocations: u64,
+}
+
+pub(crate) fn is_there() -> bool {
+    let version = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
+
+/// Runs `executable` in the place of `function`, gives it `invocations` plain requests, and ends it when it asks for more.
+pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Work {
+    let upstream = Upstream::start();
+    let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
+    upstream.always(answer.cache_control("max-age=3600"));
+    let executable = executable.canonicalize().expect("an executable");
+    let profile = profile(function);
+    let mut valgrind = tokio::process::Command::new("valgrind");
+    valgrind
+        .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(&executable);
+    // Under valgrind everything takes fifty times as long.
+    let variables = [
+        ("AWS_REGION", "us-east-1"),
+        ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000"),
+        ("UPSTREAM_TIMEOUT_MS", "60000"),
+        ("UPSTREAM_URL", &upstream.url("/")),
+    ];
+    let mut process = Function::run(valgrind, &variables).await;
+    let plain = Case::all(function).into_iter().find(|case| case.name == format!("{function}/plain.http-api"));
+    let plain = plain.expect("an event of this name for every function");
+    process.polled(1).await;
+    for _ in 0..invocations {
+        let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
+        let outcome = process.invoke(&invocation).await;
+        plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{function}: {difference}"));
+    }
+    process.polled(invocations + 1).await;
+    process.idle().await;
+    process.terminate().await;
+    let work = read(&fs::read_to_string(&profile).expect("what callgrind wrote"), &executable);
+    let _gone_already = fs::remove_file(profile);
+    work
+}
+
+fn profile(function: &str) -> PathBuf {
+    let name = format!("callgrind.{function}.{}", std::process::id());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp").join(name)
+}
+
+/// Adds up a profile: <https://valgrind.org/docs/manual/cl-format.html>.
+fn read(profile: &str, executable: &Path) -> Work {
+    let executable = executable.to_str().expect("a path in UTF-8");
+    let (mut own, mut called, mut is_call) = (false, "", false);
+    let mut work = Work { instructions: 0, allocations: 0 };
+    for line in profile.lines() {
+        if let Some(object) = line.strip_prefix("ob=") {
+            own = object == executable;
+        } else if let Some(function) = line.strip_prefix("cfn=") {
+            called = function;
+        } else if let Some(calls) = line.strip_prefix("calls=") {
+            is_call = true;
+            if own && ["calloc", "malloc", "posix_memalign", "realloc"].contains(&called) {
+                work.allocations += number(calls.split(' ').next());
+            }
+        } else if line.starts_with(|first: char| first.is_ascii_digit()) {
+            // After a call it is what the callee took, which has lines of its own.
+            if own && !is_call {
+                work.instructions += number(line.split(' ').nth(1));
+            }
+            is_call = false;
+        }
+    }
+    assert!(work.instructions > 0, "{executable} is not in its own profile");
+    work
+}
+
+fn number(text: Option<&str>) -> u64 {
+    text.and_then(|text| text.parse().ok()).expect("a number in callgrind's profile")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROFILE: &str = "\
+events: Ir
+
+ob=/bootstrap
+fl=???
+fn=main
+0 100
+cob=/libc.so.6
+cfn=malloc
+calls=3 50
+0 900
+0 7
+cfn=helper
+calls=1 60
+0 5000
+
+fn=helper
+0 20
+ob=/libc.so.6
+fn=malloc
+0 300
+cfn=malloc
+calls=9 50
+0 1
+";
+
+    #[test]
+    fn counts_what_the_executable_does_itself() {
+        let work = read(PROFILE, Path::new("/bootstrap"));
+        assert_eq!((work.instructions, work.allocations), (127, 3));
+    }
+}

@@ -1,0 +1,80 @@
+//! What a running process has used so far, as `/proc` tells it.
+
+use std::{fs, path::Path, time::Duration};
+
+/// What a process and its threads have used since exec.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// Processor time, to the nanosecond: the `stat` file counts in hundredths of a second.
+    pub cpu: Duration,
+    /// Pages that were mapped at their first touch, from memory.
+    pub minor_faults: u64,
+    /// Pages that had to be read from disk.
+    pub major_faults: u64,
+    /// What is in memory now, in bytes.
+    pub resident: u64,
+    /// The most that ever was in memory, in bytes.
+    pub peak: u64,
+    /// Whether its main thread waits for something.
+    pub sleeps: bool,
+}
+
+impl Usage {
+    /// That of the process `id`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such process, or no such `/proc`.
+    #[must_use]
+    pub fn of(id: u32) -> Self {
+        let process = Path::new("/proc").join(id.to_string());
+        let read = |file: &str| fs::read_to_string(process.join(file)).expect("a running process, and Linux");
+        let stat = read("stat");
+        // The second field is the executable's name, which may hold anything.
+        let (_, stat) = stat.rsplit_once(") ").expect("a name in parentheses");
+        let stat: Vec<&str> = stat.split(' ').collect();
+        let status = read("status");
+        let kilobytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            1024 * line.map_or(0, |line| number(line.trim_start_matches(':').trim().trim_end_matches(" kB")))
+        };
+        Self {
+            cpu: cpu(&process),
+            minor_faults: number(stat[7]),
+            major_faults: number(stat[9]),
+            resident: kilobytes("VmRSS"),
+            peak: kilobytes("VmHWM"),
+            sleeps: stat[0] == "S",
+        }
+    }
+}
+
+/// Of all its threads that live.
+fn cpu(process: &Path) -> Duration {
+    let threads = fs::read_dir(process.join("task")).expect("a running process");
+    let nanoseconds = |thread: std::io::Result<fs::DirEntry>| {
+        // A thread may end before its turn has come.
+        let file = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        Some(Duration::from_nanos(number(file.split(' ').next().unwrap_or_default())))
+    };
+    threads.filter_map(nanoseconds).sum()
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().expect("a number in /proc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_works_has_used_something() {
+        let before = Usage::of(std::process::id());
+        let pages = vec![1_u8; 1 << 20];
+        let after = Usage::of(std::process::id());
+        assert!(pages.iter().all(|byte| *byte == 1));
+        assert!(after.cpu > before.cpu && after.minor_faults > before.minor_faults, "{before:?} {after:?}");
+        assert!(before.resident > 1 << 20 && after.peak >= after.resident, "{before:?} {after:?}");
+    }
+}

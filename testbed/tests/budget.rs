@@ -1,0 +1,43 @@
+//! The gate: what the functions cost must be what was agreed, as the committed budget says it.
+
+use std::{path::Path, process::Command};
+
+use testbed::budget::{Budget, FUNCTIONS, cost, work};
+
+#[tokio::test]
+async fn no_function_costs_more_than_its_budget() {
+    let budget = Budget::committed();
+    let mut overruns = Vec::new();
+    for function in FUNCTIONS {
+        let cost = cost(function).await;
+        println!("{function}: {cost:?}");
+        overruns.extend(budget.overruns(function, &cost));
+    }
+    assert!(overruns.is_empty(), "{}\nIf that is worth it, `make budget` makes it the budget.", overruns.join("\n"));
+}
+
+/// The gate holds what it is for: a start that loads what no request has asked for yet.
+#[tokio::test]
+async fn eager_configuration_breaks_the_budget() {
+    let budget = Budget::committed();
+    if !budget.is_comparable() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = root.join("target/tmp/eager");
+    // Beside `make build`'s, so that only the function itself is compiled anew.
+    let build = Command::new("cargo")
+        .args(["lambda", "build", "--quiet", "--release", "--x86-64", "--features", "eager-aws-config"])
+        .arg("--manifest-path")
+        .arg(root.join("functions/fetch/Cargo.toml"))
+        .arg("--lambda-dir")
+        .arg(&folder)
+        .status();
+    assert!(build.is_ok_and(|status| status.success()), "`cargo lambda build` failed; does `make test` do?");
+    let eager = work("fetch", &folder.join("fetch/bootstrap")).await;
+    println!("{eager:?}");
+    if !eager.is_empty() {
+        let overruns = budget.overruns("fetch", &eager);
+        assert!(overruns.iter().any(|overrun| overrun.contains("start_instructions")), "it passed: {eager:?}");
+    }
+}

@@ -373,7 +373,12 @@ async fn memory_stays_flat() -> Outcome {
         }
     }
     let late = peak_kib(&bed.fetch);
-    if late > early + early / 10 { Err(format!("{early} KiB after 50 bodies, {late} KiB after 1000")) } else { Ok(()) }
+    // The allocator is not tidy; but one body kept of a hundred would be more than this.
+    if late > early + 4 * BODY / 1024 {
+        Err(format!("{early} KiB after 50 bodies, {late} KiB after 1000"))
+    } else {
+        Ok(())
+    }
 }
 
 fn peak_kib(process: &Function) -> usize {

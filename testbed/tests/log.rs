@@ -118,27 +118,31 @@ async fn an_invocation_leaves_one_line_with_nothing_of_its_callers() {
 async fn what_an_upstream_says_stays_out_of_the_log() {
     let upstream = Upstream::start();
     let url = upstream.url(&format!("/?{PLANTED}={PLANTED}"));
-    let mut process =
-        Function::start(&packaged("fetch"), &[("UPSTREAM_URL", &url), ("AWS_LAMBDA_LOG_LEVEL", "TRACE")]).await;
+    let env = [("UPSTREAM_URL", url.as_str()), ("AWS_LAMBDA_LOG_LEVEL", "TRACE")];
     let good = Answer::ok(PLANTED).header("x-secret", PLANTED).header("set-cookie", PLANTED);
     let mut invocations = 0;
+    let mut lines = Vec::new();
     for behaviour in [
-        Behaviour::from(good),
-        Answer::status(503).into(),
-        Answer::status(404).into(),
-        Behaviour::redirect(302, format!("/{PLANTED}?{PLANTED}")),
-        Behaviour::redirect(302, format!("http://127.0.0.1:1/?{PLANTED}")),
-        Behaviour::redirect(302, format!("not a url {PLANTED}")),
-        Behaviour::ResetMidBody,
-        Behaviour::MalformedHeaders,
-        Behaviour::Truncate,
+        Some(Behaviour::from(good)),
+        Some(Answer::status(503).into()),
+        Some(Answer::status(404).into()),
+        Some(Behaviour::redirect(302, format!("/{PLANTED}?{PLANTED}"))),
+        Some(Behaviour::redirect(302, format!("http://127.0.0.1:1/?{PLANTED}"))),
+        Some(Behaviour::redirect(302, format!("not a url {PLANTED}"))),
+        Some(Behaviour::ResetMidBody),
+        Some(Behaviour::MalformedHeaders),
+        Some(Behaviour::Truncate),
+        None,
     ] {
-        upstream.always(behaviour);
+        match behaviour {
+            Some(behaviour) => drop(upstream.always(behaviour)),
+            None => upstream.refuse().await,
+        }
+        // Each time a new process: one that has met the fault before answers from its cache, or for its circuit breaker.
+        let mut process = Function::start(&packaged("fetch"), &env).await;
         invocations += log_of("fetch", &mut process).await;
+        lines.extend(process.terminate().await);
     }
-    upstream.refuse().await;
-    invocations += log_of("fetch", &mut process).await;
-    let lines = process.terminate().await;
     let events = read(&lines);
     without_secrets(&lines);
     let events: Vec<&Value> = events.iter().filter(|event| event.get("_aws").is_some()).collect();

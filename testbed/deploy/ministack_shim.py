@@ -4,18 +4,26 @@
   green with no routes. Here the Body's paths become routes and integrations.
 - It runs SAM's transform without the stack's parameters, so that what SAM itself resolves (the CORS origins) is the
   parameter's default. Here it gets them.
-- It refuses `AWS::CodeDeploy::*`, which is what SAM makes of a DeploymentPreference. Here those are names and nothing
-  more: an alias moves to a new version at once.
+- It refuses `AWS::CodeDeploy::*`, which is what SAM makes of a DeploymentPreference, saved queries, and alarms on an
+  expression of several metrics. Here those are names and nothing more: an alias moves to a new version at once.
 
 test_shim.py fails when a ministack is installed that this was not written for, or that needs it no longer.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
 from types import ModuleType
 from unittest.mock import patch
 
 MADE_FOR = "1.5.33"
 ANY_METHOD = "x-amazon-apigateway-any-method"
+
+NAMES_ONLY = ["AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::Logs::QueryDefinition"]
+NAME_ONLY = {
+    "create": lambda logical_id, props, stack_name: (f"{stack_name}-{logical_id}", {}),
+    "update": lambda physical_id, old_props, new_props, *rest: (physical_id, {}),
+    "delete": lambda physical_id, props: None,
+}
 
 
 def import_body(api_id: str, body: dict) -> None:
@@ -62,15 +70,16 @@ def install_provisioners(handlers: dict) -> None:
 
     api.update(create=create_with_body, update=update_with_body)
 
-    for kind in ("Application", "DeploymentGroup"):
-        handlers.setdefault(
-            f"AWS::CodeDeploy::{kind}",
-            {
-                "create": lambda logical_id, props, stack_name: (f"{stack_name}-{logical_id}", {}),
-                "update": lambda physical_id, old_props, new_props, *rest: (physical_id, {}),
-                "delete": lambda physical_id, props: None,
-            },
-        )
+    for kind in NAMES_ONLY:
+        handlers.setdefault(kind, NAME_ONLY)
+
+    alarm = handlers["AWS::CloudWatch::Alarm"]
+    for verb, properties in (("create", 1), ("update", 2)):
+        alarm[verb] = name_only_if("Metrics", properties, NAME_ONLY[verb], alarm[verb])
+
+
+def name_only_if(key: str, properties: int, name_only: Callable, otherwise: Callable) -> Callable:
+    return lambda *arguments: (name_only if key in arguments[properties] else otherwise)(*arguments)
 
 
 def install_parameters(changesets: ModuleType) -> None:

@@ -41,8 +41,26 @@ def test_ministack_alone_still_makes_no_routes() -> None:
     assert created_routes(handlers()) == [], "ministack imports the Body itself now: drop this part of the shim"
 
 
-def test_ministack_alone_still_refuses_codedeploy() -> None:
-    assert not [kind for kind in handlers() if kind.startswith("AWS::CodeDeploy::")], "drop this part of the shim"
+def test_ministack_alone_still_refuses_what_is_a_name_here() -> None:
+    assert not set(ministack_shim.NAMES_ONLY) & handlers().keys(), "drop these from the shim"
+
+
+MATHS_ALARM = {"Metrics": [{"Id": "rate", "Expression": "100 * errors / requests"}], "AlarmName": "rate"}
+
+
+def test_ministack_alone_still_refuses_an_alarm_on_an_expression() -> None:
+    with pytest.raises(ValueError, match="MetricName"):
+        handlers()["AWS::CloudWatch::Alarm"]["create"]("Rate", MATHS_ALARM, "stack")
+
+
+def test_the_shim_takes_an_alarm_on_an_expression_and_leaves_others_alone() -> None:
+    table = handlers()
+    ministack_shim.install_provisioners(table)
+    alarm = table["AWS::CloudWatch::Alarm"]
+    assert alarm["create"]("Rate", MATHS_ALARM, "stack") == ("stack-Rate", {})
+    assert alarm["update"]("stack-Rate", MATHS_ALARM, MATHS_ALARM, "stack", "Rate") == ("stack-Rate", {})
+    with pytest.raises(ValueError, match="MetricName"):
+        alarm["create"]("Errors", {"AlarmName": "errors"}, "stack")
 
 
 def origins() -> list[str]:

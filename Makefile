@@ -29,7 +29,8 @@ run: tools ## serve hello, time and fetch on localhost, rebuilt when their code 
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
 	@cargo build
 	@(for path in / /time /fetch; do \
-		until python3 -c 'import urllib.request as u; u.urlopen("http://localhost:$(PORT)'$$path'")' 2>/dev/null; \
+		until python3 -c 'import http.client as h; c = h.HTTPConnection("localhost", $(PORT)); \
+			c.request("GET", "'$$path'"); c.getresponse()' 2>/dev/null; \
 		do kill -0 $$$$ 2>/dev/null || exit; sleep 0.2; done; done; \
 		printf '\nready: http://localhost:$(PORT)/  /hello  /time  /fetch\n\n'; \
 		printf '  curl %s\n' "'http://localhost:$(PORT)/hello?name=Ada'" \

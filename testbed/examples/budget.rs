@@ -2,16 +2,19 @@
 
 #![expect(clippy::expect_used, reason = "a tool: it ends, and says why")]
 
-use testbed::budget::{Budget, FUNCTIONS, cost};
+use testbed::{
+    budget::{Budget, cost},
+    functions,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut budget = Budget::default();
-    for function in FUNCTIONS {
-        let cost = cost(function).await;
+    for function in functions() {
+        let cost = cost(&function).await;
         assert!(cost.contains_key("start_instructions"), "a budget needs valgrind, and an x86_64 machine");
         println!("{function}: {cost:?}");
-        budget.set(function, cost);
+        budget.set(&function, cost);
     }
     budget.write().expect("testbed/budget.json to be writable");
 }

@@ -15,9 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{callgrind, packaged, packaged_zip};
 
-/// The functions that have a budget.
-pub const FUNCTIONS: [&str; 3] = ["hello", "time", "fetch"];
-
 /// In per cent: how far a count may be over its budget. The same build gives the same counts to a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps); the rest is for a compiler that is a patch release newer.
 const TOLERANCE: u64 = 3;

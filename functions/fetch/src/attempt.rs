@@ -19,7 +19,7 @@ use rustls::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{failure::Failure, settings::Settings};
+use crate::{failure::Failure, resolve::Resolver, settings::Settings};
 
 /// A file of certificates in PEM to trust instead of Mozilla's, which are compiled in: OpenSSL's variable.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
@@ -56,6 +56,7 @@ impl Client {
             return Ok(client);
         }
         let client = reqwest::Client::builder()
+            .dns_resolver(Resolver::default())
             .no_proxy()
             .redirect(Policy::custom(follow))
             .referer(false)

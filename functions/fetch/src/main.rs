@@ -2,12 +2,13 @@
 //!
 //! In the order in which a request meets them: [`settings`] say what is fetched and within what bounds; [`upstream`] is
 //! the whole way; [`cache`] holds the last good response; [`retry`] and [`breaker`] say when the upstream is called;
-//! [`secret`] is what it is shown; [`attempt`] calls it; [`failure`] is what may come of that.
+//! [`secret`] is what it is shown; [`attempt`] calls it, where [`resolve`] finds it; [`failure`] is what may come of that.
 
 mod attempt;
 mod breaker;
 mod cache;
 mod failure;
+mod resolve;
 mod retry;
 mod secret;
 mod settings;

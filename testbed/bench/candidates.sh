@@ -44,6 +44,7 @@ build_lean() {
 
 # Static and at a fixed address: there is nothing to load and nothing to relocate. It needs the C library's libc.a.
 build_floor() {
+    needs cargo
     cargo rustc --manifest-path "$source/floor/Cargo.toml" --locked --profile lean -- \
         -C target-feature=+crt-static -C relocation-model=static
     mkdir -p "$bench/floor"
@@ -114,6 +115,7 @@ run() {
         echo '#!/bin/sh'
         echo "cd '$folder' || exit"
         echo "export LAMBDA_TASK_ROOT='$folder' _HANDLER='$handler'"
+        echo "export AWS_LAMBDA_LOG_GROUP_NAME=bench AWS_LAMBDA_LOG_STREAM_NAME=bench"
         echo "exec$(printf " '%s'" "$@")"
     } >"$folder/bootstrap"
     chmod +x "$folder/bootstrap"
@@ -125,8 +127,9 @@ if [ "${1-}" = --build ]; then
     exit
 fi
 
+[ $# -gt 0 ] || set -- bare lean floor naive python node go
 mkdir -p "$bench/.log"
-for name in ${@:-bare lean floor naive python node go}; do
+for name in "$@"; do
     echo "building: $name"
     log=$bench/.log/$name
     if ! sh "$0" --build "$name" >"$log" 2>&1; then

@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CARGO_LAMBDA := .venv/cargo-lambda
 endif
 
-.PHONY: help run test lint budget build deploy destroy clean tools
+.PHONY: help run test lint budget bench build deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ lint: tools
 
 budget: build ## make what the functions cost now what they may cost
 	cargo run --package testbed --example budget
+
+bench: build ## compare the functions with the bare runtime, the least there is, and other languages
+	sh testbed/bench/candidates.sh
+	cargo bench --package testbed --bench functions
 
 # One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
 build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)

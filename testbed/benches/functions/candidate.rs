@@ -1,0 +1,66 @@
+//! What is compared.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use testbed::{Case, functions, packaged, packaged_zip};
+
+/// An executable that answers Lambda's invocations, and the invocation that it is given.
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
+    pub(crate) zip_bytes: u64,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) expected: &'static str,
+    /// Whether it is one of the three functions.
+    pub(crate) ours: bool,
+}
+
+/// What the upstream answers.
+pub(crate) const UPSTREAM_BODY: &str = "from the upstream";
+
+impl Candidate {
+    /// The functions, as `make build` packaged them.
+    pub(crate) fn ours() -> Vec<Self> {
+        let ours = |name: String| {
+            let (executable, zip) = (packaged(&name), packaged_zip(&name));
+            Self::new(name, executable, &zip, true)
+        };
+        functions().into_iter().map(ours).collect()
+    }
+
+    /// Whatever has a folder in target/bench with a `bootstrap` and its zip. `testbed/bench/candidates.sh` makes some;
+    /// another build of a function can be put beside them, as one whose name begins with the function's.
+    pub(crate) fn others() -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+        let folders = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let mut others: Vec<Self> = folders
+            .filter(|folder| folder.path().join("bootstrap").exists())
+            .map(|folder| {
+                let (name, path) = (folder.file_name().to_string_lossy().into_owned(), folder.path());
+                Self::new(name, path.join("bootstrap"), &path.join("bootstrap.zip"), false)
+            })
+            .collect();
+        others.sort_by(|one, other| one.name.cmp(&other.name));
+        others
+    }
+
+    fn new(name: String, executable: PathBuf, zip: &Path, ours: bool) -> Self {
+        let (function, expected) = match &*name {
+            name if name.starts_with("fetch") || name == "naive" => ("fetch", UPSTREAM_BODY),
+            name if name.starts_with("time") => ("time", "Current time: "),
+            _ => ("hello", "Hello, world!"),
+        };
+        let plain = format!("{function}/plain.http-api");
+        let case = Case::all(function).into_iter().find(|case| case.name == plain).expect("an event of this name");
+        let zip_bytes = fs::metadata(zip).unwrap_or_else(|error| panic!("{}: {error}", zip.display())).len();
+        Self { name, executable, zip_bytes, payload: case.invocation().payload, expected, ours }
+    }
+
+    /// Whether it calls an upstream.
+    pub(crate) fn fetches(&self) -> bool {
+        self.expected == UPSTREAM_BODY
+    }
+}

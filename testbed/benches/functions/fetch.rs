@@ -1,0 +1,119 @@
+//! What only `fetch` is measured for: what it adds to a call of its upstream, and what it does at many requests at once.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use crate::{
+    Effort,
+    candidate::{Candidate, UPSTREAM_BODY},
+    lambda::Function,
+    spread::Spread,
+    upstream::Threaded,
+};
+
+/// `AWS_LAMBDA_MAX_CONCURRENCY`.
+const CONCURRENCIES: [usize; 3] = [1, 8, 64];
+/// How often each of them has its turn.
+const TURNS: usize = 5;
+/// How far this moves the progress bar.
+pub(crate) const STEPS: usize = 1 + TURNS * CONCURRENCIES.len();
+
+#[derive(Serialize)]
+pub(crate) struct Fetch {
+    /// The upstream, called with the HTTP client that `fetch` has.
+    pub(crate) direct_us: Spread,
+    pub(crate) uncached_us: Spread,
+    pub(crate) cached_us: Spread,
+    /// For each invocation that no cache answers.
+    pub(crate) connections_per_10000: f64,
+    pub(crate) concurrent: Vec<Concurrent>,
+}
+
+/// From the cache.
+#[derive(Serialize)]
+pub(crate) struct Concurrent {
+    pub(crate) in_flight: usize,
+    pub(crate) per_second: Spread,
+    pub(crate) latency_us: Spread,
+}
+
+pub(crate) async fn measure(effort: Effort, progress: &ProgressBar) -> Fetch {
+    let candidates = Candidate::ours();
+    let fetch = candidates.iter().find(|candidate| candidate.name == "fetch").expect("a function of this name");
+    let uncached = Threaded::start("no-store", false);
+    let cached = Threaded::start("max-age=3600", false);
+    progress.set_message("fetch: added latency");
+    let (direct_us, uncached_us, cached_us) = latencies(fetch, effort, &uncached, &cached).await;
+    let connections_per_10000 = connections(fetch, effort, &uncached).await;
+    progress.inc(1);
+    let concurrent = concurrent(fetch, effort, &cached, progress).await;
+    Fetch { direct_us, uncached_us, cached_us, connections_per_10000, concurrent }
+}
+
+async fn latencies(
+    fetch: &Candidate,
+    effort: Effort,
+    uncached: &Threaded,
+    cached: &Threaded,
+) -> (Spread, Spread, Spread) {
+    let (misses, _) = Function::start(fetch, &uncached.settings()).await;
+    let (hits, _) = Function::start(fetch, &cached.settings()).await;
+    // No TLS is spoken here, but the client asks for some.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build();
+    let client = client.expect("a client without TLS");
+    let url = uncached.upstream.url("/");
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for batch in 0..=effort.batches {
+        let mut direct = Vec::new();
+        for _ in 0..effort.batch {
+            let start = Instant::now();
+            let response = client.get(&url).send().await.expect("an upstream that answers");
+            assert_eq!(response.bytes().await.expect("a body"), UPSTREAM_BODY);
+            direct.push(start.elapsed());
+        }
+        let batches = [direct, misses.invoke(effort.batch).await.0, hits.invoke(effort.batch).await.0];
+        // The first one warms up.
+        if batch > 0 {
+            times.iter_mut().zip(batches).for_each(|(times, batch)| times.extend(batch));
+        }
+    }
+    let [direct, uncached, cached] = times.map(|times| Spread::of_times(&times));
+    (direct, uncached, cached)
+}
+
+async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> f64 {
+    let (function, _) = Function::start(fetch, &uncached.settings()).await;
+    let before = uncached.upstream.connections();
+    function.invoke(effort.many).await;
+    (uncached.upstream.connections() - before) as f64 * 10_000.0 / effort.many as f64
+}
+
+async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progress: &ProgressBar) -> Vec<Concurrent> {
+    let mut functions = Vec::new();
+    for in_flight in CONCURRENCIES {
+        let mut env = cached.settings();
+        env.push(("AWS_LAMBDA_MAX_CONCURRENCY", in_flight.to_string()));
+        let (function, _) = Function::start(fetch, &env).await;
+        function.invoke(effort.many).await;
+        functions.push((in_flight, function, Vec::new(), Vec::new()));
+    }
+    for _ in 0..TURNS {
+        for (in_flight, function, rates, latencies) in &mut functions {
+            progress.set_message(format!("fetch: {in_flight} in flight"));
+            let start = Instant::now();
+            let (times, _) = function.invoke(effort.many).await;
+            rates.push(times.len() as f64 / start.elapsed().as_secs_f64());
+            latencies.extend::<Vec<Duration>>(times);
+            progress.inc(1);
+        }
+    }
+    let concurrent = |(in_flight, _, rates, latencies): (usize, _, Vec<f64>, Vec<Duration>)| Concurrent {
+        in_flight,
+        per_second: Spread::of(rates),
+        latency_us: Spread::of_times(&latencies),
+    };
+    functions.into_iter().map(concurrent).collect()
+}

@@ -1,0 +1,231 @@
+//! Lambda's side of a function: its process, and a Runtime API on a bare socket.
+//!
+//! [`testbed::RuntimeApi`] checks what a function does. This one measures it, and so does as little as can be: no HTTP
+//! library, no copies, and no thread but the one that the upstream must not share.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::Ipv4Addr,
+    process::{Child, Command, Stdio},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use testbed::Usage;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet, spawn_local},
+    time::timeout,
+};
+
+use crate::candidate::Candidate;
+
+/// A candidate that takes longer has ended, or never will answer.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running candidate. It is killed when this is dropped.
+pub(crate) struct Function {
+    process: Child,
+    started: Instant,
+    logged: Arc<AtomicU64>,
+    api: Rc<Api>,
+    server: JoinHandle<()>,
+}
+
+/// What the connections share.
+struct Api {
+    payload: Vec<u8>,
+    /// What every answer must contain.
+    expected: Vec<u8>,
+    /// Reached each time that the function asks for an invocation.
+    polls: watch::Sender<Option<Instant>>,
+    more: Notify,
+    run: RefCell<Run>,
+    answered: Notify,
+}
+
+/// The invocations that are under way.
+#[derive(Default)]
+struct Run {
+    to_send: usize,
+    sent: Vec<Instant>,
+    first: usize,
+    to_answer: usize,
+    latencies: Vec<Duration>,
+}
+
+impl Function {
+    /// Starts `candidate` and waits for its first poll: the function, and how long that took.
+    pub(crate) async fn start(candidate: &Candidate, env: &[(&str, String)]) -> (Self, Duration) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free loopback port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let api = Rc::new(Api {
+            payload: candidate.payload.clone(),
+            expected: candidate.expected.into(),
+            polls: watch::Sender::default(),
+            more: Notify::default(),
+            run: RefCell::default(),
+            answered: Notify::default(),
+        });
+        let mut command = Command::new(&candidate.executable);
+        command
+            .env_clear()
+            .env("AWS_ACCESS_KEY_ID", "bench")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+            .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_SECRET_ACCESS_KEY", "bench")
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut polls = api.polls.subscribe();
+        let server = spawn_local(serve(listener, Rc::clone(&api)));
+        let started = Instant::now();
+        let mut process = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", candidate.name));
+        let polled = timeout(PATIENCE, polls.wait_for(Option::is_some)).await;
+        let polled = polled.unwrap_or_else(|_| panic!("{} never polled", candidate.name));
+        let polled = *polled.expect("the sender is in `api`");
+        let logged = Arc::default();
+        read_log(&mut process, &logged);
+        (Self { process, started, logged, api, server }, polled.unwrap_or(started) - started)
+    }
+
+    /// Gives it `count` invocations, as many at a time as it asks for: how long each took from the event to the answer,
+    /// and when the last one was answered, since the start of the process.
+    pub(crate) async fn invoke(&self, count: usize) -> (Vec<Duration>, Duration) {
+        {
+            let mut run = self.api.run.borrow_mut();
+            run.to_send = count;
+            run.to_answer = count;
+            run.first += run.sent.len();
+            run.sent.clear();
+        }
+        self.api.more.notify_waiters();
+        timeout(PATIENCE, self.api.answered.notified()).await.expect("an answer to every event");
+        let ended = self.started.elapsed();
+        (std::mem::take(&mut self.api.run.borrow_mut().latencies), ended)
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.process.id())
+    }
+
+    /// The bytes that it has written into its log.
+    pub(crate) fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        self.server.abort();
+        let _ended_already = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// On a thread, as Lambda reads it: beside the function, not in its way.
+fn read_log(process: &mut Child, logged: &Arc<AtomicU64>) {
+    let mut log = process.stdout.take().expect("a piped standard output");
+    let logged = Arc::clone(logged);
+    thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = io::Read::read(&mut log, &mut buffer) {
+            logged.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    });
+}
+
+async fn serve(listener: TcpListener, api: Rc<Api>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let api = Rc::clone(&api);
+        // Its error is the function's end, or its wish to close.
+        connections.spawn_local(async move { converse(stream, &api).await.unwrap_or_default() });
+    }
+}
+
+async fn converse(stream: TcpStream, api: &Api) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::with_capacity(1 << 16, stream);
+    let (mut head, mut body) = (String::new(), Vec::new());
+    loop {
+        head.clear();
+        // Node.js's and Python's clients send their headers in several writes.
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).await? == 0 {
+                return Ok(());
+            }
+        }
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().expect("a length"));
+        body.resize(length, 0);
+        stream.read_exact(&mut body).await?;
+        let now = Instant::now();
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        if path.ends_with("/invocation/next") {
+            api.polls.send_replace(Some(now));
+            let event = api.next().await;
+            stream.get_mut().write_all(&event).await?;
+        } else {
+            api.answer(path, &body, now);
+            stream.get_mut().write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await?;
+        }
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.trim())
+}
+
+impl Api {
+    /// The next event, once there is one, as it goes over the wire.
+    async fn next(&self) -> Vec<u8> {
+        while self.run.borrow().to_send == 0 {
+            self.more.notified().await;
+        }
+        let mut run = self.run.borrow_mut();
+        run.to_send -= 1;
+        let id = run.first + run.sent.len();
+        let deadline =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() + 10_000;
+        let mut event = format!(
+            "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: 00000000-0000-4000-8000-{id:012}\r\n\
+             lambda-runtime-deadline-ms: {deadline}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             lambda-runtime-invoked-function-arn: arn:aws:lambda:us-east-1:123456789012:function:bench\r\n\
+             lambda-runtime-trace-id: Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1\r\n\r\n",
+            self.payload.len(),
+        )
+        .into_bytes();
+        event.extend_from_slice(&self.payload);
+        run.sent.push(Instant::now());
+        event
+    }
+
+    fn answer(&self, path: &str, body: &[u8], now: Instant) {
+        let id = path.strip_suffix("/response").and_then(|path| path.rsplit('-').next()?.parse::<usize>().ok());
+        let found = body.windows(self.expected.len()).any(|part| part == self.expected);
+        let text = String::from_utf8_lossy(body);
+        assert!(found, "{path} got {text}, which has no {}", String::from_utf8_lossy(&self.expected));
+        let mut run = self.run.borrow_mut();
+        let sent = run.sent[id.expect("the id of an event") - run.first];
+        run.latencies.push(now - sent);
+        run.to_answer -= 1;
+        if run.to_answer == 0 {
+            self.answered.notify_one();
+        }
+    }
+}

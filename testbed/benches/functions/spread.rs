@@ -1,0 +1,30 @@
+//! Many measurements of one thing.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Where the values of a series lie, in the unit that they were given in.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) minimum: f64,
+    pub(crate) p25: f64,
+    pub(crate) median: f64,
+    pub(crate) p75: f64,
+    pub(crate) p99: f64,
+}
+
+impl Spread {
+    /// Of `values`, of which there is at least one.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let quantile = |percent: usize| values[(values.len() - 1) * percent / 100];
+        Self { minimum: quantile(0), p25: quantile(25), median: quantile(50), p75: quantile(75), p99: quantile(99) }
+    }
+
+    /// Of `times`, in microseconds.
+    pub(crate) fn of_times(times: &[Duration]) -> Self {
+        Self::of(times.iter().map(|time| time.as_secs_f64() * 1e6))
+    }
+}

@@ -1,0 +1,42 @@
+//! What `fetch` fetches: an upstream on a thread of its own, so that it answers while the Runtime API waits.
+
+use testbed::upstream::{Answer, Certificate, Upstream};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::candidate::UPSTREAM_BODY;
+
+pub(crate) struct Threaded {
+    pub(crate) upstream: Upstream,
+    /// It drives the upstream. It is there until the end.
+    runtime: Option<Runtime>,
+}
+
+impl Threaded {
+    /// One whose responses may be stored as `cache_control` says, over TLS if so asked.
+    pub(crate) fn start(cache_control: &str, tls: bool) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread");
+        let entered = runtime.enter();
+        let upstream = if tls { Upstream::start_tls(Certificate::Valid) } else { Upstream::start() };
+        upstream.always(Answer::ok(UPSTREAM_BODY).header("content-type", "text/plain").cache_control(cache_control));
+        drop(entered);
+        Self { upstream, runtime: Some(runtime) }
+    }
+
+    /// The settings of a function that fetches from it.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![("UPSTREAM_URL", self.upstream.url("/"))];
+        if let Some(file) = self.upstream.ca_file() {
+            settings.push(("SSL_CERT_FILE", file.to_string_lossy().into_owned()));
+        }
+        settings
+    }
+}
+
+impl Drop for Threaded {
+    /// A runtime must not wait for its threads where another one runs.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,6 +1,7 @@
 """The emulated AWS, and the SAM CLI pointed at it."""
 
 import json
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -35,7 +36,11 @@ class Aws:
             "__SAM_CLI_APP_DIR": str(self.scratch / "sam"),
             "SAM_CLI_POLL_DELAY": "0.5",
         }
-        if arguments[0] != "build":  # cargo may have to download; nothing else may leave this machine
+        if arguments[0] == "build":
+            # As `make deploy` links, or cargo would compile all of it anew.
+            link = subprocess.check_output(["make", "--silent", "--no-print-directory", "link"], cwd=ROOT, text=True)
+            env |= dict(assignment.split("=", 1) for assignment in shlex.split(link))
+        else:  # cargo may have to download; nothing else may leave this machine
             env |= {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"}
         started = time.monotonic()
         done = subprocess.run(

@@ -31,7 +31,7 @@ const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
 /// | `start_instructions` | from exec to the first poll |
 /// | `first_instructions` | the first invocation, to the second poll |
 /// | `warm_instructions` | every later one; for `fetch` one that its cache answers |
-/// | `warm_allocations` | how often that one asks for memory, or for more of it |
+/// | `warm_allocations` | how often that one asks for memory, or for more of it, in the debug build |
 pub type Cost = BTreeMap<String, u64>;
 
 /// What each function may cost.
@@ -123,41 +123,57 @@ pub async fn cost(function: &str) -> Cost {
     let zip = fs::metadata(packaged_zip(function)).unwrap_or_else(|error| panic!("{error}: run `make build`"));
     let mut cost =
         Cost::from([("zip_bytes".to_owned(), zip.len()), ("linked_crates".to_owned(), linked_crates(function))]);
-    cost.extend(work(function, &packaged(function)).await);
+    if is_countable() {
+        cost.extend(instructions(function, &packaged(function)).await);
+        cost.insert("warm_allocations".to_owned(), allocations(function).await);
+    }
     cost
 }
 
-/// The part of [`cost`] that is counted while `executable` runs, in the place of `function`.
+/// Whether instructions can be counted here. If not, a line says why.
+#[must_use]
+pub fn is_countable() -> bool {
+    if !cfg!(target_arch = "x86_64") {
+        println!("skipped: instructions and allocations, whose budget is for x86_64");
+    } else if !callgrind::is_there() {
+        println!("skipped: instructions and allocations, as there is no valgrind");
+    } else {
+        return true;
+    }
+    false
+}
+
+/// The instructions of `executable` in the place of `function`.
 ///
 /// # Panics
 ///
 /// When it ends before it has answered.
 #[must_use]
-pub async fn work(function: &str, executable: &Path) -> Cost {
-    if !cfg!(target_arch = "x86_64") {
-        println!("skipped: the instructions and allocations of {function}, whose budget is for x86_64");
-        return Cost::new();
-    }
-    if !callgrind::is_there() {
-        println!("skipped: the instructions and allocations of {function}, as there is no valgrind");
-        return Cost::new();
-    }
+pub async fn instructions(function: &str, executable: &Path) -> Cost {
     let mut counts = Vec::new();
     for invocations in [0, 1, 11, 31] {
-        counts.push(callgrind::count(function, executable, invocations).await);
+        counts.push(callgrind::count(function, executable, invocations).await.instructions);
     }
-    let [start, first, some, more] = &counts[..] else { unreachable!("four counts") };
-    // What 20 invocations add is free of all that happens once; half an invocation's share rounds to the nearest.
-    let each = |more: u64, some: u64| (more - some + 10) / 20;
-    Cost::from(
-        [
-            ("start_instructions", start.instructions),
-            ("first_instructions", first.instructions - start.instructions),
-            ("warm_instructions", each(more.instructions, some.instructions)),
-            ("warm_allocations", each(more.allocations, some.allocations)),
-        ]
-        .map(|(name, count)| (name.to_owned(), count)),
-    )
+    let [start, first, some, more] = counts[..] else { unreachable!("four counts") };
+    let counts =
+        [("start_instructions", start), ("first_instructions", first - start), ("warm_instructions", each(more, some))];
+    counts.map(|(name, count)| (name.to_owned(), count)).into()
+}
+
+/// How often a warm invocation allocates. Counted in the debug build, which `make run` serves too: a static executable
+/// without symbols does not tell which of its calls are those of `malloc`, and the optimizer removes next to none of them.
+async fn allocations(function: &str) -> u64 {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let build = Command::new(env!("CARGO")).args(["build", "--quiet"]).current_dir(&root).status();
+    assert!(build.is_ok_and(|status| status.success()), "`cargo build` failed");
+    let executable = root.join("target/debug").join(function);
+    let some = callgrind::count(function, &executable, 3).await.allocations;
+    each(callgrind::count(function, &executable, 23).await.allocations, some)
+}
+
+/// What 20 invocations add is free of all that happens once; half an invocation's share rounds to the nearest.
+fn each(more: u64, some: u64) -> u64 {
+    (more - some + 10) / 20
 }
 
 /// How many packages `function` is compiled from, itself included.

@@ -190,10 +190,20 @@ pub fn example(name: &str) -> PathBuf {
 /// When there is no such zip.
 #[must_use]
 pub fn packaged(function: &str) -> PathBuf {
+    unpacked(function, &packaged_zip(function))
+}
+
+/// The `bootstrap` out of `zip`, into a folder that is called `name`.
+///
+/// # Panics
+///
+/// When there is no such zip.
+#[must_use]
+pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
     static UNPACKED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     // Once in a process: a file that is being written cannot be executed by another test.
     let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
-    unpacked.entry(function.to_owned()).or_insert_with(|| unpack(function)).clone()
+    unpacked.entry(name.to_owned()).or_insert_with(|| unpack(name, zip)).clone()
 }
 
 /// The zip that `make build` makes of `function`.
@@ -206,12 +216,11 @@ fn target() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
-fn unpack(function: &str) -> PathBuf {
-    let zip = packaged_zip(function);
-    let folder = target().join("tmp/packaged").join(function);
+fn unpack(name: &str, zip: &Path) -> PathBuf {
+    let folder = target().join("tmp/packaged").join(name);
     let executable = folder.join("bootstrap");
     let unpack = || -> io::Result<()> {
-        let mut zip = ZipArchive::new(File::open(&zip)?)?;
+        let mut zip = ZipArchive::new(File::open(zip)?)?;
         fs::create_dir_all(&folder)?;
         io::copy(&mut zip.by_name("bootstrap")?, &mut File::create(&executable)?)?;
         fs::set_permissions(&executable, fs::Permissions::from_mode(0o755))

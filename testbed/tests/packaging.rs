@@ -1,13 +1,13 @@
 //! What is in the zips: nothing that Lambda's image lacks, and nothing that a function does not need.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on panics, and says why")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says why")]
 
 use std::{collections::BTreeSet, fs, process::Command};
 
 use object::{
     Endianness,
-    elf::FileHeader64,
-    read::elf::{FileHeader, SectionTable},
+    elf::{FileHeader64, PT_DYNAMIC, PT_INTERP},
+    read::elf::{FileHeader, ProgramHeader, SectionTable},
 };
 use testbed::{functions, packaged};
 
@@ -18,18 +18,40 @@ const GLIBC: (u32, u32) = (2, 34);
 fn no_symbol_is_newer_than_the_glibc_of_lambdas_image() {
     for function in functions() {
         let binary = fs::read(packaged(&function)).unwrap();
-        let needed = glibc_versions(&binary);
-        assert!(!needed.is_empty(), "{function} needs no glibc at all: is this the right file?");
+        let Some(needed) = glibc_versions(&binary) else {
+            assert!(is_static(&binary), "{function} has a loader, and needs no glibc: is this the right file?");
+            continue;
+        };
         let newer: Vec<_> = needed.iter().filter(|version| **version > GLIBC).collect();
         assert!(newer.is_empty(), "{function} needs glibc {newer:?}");
     }
 }
 
-fn glibc_versions(binary: &[u8]) -> BTreeSet<(u32, u32)> {
+#[test]
+fn what_can_be_linked_statically_is() {
+    let make = Command::new("make").args(["--silent", "--no-print-directory", "link"]).current_dir("..").output();
+    let make = make.unwrap();
+    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+    let expected = String::from_utf8_lossy(&make.stdout).contains("crt-static");
+    for function in functions() {
+        assert_eq!(is_static(&fs::read(packaged(&function)).unwrap()), expected, "{function}");
+    }
+}
+
+/// Whether there is nothing for a loader to do.
+fn is_static(binary: &[u8]) -> bool {
+    let header = FileHeader64::<Endianness>::parse(binary).unwrap();
+    let endian = header.endian().unwrap();
+    let loaded = [PT_INTERP, PT_DYNAMIC];
+    header.program_headers(endian, binary).unwrap().iter().all(|header| !loaded.contains(&header.p_type(endian)))
+}
+
+/// What a dynamic executable needs.
+fn glibc_versions(binary: &[u8]) -> Option<BTreeSet<(u32, u32)>> {
     let header = FileHeader64::<Endianness>::parse(binary).unwrap();
     let endian = header.endian().unwrap();
     let sections: SectionTable<_> = header.sections(endian, binary).unwrap();
-    let (mut needs, link) = sections.gnu_verneed(endian, binary).unwrap().expect("a dynamic executable");
+    let (mut needs, link) = sections.gnu_verneed(endian, binary).unwrap()?;
     let strings = sections.strings(endian, binary, link).unwrap();
     let mut versions = BTreeSet::new();
     while let Some((_, mut symbols)) = needs.next().unwrap() {
@@ -41,7 +63,7 @@ fn glibc_versions(binary: &[u8]) -> BTreeSet<(u32, u32)> {
             }
         }
     }
-    versions
+    Some(versions)
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8Ke
 /// What certificate an upstream shows. All are signed by the CA that the client trusts, so nothing else is wrong with them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Certificate {
-    /// A good one, for `localhost` and 127.0.0.1.
+    /// A good one, for `localhost`, `upstream.test` and 127.0.0.1.
     Valid,
     /// One for another host.
     WrongName,
@@ -48,11 +48,11 @@ static CA: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
 
 fn server_config(certificate: Certificate) -> Result<ServerConfig, Box<dyn std::error::Error>> {
     let (names, last_year) = match certificate {
-        Certificate::Valid => (["localhost", "127.0.0.1"], 2120),
-        Certificate::WrongName => (["wrong.example", "127.0.0.2"], 2120),
-        Certificate::Expired => (["localhost", "127.0.0.1"], 2020),
+        Certificate::Valid => (vec!["localhost", "upstream.test", "127.0.0.1"], 2120),
+        Certificate::WrongName => (vec!["wrong.example", "127.0.0.2"], 2120),
+        Certificate::Expired => (vec!["localhost", "127.0.0.1"], 2020),
     };
-    let mut params = CertificateParams::new(names.map(String::from))?;
+    let mut params = CertificateParams::new(names.into_iter().map(String::from).collect::<Vec<_>>())?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(last_year, 12, 31);

@@ -1,7 +1,7 @@
 //! What the functions cost beside the bare runtime, the least that Lambda allows, and other languages: `make bench`.
 //!
-//! Each candidate runs as on Lambda: as a process, against a Runtime API, and is measured from outside. They take turns
-//! (A B C A B C …), so that what the machine does besides meets them all. Run by `cargo test`, which has no use for
+//! Each candidate runs as on Lambda: as a process, against a Runtime API, and is measured from outside. They take turns,
+//! in another order each time, so that what the machine does besides meets them all. Run by `cargo test`, which has no use for
 //! figures, it goes through everything once.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on panics, and says why")]
@@ -39,7 +39,7 @@ struct Effort {
     many: usize,
 }
 
-const FULL: Effort = Effort { starts: 40, batches: 40, batch: 100, many: 10_000 };
+const FULL: Effort = Effort { starts: 60, batches: 100, batch: 100, many: 10_000 };
 const ONCE: Effort = Effort { starts: 1, batches: 1, batch: 2, many: 64 };
 
 fn main() {
@@ -80,11 +80,16 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
     let tls = Threaded::start("no-store", true);
     let plain = Threaded::start("max-age=3600", false);
     let mut starts: Vec<Starts> = candidates.iter().map(|_| Starts::default()).collect();
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..effort.starts {
-        for (candidate, starts) in candidates.iter().zip(&mut starts) {
+        // What ran last is still being cleared away: nobody shall have the same predecessor each time.
+        random.shuffle(&mut order);
+        for &at in &order {
+            let candidate = &candidates[at];
             progress.set_message(format!("{}: start", candidate.name));
             let env = if candidate.fetches() { tls.settings() } else { Vec::new() };
-            starts.measure(candidate, &env).await;
+            starts[at].measure(candidate, &env).await;
             progress.inc(1);
         }
     }
@@ -95,8 +100,10 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
     }
     // The first batch warms up.
     for batch in 0..=effort.batches {
-        for (candidate, (function, warm)) in candidates.iter().zip(&mut functions) {
-            progress.set_message(format!("{}: warm", candidate.name));
+        random.shuffle(&mut order);
+        for &at in &order {
+            let (function, warm) = &mut functions[at];
+            progress.set_message(format!("{}: warm", candidates[at].name));
             let measured = Warm::measure(function, effort.batch).await;
             if batch > 0 {
                 warm.add(measured);

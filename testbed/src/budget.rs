@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{callgrind, packaged, packaged_zip};
+use crate::{callgrind, outside_of_cargo, packaged, packaged_zip};
 
 /// In per cent: how far a count may be over its budget. The same build gives the same counts to a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps); the rest is for a compiler that is a patch release newer.
@@ -164,7 +164,8 @@ pub async fn instructions(function: &str, executable: &Path) -> Cost {
 /// without symbols does not tell which of its calls are those of `malloc`, and the optimizer removes next to none of them.
 async fn allocations(function: &str) -> u64 {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let build = Command::new(env!("CARGO")).args(["build", "--quiet"]).current_dir(&root).status();
+    let mut build = Command::new(env!("CARGO"));
+    let build = outside_of_cargo(build.args(["build", "--quiet"]).current_dir(&root)).status();
     assert!(build.is_ok_and(|status| status.success()), "`cargo build` failed");
     let executable = root.join("target/debug").join(function);
     let some = callgrind::count(function, &executable, 3).await.allocations;

@@ -183,6 +183,17 @@ pub fn example(name: &str) -> PathBuf {
     profile.join("examples").join(name)
 }
 
+/// Has `command` build as it does outside of a test. Cargo tells a test of its package, and a build script that heeds the
+/// same variables (that of `ring`) would run anew, inside of the test and afterwards outside.
+pub fn outside_of_cargo(command: &mut std::process::Command) -> &mut std::process::Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// The `bootstrap` out of the zip that `make build` made of `function`.
 ///
 /// # Panics

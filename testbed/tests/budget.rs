@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use testbed::{
     budget::{Budget, cost, instructions, is_countable},
-    functions, unpacked,
+    functions, outside_of_cargo, unpacked,
 };
 
 #[tokio::test]
@@ -30,7 +30,9 @@ async fn eager_configuration_breaks_the_budget() {
     let folder = root.join("target/tmp/eager");
     // Beside `make build`'s, so that only the function itself is compiled anew.
     let flags = format!("BUILD_FLAGS=--features eager-aws-config --lambda-dir '{}'", folder.display());
-    let build = Command::new("make").args(["--silent", "build", "FUNCTIONS=fetch", &flags]).current_dir(root).status();
+    let mut build = Command::new("make");
+    build.args(["--silent", "build", "FUNCTIONS=fetch", &flags]).current_dir(root);
+    let build = outside_of_cargo(&mut build).status();
     assert!(build.is_ok_and(|status| status.success()), "`make build` failed; does `make test` do?");
     let zip = folder.join("fetch/bootstrap.zip");
     let eager = instructions("fetch", &unpacked("eager", &zip)).await;

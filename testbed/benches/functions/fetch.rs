@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     Effort,
     candidate::{Candidate, UPSTREAM_BODY},
+    cores,
     lambda::Function,
     spread::Spread,
     upstream::Threaded,
@@ -39,15 +40,14 @@ pub(crate) struct Concurrent {
     pub(crate) latency_us: Spread,
 }
 
-pub(crate) async fn measure(effort: Effort, progress: &ProgressBar) -> Fetch {
-    let candidates = Candidate::ours();
-    let fetch = candidates.iter().find(|candidate| candidate.name == "fetch").expect("a function of this name");
+pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str, progress: &ProgressBar) -> Fetch {
     let uncached = Threaded::start("no-store", false);
     let cached = Threaded::start("max-age=3600", false);
     progress.set_message("fetch: added latency");
     let (direct_us, uncached_us, cached_us) = latencies(fetch, effort, &uncached, &cached).await;
     let connections_per_10000 = connections(fetch, effort, &uncached).await;
     progress.inc(1);
+    cores::keep_to(cores);
     let concurrent = concurrent(fetch, effort, &cached, progress).await;
     Fetch { direct_us, uncached_us, cached_us, connections_per_10000, concurrent }
 }

@@ -27,7 +27,7 @@ impl Candidate {
     pub(crate) fn ours() -> Vec<Self> {
         let ours = |name: String| {
             let (executable, zip) = (packaged(&name), packaged_zip(&name));
-            Self::new(name, executable, &zip, true)
+            Self::new(name, &executable, &zip, true)
         };
         functions().into_iter().map(ours).collect()
     }
@@ -41,14 +41,14 @@ impl Candidate {
             .filter(|folder| folder.path().join("bootstrap").exists())
             .map(|folder| {
                 let (name, path) = (folder.file_name().to_string_lossy().into_owned(), folder.path());
-                Self::new(name, path.join("bootstrap"), &path.join("bootstrap.zip"), false)
+                Self::new(name, &path.join("bootstrap"), &path.join("bootstrap.zip"), false)
             })
             .collect();
         others.sort_by(|one, other| one.name.cmp(&other.name));
         others
     }
 
-    fn new(name: String, executable: PathBuf, zip: &Path, ours: bool) -> Self {
+    fn new(name: String, executable: &Path, zip: &Path, ours: bool) -> Self {
         let (function, expected) = match &*name {
             name if name.starts_with("fetch") || name == "naive" => ("fetch", UPSTREAM_BODY),
             name if name.starts_with("time") => ("time", "Current time: "),
@@ -57,7 +57,7 @@ impl Candidate {
         let plain = format!("{function}/plain.http-api");
         let case = Case::all(function).into_iter().find(|case| case.name == plain).expect("an event of this name");
         let zip_bytes = fs::metadata(zip).unwrap_or_else(|error| panic!("{}: {error}", zip.display())).len();
-        let executable = copy(&name, &executable);
+        let executable = copy(&name, executable);
         Self { name, executable, zip_bytes, payload: case.invocation().payload, expected, ours }
     }
 

@@ -9,7 +9,9 @@ use crate::{
     spread::Spread,
 };
 
-const SIZE: (u32, u32) = (860, 420);
+const SIZE: (u32, u32) = (860, 300);
+/// On both axes; each shows those within its range.
+const TICKS: [f64; 9] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
 
 struct Theme {
     name: &'static str,
@@ -54,8 +56,8 @@ pub(crate) fn draw(report: &Report, keep: bool) {
 }
 
 fn picture(report: &Report, theme: &Theme, svg: &mut String) -> Result<(), Box<dyn Error>> {
-    // The quickest at the top, in both halves.
-    let mut rows: Vec<&Row> = report.rows.iter().collect();
+    // The quickest at the top, in both halves; without other builds of a function, such as `hello-opt-3`.
+    let mut rows: Vec<&Row> = report.rows.iter().filter(|row| !row.name.contains('-')).collect();
     rows.sort_by(|one, other| one.first_poll_us.median.total_cmp(&other.first_poll_us.median));
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let (left, right) = area.split_horizontally(480);
@@ -84,7 +86,7 @@ fn half(
         .caption(caption, text(16.0))
         .x_label_area_size(24)
         .y_label_area_size(names)
-        .build_cartesian_2d((least * 0.8..most * 1.3).log_scale(), height..0.0)?;
+        .build_cartesian_2d((least * 0.8..most * 1.3).log_scale().with_key_points(TICKS.to_vec()), height..0.0)?;
     chart
         .configure_mesh()
         .disable_y_mesh()
@@ -92,7 +94,7 @@ fn half(
         .light_line_style(TRANSPARENT)
         .bold_line_style(theme.grid)
         .axis_style(theme.grid)
-        .x_labels(6)
+        .x_labels(TICKS.len())
         .x_label_formatter(&|value| format!("{value}"))
         .label_style(text(13.0))
         .draw()?;

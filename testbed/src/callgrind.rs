@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -61,8 +62,10 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     work
 }
 
+/// One of its own for each count: tests run beside each other.
 fn profile(function: &str) -> PathBuf {
-    let name = format!("callgrind.{function}.{}", std::process::id());
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let name = format!("callgrind.{function}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp").join(name)
 }
 

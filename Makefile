@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CARGO_LAMBDA := .venv/cargo-lambda
 endif
 
-# Linked statically, at a fixed address, a function starts in little more than half of the time: docs/performance.md. That
+# Linked statically, at a fixed address, a function starts in two thirds of the time: docs/performance.md. That
 # takes a compiler for the very target, and its C library's libc.a; elsewhere cargo-lambda links with zig, dynamically.
 # The processor is what cargo-lambda names where RUSTFLAGS does not.
 TRIPLE = $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu

@@ -1,6 +1,6 @@
 //! Names to addresses.
 //!
-//! Not by the C library: the functions are linked statically, so that they start in half of the time, and a static
+//! Not by the C library: the functions are linked statically, so that they start sooner, and a static
 //! `getaddrinfo` loads parts of itself from whatever C library the machine has.
 
 use std::{

@@ -10,7 +10,7 @@ use crate::{
 };
 
 const SIZE: (u32, u32) = (860, 300);
-/// On both axes; each shows those within its range.
+/// On both axes, each of which shows those within its range.
 const TICKS: [f64; 9] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
 
 struct Theme {
@@ -81,12 +81,14 @@ fn half(
     let most = values.iter().map(|(spread, unit)| spread.p75 / unit).fold(0.0, f64::max);
     let height = rows.len() as f64;
     let text = |size: f64| ("sans-serif", size).into_font().color(&theme.text);
+    let (from, to) = (least * 0.8, most * 1.3);
+    let ticks: Vec<f64> = TICKS.into_iter().filter(|tick| (from..to).contains(tick)).collect();
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .caption(caption, text(16.0))
         .x_label_area_size(24)
         .y_label_area_size(names)
-        .build_cartesian_2d((least * 0.8..most * 1.3).log_scale().with_key_points(TICKS.to_vec()), height..0.0)?;
+        .build_cartesian_2d((from..to).log_scale().with_key_points(ticks), height..0.0)?;
     chart
         .configure_mesh()
         .disable_y_mesh()
@@ -101,11 +103,11 @@ fn half(
     for (at, (row, (spread, unit))) in rows.iter().zip(values).enumerate() {
         let color = if row.ours { theme.ours } else { theme.other };
         let y = at as f64 + 0.5;
-        let [from, median, to] = [spread.minimum, spread.median, spread.p75].map(|value| value / unit);
-        chart.draw_series([PathElement::new(vec![(from, y), (to, y)], color.stroke_width(3))])?;
+        let [minimum, median, p75] = [spread.minimum, spread.median, spread.p75].map(|value| value / unit);
+        chart.draw_series([PathElement::new(vec![(minimum, y), (p75, y)], color.stroke_width(3))])?;
         chart.draw_series([Circle::new((median, y), 5, color.filled())])?;
         if names > 10 {
-            let (x, y) = chart.backend_coord(&(least * 0.8, y));
+            let (x, y) = chart.backend_coord(&(from, y));
             let (left, top) = area.get_base_pixel();
             let style = ("sans-serif", 14).into_font().color(if row.ours { &theme.ours } else { &theme.text });
             area.draw(&Text::new(row.name.clone(), (x - left - 92, y - top - 8), style))?;

@@ -7,6 +7,8 @@ use std::{fs, path::Path, time::Duration};
 pub struct Usage {
     /// Processor time, to the nanosecond: the `stat` file counts in hundredths of a second.
     pub cpu: Duration,
+    /// Time for which its threads were ready to run and another process had the core.
+    pub run_delay: Duration,
     /// Pages that were mapped at their first touch, from memory.
     pub minor_faults: u64,
     /// Pages that had to be read from disk.
@@ -38,8 +40,10 @@ impl Usage {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             1024 * line.map_or(0, |line| number(line.trim_start_matches(':').trim().trim_end_matches(" kB")))
         };
+        let [cpu, run_delay] = schedule(&process);
         Self {
-            cpu: cpu(&process),
+            cpu,
+            run_delay,
             minor_faults: number(stat[7]),
             major_faults: number(stat[9]),
             resident: kilobytes("VmRSS"),
@@ -49,15 +53,18 @@ impl Usage {
     }
 }
 
-/// Of all its threads that live.
-fn cpu(process: &Path) -> Duration {
+/// Of all its threads that live: the time on a core, and the time waiting for one.
+fn schedule(process: &Path) -> [Duration; 2] {
     let threads = fs::read_dir(process.join("task")).expect("a running process");
-    let nanoseconds = |thread: std::io::Result<fs::DirEntry>| {
+    let mut sums = [Duration::ZERO; 2];
+    for thread in threads.flatten() {
         // A thread may end before its turn has come.
-        let file = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        Some(Duration::from_nanos(number(file.split(' ').next().unwrap_or_default())))
-    };
-    threads.filter_map(nanoseconds).sum()
+        let file = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        for (sum, nanoseconds) in sums.iter_mut().zip(file.split_whitespace()) {
+            *sum += Duration::from_nanos(number(nanoseconds));
+        }
+    }
+    sums
 }
 
 fn number(text: &str) -> u64 {

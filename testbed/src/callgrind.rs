@@ -46,8 +46,7 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
         ("UPSTREAM_URL", &upstream.url("/")),
     ];
     let mut process = Function::run(valgrind, &variables).await;
-    let plain = Case::all(function).into_iter().find(|case| case.name == format!("{function}/plain.http-api"));
-    let plain = plain.expect("an event of this name for every function");
+    let plain = Case::plain(function);
     process.polled(1).await;
     for _ in 0..invocations {
         let invocation = plain.invocation().with_timeout(Duration::from_mins(5));

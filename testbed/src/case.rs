@@ -62,6 +62,17 @@ fn events() -> PathBuf {
 }
 
 impl Case {
+    /// A plain request to `function` through an HTTP API, which every function has a case of.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    #[must_use]
+    pub fn plain(function: &str) -> Self {
+        let name = format!("{function}/plain.http-api");
+        Self::all(function).into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
+    }
+
     /// All cases of `function`.
     ///
     /// # Panics

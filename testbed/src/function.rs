@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io,
+    io::{self, Read},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -50,11 +51,7 @@ impl Function {
         let api = RuntimeApi::start().await;
         command
             .env_clear()
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-            .env("AWS_LAMBDA_FUNCTION_NAME", "testbed")
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
-            .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
+            .envs(lambda_variables(api.address()))
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -171,6 +168,18 @@ impl Function {
     }
 }
 
+/// The environment variables that Lambda sets for every function, whose Runtime API is at `api`.
+#[must_use]
+pub fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
+    [
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_NAME", "testbed".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "1".to_owned()),
+        ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()),
+        ("AWS_LAMBDA_RUNTIME_API", api.to_string()),
+    ]
+}
+
 /// An example of this package, which cargo builds beside its tests.
 ///
 /// # Panics
@@ -227,14 +236,23 @@ fn target() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
+/// Writes `bytes` at once to the file `executable`, which may then be executed.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write_executable(executable: &Path, bytes: &[u8]) -> io::Result<()> {
+    executable.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(executable, bytes)?;
+    fs::set_permissions(executable, fs::Permissions::from_mode(0o755))
+}
+
 fn unpack(name: &str, zip: &Path) -> PathBuf {
-    let folder = target().join("tmp/packaged").join(name);
-    let executable = folder.join("bootstrap");
+    let executable = target().join("tmp/packaged").join(name).join("bootstrap");
     let unpack = || -> io::Result<()> {
-        let mut zip = ZipArchive::new(File::open(zip)?)?;
-        fs::create_dir_all(&folder)?;
-        io::copy(&mut zip.by_name("bootstrap")?, &mut File::create(&executable)?)?;
-        fs::set_permissions(&executable, fs::Permissions::from_mode(0o755))
+        let mut bytes = Vec::new();
+        ZipArchive::new(File::open(zip)?)?.by_name("bootstrap")?.read_to_end(&mut bytes)?;
+        write_executable(&executable, &bytes)
     };
     unpack().unwrap_or_else(|error| panic!("{}: {error}; run `make build`", zip.display()));
     executable

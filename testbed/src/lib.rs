@@ -13,7 +13,9 @@ pub mod upstream;
 mod usage;
 
 pub use case::{Case, functions, replay};
-pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked};
+pub use function::{
+    Function, example, lambda_variables, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable,
+};
 pub use http_answer::HttpAnswer;
 pub use runtime_api::{Invocation, Outcome, RuntimeApi};
 pub use usage::Usage;

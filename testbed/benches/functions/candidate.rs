@@ -1,12 +1,11 @@
 //! What is compared.
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
 };
 
-use testbed::{Case, functions, packaged, packaged_zip};
+use testbed::{Case, functions, packaged, packaged_zip, write_executable};
 
 /// An executable that answers Lambda's invocations, and the invocation that it is given.
 pub(crate) struct Candidate {
@@ -54,11 +53,9 @@ impl Candidate {
             name if name.starts_with("time") => ("time", "Current time: "),
             _ => ("hello", "Hello, world!"),
         };
-        let plain = format!("{function}/plain.http-api");
-        let case = Case::all(function).into_iter().find(|case| case.name == plain).expect("an event of this name");
         let zip_bytes = fs::metadata(zip).unwrap_or_else(|error| panic!("{}: {error}", zip.display())).len();
         let executable = copy(&name, executable);
-        Self { name, executable, zip_bytes, payload: case.invocation().payload, expected, ours }
+        Self { name, executable, zip_bytes, payload: Case::plain(function).invocation().payload, expected, ours }
     }
 
     /// Whether it calls an upstream.
@@ -71,11 +68,7 @@ impl Candidate {
 /// a start.
 fn copy(name: &str, executable: &Path) -> PathBuf {
     let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp").join(format!("bench-{name}"));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(copy.parent().unwrap_or(Path::new(".")))?;
-        fs::write(&copy, fs::read(executable)?)?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
-    };
-    write().unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
+    let written = fs::read(executable).and_then(|bytes| write_executable(&copy, &bytes));
+    written.unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
     copy
 }

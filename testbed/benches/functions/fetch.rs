@@ -74,7 +74,7 @@ async fn latencies(
             assert_eq!(response.bytes().await.expect("a body"), UPSTREAM_BODY);
             direct.push(start.elapsed());
         }
-        let batches = [direct, misses.invoke(effort.batch).await.0, hits.invoke(effort.batch).await.0];
+        let batches = [direct, misses.invoke(effort.batch).await, hits.invoke(effort.batch).await];
         // The first one warms up.
         if batch > 0 {
             times.iter_mut().zip(batches).for_each(|(times, batch)| times.extend(batch));
@@ -104,7 +104,7 @@ async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progre
         for (in_flight, function, rates, latencies) in &mut functions {
             progress.set_message(format!("fetch: {in_flight} in flight"));
             let start = Instant::now();
-            let (times, _) = function.invoke(effort.many).await;
+            let times = function.invoke(effort.many).await;
             rates.push(times.len() as f64 / start.elapsed().as_secs_f64());
             latencies.extend::<Vec<Duration>>(times);
             progress.inc(1);

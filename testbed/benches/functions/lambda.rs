@@ -1,7 +1,7 @@
 //! Lambda's side of a function: its process, and a Runtime API on a bare socket.
 //!
 //! [`testbed::RuntimeApi`] checks what a function does. This one measures it, and so does as little as can be: no HTTP
-//! library, no copies, and no thread but the one that the upstream must not share.
+//! library, no record of what was asked, and no thread but the one that reads the log.
 
 use std::{
     cell::RefCell,
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use testbed::Usage;
+use testbed::{Usage, lambda_variables};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -34,7 +34,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A running candidate. It is killed when this is dropped.
 pub(crate) struct Function {
     process: Child,
-    started: Instant,
     logged: Arc<AtomicU64>,
     api: Rc<Api>,
     server: JoinHandle<()>,
@@ -78,12 +77,8 @@ impl Function {
         let mut command = Command::new(&candidate.executable);
         command
             .env_clear()
+            .envs(lambda_variables(address))
             .env("AWS_ACCESS_KEY_ID", "bench")
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-            .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
-            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
             .env("AWS_REGION", "us-east-1")
             .env("AWS_SECRET_ACCESS_KEY", "bench")
             .envs(env.iter().map(|(name, value)| (name, value)))
@@ -98,12 +93,11 @@ impl Function {
         let polled = *polled.expect("the sender is in `api`");
         let logged = Arc::default();
         read_log(&mut process, &logged);
-        (Self { process, started, logged, api, server }, polled.unwrap_or(started) - started)
+        (Self { process, logged, api, server }, polled.unwrap_or(started) - started)
     }
 
-    /// Gives it `count` invocations, as many at a time as it asks for: how long each took from the event to the answer,
-    /// and when the last one was answered, since the start of the process.
-    pub(crate) async fn invoke(&self, count: usize) -> (Vec<Duration>, Duration) {
+    /// Gives it `count` invocations, as many at a time as it asks for: how long each took, from the event to the answer.
+    pub(crate) async fn invoke(&self, count: usize) -> Vec<Duration> {
         {
             let mut run = self.api.run.borrow_mut();
             run.to_send = count;
@@ -113,8 +107,7 @@ impl Function {
         }
         self.api.more.notify_waiters();
         timeout(PATIENCE, self.api.answered.notified()).await.expect("an answer to every event");
-        let ended = self.started.elapsed();
-        (std::mem::take(&mut self.api.run.borrow_mut().latencies), ended)
+        std::mem::take(&mut self.api.run.borrow_mut().latencies)
     }
 
     pub(crate) fn usage(&self) -> Usage {

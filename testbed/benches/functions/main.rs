@@ -137,7 +137,7 @@ impl Starts {
         let (function, first_poll) = Function::start(candidate, env).await;
         let polled = function.usage();
         // What passed between the first poll and this event is not the function's time.
-        let (answers, _) = function.invoke(1).await;
+        let answers = function.invoke(1).await;
         let answered = function.usage();
         self.first_poll.push(first_poll);
         self.first_poll_cpu.push(polled.cpu);
@@ -161,7 +161,7 @@ struct Warm {
 impl Warm {
     async fn measure(function: &Function, invocations: usize) -> Self {
         let (cpu, logged) = (function.usage().cpu, function.logged());
-        let (latencies, _) = function.invoke(invocations).await;
+        let latencies = function.invoke(invocations).await;
         let cpu = function.usage().cpu.saturating_sub(cpu) / u32::try_from(invocations).unwrap_or(u32::MAX);
         Self { latencies, cpu: vec![cpu], logged: function.logged() - logged }
     }

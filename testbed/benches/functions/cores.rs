@@ -17,9 +17,10 @@ pub(crate) fn last(cores: &str) -> &str {
     cores.rsplit([',', '-']).next().unwrap_or(cores)
 }
 
-/// Moves all threads of this process to `cores`; what they start later stays there, too.
+/// Moves the main thread to `cores`; what it starts from then on, threads and processes, stays there, too. All threads
+/// cannot be moved: one that ends meanwhile makes `taskset` fail.
 pub(crate) fn keep_to(cores: &str) {
     let mut taskset = Command::new("taskset");
-    taskset.args(["--all-tasks", "--cpu-list", "--pid", cores]).arg(id().to_string()).stdout(Stdio::null());
+    taskset.args(["--cpu-list", "--pid", cores]).arg(id().to_string()).stdout(Stdio::null());
     assert!(taskset.status().is_ok_and(|status| status.success()), "`taskset` of util-linux could not do its work");
 }

@@ -63,7 +63,7 @@ impl Client {
             // What is retried, and how often, is decided in one place.
             .retry(reqwest::retry::never())
             .tls_backend_preconfigured(tls()?)
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!(env!("CARGO_BIN_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(self.0.get_or_init(|| client))
     }

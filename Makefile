@@ -25,7 +25,7 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-.PHONY: help run test lint budget bench build link deploy destroy clean tools
+.PHONY: help run test lint events budget bench build link deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+
+events: ## make the payloads of the other triggers from those of HTTP APIs
+	cargo run --quiet --package testbed --example events
 
 budget: build ## make what the functions cost now what they may cost
 	cargo run --package testbed --example budget

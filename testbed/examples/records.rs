@@ -9,12 +9,12 @@ fn main() -> ExitCode {
 }
 
 async fn records(request: Request) -> Result<Response, Problem> {
-    let name = query(&request, "name", 100)?.unwrap_or_default().to_owned();
+    let name = query(&request, "name", 100)?.unwrap_or_default().into_owned();
     let number = name.chars().count();
-    record(&request, "attempts", number);
-    count(&request, "UpstreamAttempts", 1);
+    record("attempts", number);
+    count("UpstreamAttempts", 1);
     tokio::task::yield_now().await;
-    count(&request, "UpstreamAttempts", number as u64);
-    record(&request, "cache_status", format!("{number}"));
+    count("UpstreamAttempts", number as u64);
+    record("cache_status", format!("{number}"));
     negotiate(&request, &name)
 }

@@ -5,16 +5,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{
+    Serializer, Value,
+    ser::{Formatter, PrettyFormatter},
+};
 
-use crate::{HttpAnswer, Invocation, Outcome};
+use crate::{Call, HttpAnswer, Invocation, Outcome, TRIGGERS};
 
 /// A payload, and the answer it must get.
 #[derive(Clone)]
@@ -50,14 +53,75 @@ enum Expected {
 /// When there is no such folder.
 #[must_use]
 pub fn functions() -> Vec<String> {
-    let folders = fs::read_dir(events()).expect("the folder events");
+    let folders = fs::read_dir(events_folder()).expect("the folder events");
     let mut names: Vec<String> =
         folders.map(|folder| file_name(&folder.expect("a folder").path()).to_owned()).collect();
     names.sort();
     names
 }
 
-fn events() -> PathBuf {
+/// All payloads.
+pub(crate) fn payloads() -> Vec<Vec<u8>> {
+    functions().iter().flat_map(|function| Case::all(function)).map(|case| case.payload).collect()
+}
+
+/// The payloads in events/ that are made from an HTTP API's, and where they belong. An HTTP API's payload that holds more
+/// than a [`Call`], such as a part that is malformed, has none made from it.
+///
+/// # Panics
+///
+/// Over a folder or a payload that cannot be read.
+#[must_use]
+pub fn made_payloads() -> Vec<(PathBuf, String)> {
+    let mut made = Vec::new();
+    for function in functions() {
+        for case in Case::all(&function).iter().filter(|case| case.name.ends_with(".http-api")) {
+            let event: Value = serde_json::from_slice(&case.payload).expect("JSON from an HTTP API");
+            let Some(call) = Call::of_http_api(&event) else { continue };
+            if call.event("http-api", &function).as_ref() != Some(&event) {
+                continue;
+            }
+            let name = case.name.trim_end_matches("http-api");
+            let events = TRIGGERS.iter().filter_map(|trigger| Some((trigger, call.event(trigger, &function)?)));
+            made.extend(
+                events.map(|(trigger, event)| (events_folder().join(format!("{name}{trigger}.json")), pretty(&event))),
+            );
+        }
+    }
+    made
+}
+
+/// Indented, but for lists, which are short.
+fn pretty(event: &Value) -> String {
+    struct Payload(PrettyFormatter<'static>);
+    impl Formatter for Payload {
+        fn begin_array_value<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+            writer.write_all(if first { b"" } else { b", " })
+        }
+        fn begin_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+            self.0.begin_object(writer)
+        }
+        fn end_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+            self.0.end_object(writer)
+        }
+        fn begin_object_key<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+            self.0.begin_object_key(writer, first)
+        }
+        fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+            self.0.begin_object_value(writer)
+        }
+        fn end_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+            self.0.end_object_value(writer)
+        }
+    }
+    let mut json = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut json, Payload(PrettyFormatter::new()));
+    event.serialize(&mut serializer).expect("memory takes it all");
+    json.push(b'\n');
+    String::from_utf8(json).expect("JSON is UTF-8")
+}
+
+fn events_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../events")
 }
 
@@ -80,7 +144,7 @@ impl Case {
     /// Over a folder that cannot be read, a payload without an answer, or an answer without a payload.
     #[must_use]
     pub fn all(function: &str) -> Vec<Self> {
-        let folder = events().join(function);
+        let folder = events_folder().join(function);
         let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
         files.sort();
@@ -190,4 +254,17 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 fn differs(what: &str, expected: impl std::fmt::Display, actual: impl std::fmt::Display) -> String {
     format!("{what}: expected {expected}, got {actual}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_made_payloads_are_there() {
+        for (file, payload) in made_payloads() {
+            let there = fs::read_to_string(&file).unwrap_or_default();
+            assert_eq!(there, payload, "{}: run `make events`", file.display());
+        }
+    }
 }

@@ -9,14 +9,16 @@ use serde_json::Value;
 use crate::Outcome;
 
 /// An answer as the trigger will give it to the caller.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct HttpAnswer {
     /// The status.
     pub status: u16,
     /// The headers, their names in lower case; several of one name are joined with commas.
     pub headers: BTreeMap<String, String>,
-    /// The body, not in base64 any more.
+    /// The body, not in base64 any more, as text.
     pub body: String,
+    /// The same to the byte.
+    pub bytes: Vec<u8>,
 }
 
 /// The JSON that a function gives to any HTTP trigger.
@@ -28,6 +30,8 @@ struct TriggerAnswer {
     headers: BTreeMap<String, String>,
     #[serde(default)]
     multi_value_headers: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    cookies: Vec<String>,
     body: Option<String>,
     #[serde(default)]
     is_base64_encoded: bool,
@@ -42,19 +46,21 @@ impl HttpAnswer {
     pub fn read(answer: &str, multi_value_headers: bool) -> Result<Self, String> {
         let answer: TriggerAnswer =
             serde_json::from_str(answer).map_err(|error| format!("{error} in the answer {answer}"))?;
-        let headers = if multi_value_headers {
+        let mut headers = if multi_value_headers {
             answer.multi_value_headers.into_iter().map(|(name, values)| (name, values.join(", "))).collect()
         } else {
             answer.headers
         };
+        if !answer.cookies.is_empty() {
+            headers.insert("set-cookie".into(), answer.cookies.join(", "));
+        }
         let body = answer.body.unwrap_or_default();
-        let body = if answer.is_base64_encoded {
-            let body = BASE64_STANDARD.decode(&body).map_err(|error| format!("{error} in the body {body}"))?;
-            String::from_utf8_lossy(&body).into_owned()
+        let bytes = if answer.is_base64_encoded {
+            BASE64_STANDARD.decode(&body).map_err(|error| format!("{error} in the body {body}"))?
         } else {
-            body
+            body.into_bytes()
         };
-        Ok(Self { status: answer.status_code, headers, body })
+        Ok(Self { status: answer.status_code, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes })
     }
 
     /// The value of a header, empty when there is none.

@@ -4,15 +4,18 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
 pub mod budget;
+mod call;
 mod callgrind;
 mod case;
 mod function;
 mod http_answer;
+pub mod property;
 mod runtime_api;
 pub mod upstream;
 mod usage;
 
-pub use case::{Case, functions, replay};
+pub use call::{Call, TRIGGERS};
+pub use case::{Case, functions, made_payloads, replay};
 pub use function::{
     Function, example, lambda_variables, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable,
 };

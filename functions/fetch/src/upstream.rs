@@ -84,8 +84,8 @@ impl Upstream {
         let now = SystemTime::now();
         let stored = self.cache.get();
         let answer = |entry: &Entry, status: CacheStatus| {
-            record(request, "cache_status", status.name());
-            count(request, "CacheHits", u64::from(status.is_from_cache()));
+            record("cache_status", status.name());
+            count("CacheHits", u64::from(status.is_from_cache()));
             Ok(entry.answer(request.headers(), status, now))
         };
 
@@ -98,12 +98,12 @@ impl Upstream {
             return answer(entry, CacheStatus::Stale { forwarded: None, because: "stale-while-revalidate" });
         }
         let flown = self.wait_for(flight, stored.as_ref(), request, deadline).await;
-        record(request, "breaker_state", self.breaker.name());
+        record("breaker_state", self.breaker.name());
         if own {
-            record(request, "attempts", flown.attempts);
-            record(request, "upstream_ms", flown.took);
-            count(request, "UpstreamAttempts", flown.attempts.into());
-            count(request, "BreakerOpens", flown.opened.into());
+            record("attempts", flown.attempts);
+            record("upstream_ms", flown.took);
+            count("UpstreamAttempts", flown.attempts.into());
+            count("BreakerOpens", flown.opened.into());
         }
         let forwarded = Forwarded { stale: stored.is_some(), status: flown.status };
         match (flown.outcome, stored) {
@@ -115,11 +115,11 @@ impl Upstream {
                     Failure::Open(_) => CacheStatus::Stale { forwarded: None, because: "circuit-breaker-open" },
                     _ => CacheStatus::Stale { forwarded: Some(forwarded), because: "stale-if-error" },
                 };
-                record(request, "stood_in_for", &failure.into_problem());
+                record("stood_in_for", &failure.into_problem());
                 answer(&entry, status)
             }
             (Err(failure), _) => {
-                count(request, "CacheHits", 0);
+                count("CacheHits", 0);
                 Err(failure.into_problem())
             }
         }

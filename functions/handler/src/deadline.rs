@@ -23,10 +23,16 @@ pub fn deadline(request: &Request) -> Option<Instant> {
     request.extensions().get().map(|Deadline(at)| *at)
 }
 
-/// Sets the time that [`deadline`] tells, from Lambda's clock, which is a calendar's, to one that only moves forward.
+/// Sets the time that [`deadline`] tells.
 pub(crate) fn start(request: &mut Request) -> Option<Instant> {
-    let left = request.lambda_context_ref()?.deadline().duration_since(SystemTime::now()).ok()?;
-    let at = Instant::now() + left.saturating_sub(MARGIN);
+    let at = before(request.lambda_context_ref()?.deadline())?;
     request.extensions_mut().insert(Deadline(at));
     Some(at)
+}
+
+/// A while before `lambdas` deadline, from its clock, which is a calendar's, to one that only moves forward.
+pub(crate) fn before(lambdas: SystemTime) -> Option<Instant> {
+    let left = lambdas.duration_since(SystemTime::now()).ok()?;
+    // A far deadline can be beyond what an instant holds.
+    Instant::now().checked_add(left.saturating_sub(MARGIN))
 }

@@ -1,103 +1,308 @@
-//! From an invocation's event to an HTTP request, and back.
+//! From an invocation's event to an HTTP request.
+//!
+//! `lambda_http` does this, too, but it refuses an event for a part that nobody reads, panics over others, keeps one value
+//! of a repeated header, and takes a percent-encoded `&` in a load balancer's query for a separator: the cases in events/
+//! show each. Here an event is an HTTP trigger's if it has that trigger's marks, a method and a path. A part of it that
+//! can be in no request is left out. Where the request makes no sense without it, it is [`Malformed`].
 
-use std::{
-    convert::Infallible,
-    future::{Future, ready},
-    panic::catch_unwind,
-    pin::Pin,
-    sync::Arc,
-};
+use std::{borrow::Cow, fmt};
 
-use futures_util::FutureExt;
-use lambda_http::{
-    Adapter, IntoResponse, LambdaEvent, Request, RequestExt, Service, TransformResponse,
-    aws_lambda_events::apigw::ApiGatewayV2httpRequest,
-    http::{header::HOST, uri::Authority},
-    request::LambdaRequest,
-    service_fn,
+use base64::{Engine, prelude::BASE64_STANDARD};
+use form_urlencoded::Serializer;
+use lambda_http::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{COOKIE, Entry, HOST},
+    uri::{self, Authority, PathAndQuery, Scheme},
 };
-use serde::{Deserialize, Deserializer, de::Error};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
-use tower::util::BoxService;
 
-use crate::{
-    Response,
-    log::{Invocation, Log},
-};
+use crate::{Body, Request, trigger::Trigger};
 
-/// The event of an HTTP trigger.
-///
-/// `lambda_http` parses an event as each trigger's in turn, a REST API's first. Here it is an HTTP API's or a function
-/// URL's first, which are by far the most frequent and say what they are.
-pub(crate) struct Event(LambdaRequest);
+/// What a path can hold in percent-encoding alone (RFC 3986, section 3.3). `%` is not among it: some triggers decode a
+/// path and some don't.
+const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`');
+
+/// What callers send in a query as it is, though a URI can't hold it (RFC 3986, section 3.4).
+const NOT_IN_A_QUERY: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>');
+
+/// What an HTTP trigger sent.
+pub(crate) struct Event {
+    pub(crate) trigger: Trigger,
+    /// The route that matched, as it was configured. Never the path, of which there are as many as callers can think of.
+    pub(crate) route: Option<String>,
+    /// The caller's, as the trigger saw it.
+    pub(crate) client_address: Option<String>,
+    pub(crate) request: Result<Request, Malformed>,
+}
+
+/// Why an event holds no request that makes sense: a sentence for the caller.
+#[derive(Clone, Copy)]
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&RawValue>::deserialize(deserializer)?.get();
-        let event = serde_json::from_str::<ApiGatewayV2httpRequest>(json).ok();
-        let event = event.filter(|event| event.version.as_deref() == Some("2.0")).map(LambdaRequest::ApiGatewayV2);
-        event.map_or_else(|| serde_json::from_str(json), Ok).map(Self).map_err(Error::custom)
+        Self::read(<&RawValue>::deserialize(deserializer)?).ok_or_else(|| {
+            D::Error::custom(
+                "the event is no HTTP trigger's: it must come from an HTTP API, a function URL, a REST API, an Application \
+                 Load Balancer or VPC Lattice (event version 2), and hold a method and a path",
+            )
+        })
     }
 }
 
-/// Marks the request of an event that holds none: it is a trigger's, but a part of it can be in no request.
-#[derive(Clone)]
-pub(crate) struct Malformed;
-
-/// What Lambda is answered with. `lambda_http` has the type but keeps its name to itself.
-type LambdaResponse = <Adapter<'static, Verbatim, BoxService<Request, Verbatim, Infallible>> as Service<
-    LambdaEvent<LambdaRequest>,
->>::Response;
-
-/// Gives an HTTP service the events of Lambda's HTTP triggers.
-///
-/// This is what [`lambda_http::run_concurrent`] does for a service, but for three things: [`Event`] says how one is
-/// parsed, one that `lambda_http` panics over reaches the service, as a request marked [`Malformed`], and a body goes out
-/// as it is. The request carries its [`Invocation`], for the log.
-pub(crate) fn on_events<S>(
-    log: Arc<Log>,
-    service: S,
-) -> impl Service<
-    LambdaEvent<Event>,
-    Response = LambdaResponse,
-    Error = Infallible,
-    Future = impl Future<Output = Result<LambdaResponse, Infallible>> + Send + 'static,
-> + Clone
-+ Send
-+ 'static
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
-    let init = log.age();
-    service_fn(move |event: LambdaEvent<Event>| {
-        let (Event(payload), context) = event.into_parts();
-        let invocation = Invocation::start(&log, init, &payload, &context);
-        let origin = payload.request_origin();
-        let request = invocation.sync_scope(|| catch_unwind(|| Request::from(payload)).ok().filter(has_valid_host));
-        let mut request = request.unwrap_or_else(|| {
-            let mut request = Request::default();
-            request.extensions_mut().insert(Malformed);
-            request
+impl Event {
+    /// `None` if it is no HTTP trigger's.
+    fn read(json: &RawValue) -> Option<Self> {
+        let event = Object::read(json);
+        let context = event.object("requestContext");
+        let http = context.object("http");
+        let domain_name = context.text("domainName");
+        let (trigger, method, path) = if !http.0.is_empty() {
+            let is_url = domain_name.as_ref().is_some_and(|name| name.contains(".lambda-url."));
+            let path = event.text("rawPath").or_else(|| http.text("path"))?;
+            let path = without_stage(path, context.text("stage"));
+            (if is_url { Trigger::FunctionUrl } else { Trigger::HttpApi }, http.text("method")?, path)
+        } else if context.get("elb").is_some() {
+            let multi_value = event.get("multiValueHeaders").is_some();
+            (Trigger::Alb { multi_value }, event.text("httpMethod")?, event.text("path")?)
+        } else if ["serviceNetworkArn", "serviceArn", "targetGroupArn"].iter().any(|arn| context.get(arn).is_some()) {
+            (Trigger::VpcLattice, event.text("method")?, event.text("path")?)
+        } else if event.get("resource").is_some()
+            || ["apiId", "resourcePath"].iter().any(|mark| context.get(mark).is_some())
+        {
+            (Trigger::RestApi, event.text("httpMethod")?, event.text("path")?)
+        } else {
+            return None;
+        };
+        let headers = headers(&event);
+        let client_address: Option<Cow<'_, str>> = match trigger {
+            Trigger::HttpApi | Trigger::FunctionUrl => http.text("sourceIp"),
+            Trigger::RestApi => context.object("identity").text("sourceIp"),
+            // The address that the load balancer itself saw is the last one: those before it are the caller's word.
+            Trigger::Alb { .. } | Trigger::VpcLattice => headers
+                .get("x-forwarded-for")
+                .and_then(|addresses| addresses.to_str().ok()?.rsplit(',').next())
+                .map(|address| address.trim().into()),
+        };
+        let client_address = client_address.map(Cow::into_owned);
+        let route = match trigger {
+            Trigger::HttpApi | Trigger::FunctionUrl => event.text("routeKey"),
+            Trigger::RestApi => event.text("resource"),
+            Trigger::Alb { .. } | Trigger::VpcLattice => None,
+        };
+        let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
+        let request = request.and_then(|method| {
+            let mut request = Request::new(body(&event)?);
+            *request.uri_mut() = uri(&path, query(&event, trigger), &headers, domain_name.as_deref())?;
+            *request.method_mut() = method;
+            *request.headers_mut() = headers;
+            Ok(request)
         });
-        request.extensions_mut().insert(invocation.clone());
-        let response = invocation.scope(service.clone().call(request.with_lambda_context(context)));
-        TransformResponse::Request(origin, Box::pin(response.map(|answer| answer.map(Verbatim))))
-    })
+        Some(Self { trigger, route: route.map(Cow::into_owned), client_address, request })
+    }
+
+    /// The method, or `_OTHER` for one that a caller made up.
+    pub(crate) fn method_name(&self) -> &str {
+        match self.request.as_ref().map(Request::method) {
+            Ok(
+                method @ (&Method::GET
+                | &Method::HEAD
+                | &Method::OPTIONS
+                | &Method::POST
+                | &Method::PUT
+                | &Method::DELETE
+                | &Method::PATCH
+                | &Method::CONNECT
+                | &Method::TRACE),
+            ) => method.as_str(),
+            _ => "_OTHER",
+        }
+    }
 }
 
-/// `lambda_http` panics over an invalid host, except where it doesn't look: a load balancer's multi-value headers.
-fn has_valid_host(request: &Request) -> bool {
-    let host = request.headers().get(HOST);
-    host.is_none_or(|host| Authority::try_from(host.as_bytes()).is_ok())
+/// An HTTP API puts the stage before the path unless it is the default one, and a custom domain leaves it out.
+fn without_stage<'a>(path: Cow<'a, str>, stage: Option<Cow<'a, str>>) -> Cow<'a, str> {
+    let rest = stage.and_then(|stage| path.strip_prefix('/')?.strip_prefix(&*stage).map(str::to_owned));
+    match rest {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.into(),
+        _ => path,
+    }
 }
 
-/// A response whose body `lambda_http` must not touch: it would decode text by the charset of the content type, and
-/// send it as UTF-8 under that same content type.
-pub(crate) struct Verbatim(Response);
+/// All values of a name are in one, as an HTTP API joins them (RFC 9110, section 5.3).
+fn headers(event: &Object<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut add = |name: &str, value: &str| {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) else { return };
+        let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
+        match headers.entry(name) {
+            Entry::Vacant(entry) => drop(entry.insert(value)),
+            Entry::Occupied(mut entry) => {
+                let joined = [entry.get().as_bytes(), value.as_bytes()].join(separator);
+                if let Ok(joined) = HeaderValue::try_from(joined) {
+                    entry.insert(joined);
+                }
+            }
+        }
+    };
+    let multi_value = event.object("multiValueHeaders");
+    // A REST API sends both; the other one has the last of each name's values.
+    let all = if multi_value.0.is_empty() { event.object("headers") } else { multi_value };
+    // An HTTP API has them beside the headers.
+    let cookies = event.get("cookies");
+    all.pairs(|name, value| {
+        if cookies.is_none() || !name.eq_ignore_ascii_case(COOKIE.as_str()) {
+            add(name, value);
+        }
+    });
+    each_text(cookies, |cookie| add(COOKIE.as_str(), cookie));
+    headers
+}
 
-impl IntoResponse for Verbatim {
-    fn into_response(self) -> Pin<Box<dyn Future<Output = Response> + Send>> {
-        Box::pin(ready(self.0))
+/// The query in percent-encoding.
+fn query<'a>(event: &Object<'a>, trigger: Trigger) -> Option<Cow<'a, str>> {
+    if matches!(trigger, Trigger::HttpApi | Trigger::FunctionUrl) {
+        return event.text("rawQueryString").filter(|query| !query.is_empty());
+    }
+    let multi_value = event.object("multiValueQueryStringParameters");
+    let all = if multi_value.0.is_empty() { event.object("queryStringParameters") } else { multi_value };
+    let mut query = String::new();
+    if trigger == Trigger::RestApi {
+        // The only one that decodes it.
+        let mut encoder = Serializer::new(&mut query);
+        all.pairs(|name, value| {
+            encoder.append_pair(name, value);
+        });
+    } else {
+        all.pairs(|name, value| {
+            let separator = if query.is_empty() { "" } else { "&" };
+            query.extend([separator, name, "=", value]);
+        });
+    }
+    (!query.is_empty()).then_some(query.into())
+}
+
+/// The URL that the caller asked for: an absolute one, if it is known by which name the caller asked.
+fn uri(
+    path: &str,
+    query: Option<Cow<'_, str>>,
+    headers: &HeaderMap,
+    domain_name: Option<&str>,
+) -> Result<Uri, Malformed> {
+    let mut parts = uri::Parts::default();
+    parts.authority = match headers.get(HOST) {
+        Some(host) => {
+            let host = Authority::try_from(host.as_bytes());
+            Some(host.map_err(|_| Malformed("The Host header is not the name of a host."))?)
+        }
+        None => domain_name.and_then(|name| name.parse().ok()),
+    };
+    if parts.authority.is_some() {
+        let http = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "http");
+        parts.scheme = Some(if http { Scheme::HTTP } else { Scheme::HTTPS });
+    }
+    let path: Cow<'_, str> = utf8_percent_encode(if path.is_empty() { "/" } else { path }, NOT_IN_A_PATH).into();
+    parts.path_and_query = Some(match query {
+        None => PathAndQuery::try_from(&*path).map_err(|_| Malformed("The path is malformed."))?,
+        Some(query) => {
+            let query: Cow<'_, str> = utf8_percent_encode(&query, NOT_IN_A_QUERY).into();
+            PathAndQuery::try_from([&path, "?", &query].concat())
+                .map_err(|_| Malformed("The query string is malformed."))?
+        }
+    });
+    Uri::from_parts(parts).map_err(|_| Malformed("The path is malformed."))
+}
+
+fn body(event: &Object<'_>) -> Result<Body, Malformed> {
+    if event.get("body").is_none() {
+        return Ok(Body::Empty);
+    }
+    let body = event.text("body").ok_or(Malformed("The body is not text."))?;
+    if event.get("isBase64Encoded").is_some_and(|flag| flag.get() == "true") {
+        let bytes = BASE64_STANDARD.decode(&*body).map_err(|_| Malformed("The body is not valid base64."))?;
+        Ok(Body::Binary(bytes))
+    } else if body.is_empty() {
+        Ok(Body::Empty)
+    } else {
+        Ok(Body::Text(body.into_owned()))
+    }
+}
+
+/// A JSON object whose values are looked at when they are asked for, so that what is in the others does not matter. What
+/// is no object is one without members; a member that is `null` is not there.
+struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    fn read(json: &'a RawValue) -> Self {
+        // The end of what can be read is the end of it.
+        serde_json::from_str(json.get()).unwrap_or(Self(Vec::new()))
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.0.iter().find(|(member, value)| member == name && value.get() != "null")?;
+        Some(value)
+    }
+
+    fn object(&self, name: &str) -> Self {
+        self.get(name).map_or(Self(Vec::new()), Self::read)
+    }
+
+    fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        text(self.get(name)?)
+    }
+
+    /// Hands over every name with its value, or with each of a list of values.
+    fn pairs(&self, mut each: impl FnMut(&str, &str)) {
+        for (name, value) in &self.0 {
+            match text(value) {
+                Some(value) => each(name, &value),
+                None => each_text(Some(value), |value| each(name, value)),
+            }
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut members = Vec::with_capacity(16);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Text that is borrowed where it can be.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn text(json: &RawValue) -> Option<Cow<'_, str>> {
+    let json = Some(json.get()).filter(|json| json.starts_with('"'))?;
+    serde_json::from_str(json).map(|Text(text)| text).ok()
+}
+
+/// Hands over every text in a list.
+fn each_text(json: Option<&RawValue>, mut each: impl FnMut(&str)) {
+    let list = json.and_then(|json| serde_json::from_str::<Vec<&RawValue>>(json.get()).ok());
+    for text in list.into_iter().flatten().filter_map(text) {
+        each(&text);
     }
 }

@@ -10,7 +10,7 @@
 //! }
 //!
 //! async fn square(request: Request) -> Result<Response, Problem> {
-//!     let number = query(&request, "number", 5)?.unwrap_or("1");
+//!     let number = query(&request, "number", 5)?.unwrap_or("1".into());
 //!     let number: u64 = number
 //!         .parse()
 //!         .map_err(|_| Problem::invalid_parameter("`number` must be a whole number."))?;
@@ -21,7 +21,7 @@
 //! Everything around that function is [`run()`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
 
-mod after;
+mod answer;
 mod deadline;
 mod endpoint;
 mod event;
@@ -34,8 +34,8 @@ mod respond;
 mod run;
 mod trace;
 mod trigger;
+mod work;
 
-pub use after::after_response;
 pub use deadline::deadline;
 pub use endpoint::Endpoint;
 pub use lambda_http::{Body, Context, Error, Request, http};
@@ -46,6 +46,7 @@ pub use problem::Problem;
 pub use query::query;
 pub use run::{invoke, run};
 pub use trace::trace_headers;
+pub use work::{after_response, spawn};
 
 /// An HTTP response, its body whole in memory, as Lambda wants it.
 pub type Response = http::Response<Body>;

@@ -3,6 +3,7 @@
 //! Each invocation leaves one line, its [`Invocation`], which is also what CloudWatch reads its metrics from. Beside it
 //! there are only the events of `tracing`, by libraries or by an endpoint. docs/observability.md lists the fields.
 
+mod chain;
 mod invocation;
 mod line;
 mod metrics;

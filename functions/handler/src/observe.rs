@@ -2,14 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lambda_http::{LambdaEvent, Service};
-
 use crate::{
     Context, Endpoint, Error,
-    after::answer_then_work,
-    event::on_events,
     log::{Format, Log},
-    respond::http_service,
+    run::invoke_with,
 };
 
 /// Answers one event as [`invoke`](crate::invoke) does, and also gives the line of JSON that this leaves in the log: for
@@ -26,8 +22,7 @@ pub async fn observe(endpoint: impl Endpoint, event: &[u8], context: Context) ->
     let log = Log::new(Format::Json, move |line| {
         written.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
     });
-    let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
-    let answer = answer_then_work(on_events(Arc::new(log), http_service(endpoint)).call(event)).await?;
+    let answer = invoke_with(Arc::new(log), endpoint, event, context).await?;
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok((serde_json::to_string(&answer)?, String::from_utf8_lossy(&lines).into_owned()))
+    Ok((answer, String::from_utf8_lossy(&lines).into_owned()))
 }

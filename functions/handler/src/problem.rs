@@ -48,14 +48,9 @@ impl Problem {
         Self::new("invalid-parameter", "Invalid parameter", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 400: the event holds no HTTP request that could be understood.
-    pub(crate) fn malformed_request() -> Self {
-        Self::new(
-            "malformed-request",
-            "Malformed request",
-            StatusCode::BAD_REQUEST,
-            "The query string, the Host header or the body's encoding is malformed.",
-        )
+    /// 400: the event holds no HTTP request that makes sense. `detail` says which part of it does not.
+    pub(crate) fn malformed_request(detail: &'static str) -> Self {
+        Self::new("malformed-request", "Malformed request", StatusCode::BAD_REQUEST, detail)
     }
 
     /// 405: the endpoint answers `GET`, `HEAD` and `OPTIONS` only.
@@ -75,6 +70,16 @@ impl Problem {
             "Not acceptable",
             StatusCode::NOT_ACCEPTABLE,
             "This resource is available as text/plain or application/json.",
+        )
+    }
+
+    /// 504: the endpoint was not done when Lambda's deadline was near.
+    pub(crate) fn deadline_exceeded() -> Self {
+        Self::new(
+            "deadline-exceeded",
+            "Deadline exceeded",
+            StatusCode::GATEWAY_TIMEOUT,
+            "The time for this request ran out.",
         )
     }
 
@@ -146,7 +151,7 @@ impl Problem {
         Self { retry_after: Some(retry_after), ..problem }
     }
 
-    /// 504: the time there was for the request has run out.
+    /// 504: the time there was for the upstream has run out.
     #[must_use]
     pub fn upstream_timeout() -> Self {
         Self::new(

@@ -1,74 +1,84 @@
-//! The HTTP semantics around an endpoint: one request in, one response out, whatever the endpoint does.
+//! One event in, one answer out, whatever the endpoint does.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use lambda_http::{
-    Service,
+    Error, LambdaEvent, RequestExt,
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     },
-    service_fn,
 };
+use serde_json::value::RawValue;
 use tokio::time::timeout_at;
-use tower::ServiceBuilder;
-use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
-    Body, Endpoint, Problem, Request, Response, after_response, deadline, event::Malformed, log::Invocation,
+    Body, Endpoint, Problem, Request, Response,
+    answer::answer,
+    deadline,
+    event::Event,
+    log::{Invocation, Log},
     problem::ALLOWED,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Makes an endpoint an HTTP service that never fails.
-pub(crate) fn http_service(
+/// Serves `event` with `endpoint`: HTTP's semantics, the common headers, and the line in the log. `init` is what the
+/// process took to start.
+///
+/// # Errors
+///
+/// None that is known: an answer that cannot be sent becomes a problem, which can.
+pub(crate) async fn respond(
+    log: Arc<Log>,
+    init: Duration,
     endpoint: impl Endpoint,
-) -> impl Service<
-    Request,
-    Response = Response,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response, Infallible>> + Send + 'static,
-> + Clone
-+ Send
-+ 'static {
-    ServiceBuilder::new()
-        .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        // An endpoint whose answers may be stored says so itself.
-        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .service(service_fn(move |request| respond(endpoint.clone(), request)))
+    event: LambdaEvent<Event>,
+) -> Result<Box<RawValue>, Error> {
+    let (event, context) = event.into_parts();
+    let invocation = Invocation::start(&log, init, &event, &context);
+    let trigger = event.trigger;
+    let served = async {
+        let mut is_head = false;
+        let outcome = match event.request {
+            Err(malformed) => Err(Problem::malformed_request(malformed.0)),
+            Ok(request) => {
+                is_head = request.method() == Method::HEAD;
+                serve(endpoint, request.with_lambda_context(context)).await
+            }
+        };
+        let finish = |mut response: Response| {
+            if is_head {
+                *response.body_mut() = Body::Empty;
+            }
+            let headers = response.headers_mut();
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            // An endpoint whose answers may be stored says so itself.
+            headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
+                headers.insert(X_REQUEST_ID, request_id);
+            }
+            answer(trigger, &response).map(|answer| (answer, response))
+        };
+        let (finished, problem) = match outcome.and_then(finish) {
+            Ok(finished) => (Ok(finished), None),
+            Err(problem) => (finish(problem.to_response(invocation.request_id())), Some(problem)),
+        };
+        let (answer, response) = finished?;
+        invocation.end(&response, problem.as_ref());
+        Ok(answer)
+    };
+    invocation.scope(served).await
 }
 
-async fn respond(endpoint: impl Endpoint, request: Request) -> Result<Response, Infallible> {
-    let invocation = request.extensions().get::<Invocation>().cloned();
-    let request_id = invocation.as_ref().map_or("", Invocation::request_id);
-    let method = request.method().clone();
-    let outcome = if request.extensions().get::<Malformed>().is_some() {
-        Err(Problem::malformed_request())
-    } else {
-        match method {
-            Method::GET | Method::HEAD => call(endpoint, request).await,
-            Method::OPTIONS => Ok(options()),
-            _ => Err(Problem::method_not_allowed(&method)),
-        }
-    };
-    let (mut response, problem) = match outcome {
-        Ok(response) => (response, None),
-        Err(problem) => (problem.to_response(request_id), Some(problem)),
-    };
-    if method == Method::HEAD {
-        *response.body_mut() = Body::Empty;
+/// What the methods do that every endpoint has.
+async fn serve(endpoint: impl Endpoint, request: Request) -> Result<Response, Problem> {
+    match *request.method() {
+        Method::GET | Method::HEAD => call(endpoint, request).await,
+        Method::OPTIONS => Ok(options()),
+        ref method => Err(Problem::method_not_allowed(method)),
     }
-    if let Ok(request_id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert(X_REQUEST_ID, request_id);
-    }
-    if let Some(invocation) = &invocation {
-        // The caller need not wait for whoever reads the log, and nothing is lost: Lambda neither freezes nor ends a
-        // process before it asks for the next invocation.
-        after_response(invocation.end(&response, problem.as_ref()));
-    }
-    Ok(response)
 }
 
 /// Calls the endpoint, for at most the time there is, and makes a panic in it a problem.
@@ -80,7 +90,7 @@ async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response,
         None => Ok(outcome.await),
     };
     outcome
-        .map_err(|_| Problem::upstream_timeout().because("the endpoint outlived its deadline"))?
+        .map_err(|_| Problem::deadline_exceeded())?
         // The panic hook has recorded what the panic was.
         .unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
 }

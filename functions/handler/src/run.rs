@@ -1,10 +1,12 @@
 //! The life of a function's process.
 
-use std::{env, process::ExitCode};
+use std::{env, process::ExitCode, sync::Arc};
 
+use futures_util::FutureExt;
 use lambda_http::{
-    Context, Error, LambdaEvent, Service,
+    Context, Error, LambdaEvent,
     lambda_runtime::{Runtime, layers::TracingLayer},
+    service_fn,
 };
 use tokio::runtime::{self, Builder};
 use tower::util::MapFutureLayer;
@@ -12,10 +14,9 @@ use tracing::error;
 
 use crate::{
     Endpoint,
-    after::answer_then_work,
-    event::on_events,
     log::{self, Log},
-    respond::http_service,
+    respond::respond,
+    work::answer_then_work,
 };
 
 /// Where Lambda's Runtime API listens: Lambda sets it, and so do `cargo lambda watch` and the tests.
@@ -40,7 +41,10 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = tokio_runtime().map_err(Error::from).and_then(|tokio| {
-        let lambda = Runtime::new(on_events(log, http_service(endpoint)));
+        let init = log.age();
+        // Boxed, or the layers of the runtime would move all of it from one to the next.
+        let serve = move |event| respond(Arc::clone(&log), init, endpoint.clone(), event).boxed();
+        let lambda = Runtime::new(service_fn(serve));
         let lambda = lambda.layer(TracingLayer::new()).layer(MapFutureLayer::new(answer_then_work));
         tokio.block_on(lambda.run_concurrent())
     });
@@ -61,9 +65,18 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
 ///
 /// What Lambda would report as the failure of the invocation: `event` is not JSON, or no HTTP trigger's.
 pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<String, Error> {
+    invoke_with(Log::silent(), endpoint, event, context).await
+}
+
+pub(crate) async fn invoke_with(
+    log: Arc<Log>,
+    endpoint: impl Endpoint,
+    event: &[u8],
+    context: Context,
+) -> Result<String, Error> {
     let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
-    let answer = answer_then_work(on_events(Log::silent(), http_service(endpoint)).call(event)).await?;
-    Ok(serde_json::to_string(&answer)?)
+    let answer = answer_then_work(respond(Arc::clone(&log), log.age(), endpoint, event)).await?;
+    Ok(Box::<str>::from(answer).into_string())
 }
 
 /// One thread, as one request at a time needs; a thread a core where Lambda sends several.

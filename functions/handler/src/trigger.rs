@@ -1,75 +1,35 @@
-//! What sent an event, and what it says of the request besides the request itself.
+//! What sends a function its events.
 
-use lambda_http::{
-    http::{HeaderMap, Method},
-    request::LambdaRequest,
-};
-
-/// The names are those of the payloads in events/.
-pub(crate) struct Trigger<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) method: &'a Method,
-    /// The route that matched, as it was configured. Never the path, of which there are as many as callers can think of.
-    pub(crate) route: Option<&'a str>,
-    pub(crate) client_address: Option<&'a str>,
+/// An HTTP trigger of Lambda's. The names are those of the payloads in events/.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Trigger {
+    /// An HTTP API of API Gateway, with payloads of version 2.0.
+    HttpApi,
+    /// A function URL, whose events are an HTTP API's.
+    FunctionUrl,
+    /// A REST API of API Gateway, or an HTTP API with payloads of version 1.0.
+    RestApi,
+    /// An Application Load Balancer, as its target group is set: with all values of a header, or with the last one.
+    Alb { multi_value: bool },
+    /// VPC Lattice, with events of version 2.
+    VpcLattice,
 }
 
-impl<'a> Trigger<'a> {
-    pub(crate) fn of(event: &'a LambdaRequest) -> Self {
-        match event {
-            LambdaRequest::ApiGatewayV2(event) => {
-                let context = &event.request_context;
-                // A Function URL sends what an HTTP API sends.
-                let is_url = context.domain_name.as_ref().is_some_and(|name| name.contains(".lambda-url."));
-                Self {
-                    name: if is_url { "function-url" } else { "http-api" },
-                    method: &context.http.method,
-                    route: context.route_key.as_deref(),
-                    client_address: context.http.source_ip.as_deref(),
-                }
-            }
-            LambdaRequest::ApiGatewayV1(event) => Self {
-                name: "rest-api",
-                method: &event.http_method,
-                route: event.resource.as_deref(),
-                client_address: event.request_context.identity.source_ip.as_deref(),
-            },
-            LambdaRequest::Alb(event) => Self {
-                name: "alb",
-                method: &event.http_method,
-                route: None,
-                client_address: forwarded_for(&event.headers).or_else(|| forwarded_for(&event.multi_value_headers)),
-            },
-            LambdaRequest::VpcLatticeV2(event) => Self {
-                name: "vpc-lattice",
-                method: event.method.as_ref().unwrap_or(&Method::GET),
-                route: None,
-                client_address: forwarded_for(&event.headers),
-            },
-            // Only the triggers above are compiled in.
-            _ => Self { name: "unknown", method: &Method::GET, route: None, client_address: None },
+impl Trigger {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::HttpApi => "http-api",
+            Self::FunctionUrl => "function-url",
+            Self::RestApi => "rest-api",
+            Self::Alb { .. } => "alb",
+            Self::VpcLattice => "vpc-lattice",
         }
     }
 
-    /// The method, or `_OTHER` for one that a caller made up.
-    pub(crate) fn method_name(&self) -> &'a str {
-        match *self.method {
-            Method::GET
-            | Method::HEAD
-            | Method::OPTIONS
-            | Method::POST
-            | Method::PUT
-            | Method::DELETE
-            | Method::PATCH
-            | Method::CONNECT
-            | Method::TRACE => self.method.as_str(),
-            _ => "_OTHER",
-        }
+    /// The bytes of JSON that an answer may have: what Lambda takes
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>), and a load balancer
+    /// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>).
+    pub(crate) fn max_answer_bytes(self) -> usize {
+        if matches!(self, Self::Alb { .. }) { 1 << 20 } else { 6_291_556 }
     }
-}
-
-/// The address that the load balancer itself saw, which is the last one: those before it are the caller's word.
-fn forwarded_for(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get_all("x-forwarded-for").into_iter().next_back()?;
-    value.to_str().ok()?.rsplit(',').next().map(str::trim)
 }

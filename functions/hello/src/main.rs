@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 }
 
 async fn hello(request: Request) -> Result<Response, Problem> {
-    let name = query(&request, "name", MAX_NAME_CHARS)?.unwrap_or("world");
+    let name = query(&request, "name", MAX_NAME_CHARS)?.unwrap_or("world".into());
     let greeting = Greeting { message: format!("Hello, {name}!") };
     let mut response = negotiate(&request, &greeting)?;
     // The same URL greets everybody the same way.

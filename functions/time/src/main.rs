@@ -22,7 +22,7 @@ async fn time(request: Request) -> Result<Response, Problem> {
         None => TimeZone::UTC,
         // The compiled-in database: Lambda's image has none.
         Some(name) => TimeZoneDatabase::bundled()
-            .get(name)
+            .get(&name)
             .map_err(|_| Problem::invalid_parameter("`tz` is not a known IANA time zone such as Europe/Paris."))?,
     };
     negotiate(&request, &Now::at(Timestamp::now(), &zone))

@@ -1,60 +1,56 @@
 //! The one line of an invocation.
 
 use std::{
-    error::Error,
-    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
-use lambda_http::{lambda_runtime::Config, request::LambdaRequest};
+use lambda_http::{http::StatusCode, lambda_runtime::Config};
 use tracing::level_filters::LevelFilter;
 
 use super::{
     Format, Log, Value,
+    chain::chain,
     line::{Fields, Line},
     metrics::Metrics,
 };
-use crate::{Context, Problem, Request, Response, trace, trigger::Trigger};
+use crate::{Context, Problem, Response, deadline, event::Event, trace, work};
 
 tokio::task_local! {
     /// The invocation that a task works for.
     static CURRENT: Invocation;
 }
 
-/// Adds a field to the line that `request` leaves in the log; of two values for one name the later one stays.
+/// Adds a field to the line that the present invocation leaves in the log; of two values for one name the later one stays.
 ///
 /// `name` is in `snake_case` and none that the line has anyway. The value must be nothing that a caller or an upstream
-/// sent: the log is read by more people than those are.
+/// sent: the log is read by more people than those are. Outside of an invocation, and of what it [spawned](crate::spawn),
+/// nothing happens.
 ///
 /// ```
-/// # let request = handler::Request::default();
-/// handler::record(&request, "cache_status", "hit");
-/// handler::record(&request, "upstream_ms", std::time::Duration::from_micros(1500));
+/// handler::record("cache_status", "hit");
+/// handler::record("upstream_ms", std::time::Duration::from_micros(1500));
 /// ```
-pub fn record(request: &Request, name: &'static str, value: impl Into<Value<'static>>) {
-    if let Some(invocation) = request.extensions().get::<Invocation>() {
-        invocation.record(name, value.into());
-    }
+pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
+    Invocation::current(|invocation| invocation.record(name, value.into()));
 }
 
-/// Adds `number` to a metric of the invocation that `request` came with. CloudWatch sums it up for each function.
+/// Adds `number` to a metric of the present invocation. CloudWatch sums it up for each function.
 ///
 /// `name` is in `PascalCase`. Counting nothing (0) has its use: the metric's average is then a rate.
 ///
 /// ```
-/// # let request = handler::Request::default();
-/// handler::count(&request, "UpstreamAttempts", 3);
-/// handler::count(&request, "CacheHits", 0);
+/// handler::count("UpstreamAttempts", 3);
+/// handler::count("CacheHits", 0);
 /// ```
-pub fn count(request: &Request, name: &'static str, number: u64) {
-    if let Some(invocation) = request.extensions().get::<Invocation>() {
+pub fn count(name: &'static str, number: u64) {
+    Invocation::current(|invocation| {
         let mut recorded = invocation.recorded();
         match recorded.counts.iter_mut().find(|(counted, _)| *counted == name) {
             Some((_, count)) => *count += number,
             None => recorded.counts.push((name, number)),
         }
-    }
+    });
 }
 
 /// An invocation from its event to its answer. Clones are the same invocation.
@@ -84,19 +80,18 @@ struct Recorded {
 
 impl Invocation {
     /// Begins with what `event` and `context` tell. `init` is what the process took to start.
-    pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &LambdaRequest, context: &Context) -> Self {
+    pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &Event, context: &Context) -> Self {
         let mut fields = Fields::new(log.format);
         if let Some(root) = context.xray_trace_id.as_deref().and_then(trace::root) {
             fields.field("trace_id", root);
         }
         fields.field("function_version", &*context.env_config.version);
-        let trigger = Trigger::of(event);
-        fields.field("trigger", trigger.name);
-        fields.field("method", trigger.method_name());
-        if let Some(route) = trigger.route {
-            fields.field("route", route);
+        fields.field("trigger", event.trigger.name());
+        fields.field("method", event.method_name());
+        if let Some(route) = &event.route {
+            fields.field("route", &**route);
         }
-        if let Some(address) = trigger.client_address.filter(|_| log.client_address) {
+        if let Some(address) = event.client_address.as_deref().filter(|_| log.client_address) {
             fields.field("client_address", address);
         }
         Self(Arc::new(Shared {
@@ -116,17 +111,12 @@ impl Invocation {
         CURRENT.scope(self.clone(), future)
     }
 
-    /// Like [`scope`](Self::scope), for what is no future.
-    pub(crate) fn sync_scope<T>(&self, work: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.clone(), work)
-    }
-
     pub(crate) fn request_id(&self) -> &str {
         &self.0.request_id
     }
 
     /// Calls `with` for the invocation that this task works for, if it does.
-    pub(super) fn current<T>(with: impl FnOnce(&Self) -> T) -> Option<T> {
+    pub(crate) fn current<T>(with: impl FnOnce(&Self) -> T) -> Option<T> {
         CURRENT.try_with(with).ok()
     }
 
@@ -142,50 +132,57 @@ impl Invocation {
         self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends it, now that its answer is known. What is returned writes the line.
-    pub(crate) fn end(
+    /// Ends it, now that its answer is known. Its line is written when the work after the response is done.
+    pub(crate) fn end(&self, response: &Response, problem: Option<&Problem>) {
+        let (now, duration, status) = (SystemTime::now(), self.0.started.elapsed(), response.status());
+        let line = self.line(response, problem, now, duration);
+        let invocation = self.clone();
+        work::last(move || invocation.write(line, status, now, duration), self.0.deadline.and_then(deadline::before));
+    }
+
+    /// The line, but for what the endpoint adds: an error, with all that led to it, when the fault is ours or the
+    /// upstream's. `None` where the operator wants no such line.
+    fn line(
         &self,
         response: &Response,
         problem: Option<&Problem>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let (log, line) = (Arc::clone(&self.0.log), self.line(response, problem));
-        async move {
-            if let Some(line) = line {
-                (log.write)(&line);
-            }
-        }
-    }
-
-    /// The line: an error, with all that led to it, when the fault is ours or the upstream's.
-    ///
-    /// Where the operator wants no such line, the metrics in it are still sent.
-    fn line(&self, response: &Response, problem: Option<&Problem>) -> Option<Vec<u8>> {
-        let Shared { log, request_id, function, fields, started, deadline, cold_start, .. } = &*self.0;
+        now: SystemTime,
+        duration: Duration,
+    ) -> Option<Line> {
+        let Shared { log, request_id, fields, deadline, cold_start, .. } = &*self.0;
         let status = response.status();
         let level = if status.is_server_error() { LevelFilter::ERROR } else { LevelFilter::INFO };
-        let (now, duration) = (SystemTime::now(), started.elapsed());
+        if level > log.level {
+            return None;
+        }
+        let mut line = Line::new(log.format, now, level, "invocation");
+        line.field("request_id", &**request_id);
+        line.fields(fields);
+        line.field("status", status.as_u16());
+        if let Some(problem) = problem {
+            line.field("problem", problem.name());
+            if status.is_server_error() {
+                line.field("error", chain(problem));
+            }
+        }
+        line.field("duration_ms", duration);
+        if let Some(deadline) = deadline {
+            let remaining = deadline.duration_since(now).unwrap_or_default().as_millis();
+            line.field("remaining_ms", u64::try_from(remaining).unwrap_or(u64::MAX));
+        }
+        line.field("bytes_out", response.body().len());
+        line.field("cold_start", cold_start.is_some());
+        if let Some(init) = cold_start {
+            line.field("init_ms", *init);
+        }
+        Some(line)
+    }
+
+    /// Writes the line, with what the endpoint added. Where there is none, the metrics are still sent.
+    fn write(&self, line: Option<Line>, status: StatusCode, now: SystemTime, duration: Duration) {
+        let Shared { log, request_id, function, cold_start, .. } = &*self.0;
         let recorded = self.recorded();
-        let mut line = if level <= log.level {
-            let mut line = Line::new(log.format, now, level, "invocation");
-            line.field("request_id", &**request_id);
-            line.fields(fields);
-            line.field("status", status.as_u16());
-            if let Some(problem) = problem {
-                line.field("problem", problem.name());
-                if status.is_server_error() {
-                    line.field("error", chain(problem));
-                }
-            }
-            line.field("duration_ms", duration);
-            if let Some(deadline) = deadline {
-                let remaining = deadline.duration_since(now).unwrap_or_default().as_millis();
-                line.field("remaining_ms", u64::try_from(remaining).unwrap_or(u64::MAX));
-            }
-            line.field("bytes_out", response.body().len());
-            line.field("cold_start", cold_start.is_some());
-            if let Some(init) = cold_start {
-                line.field("init_ms", *init);
-            }
+        let mut line = if let Some(mut line) = line {
             for (name, value) in &recorded.fields {
                 line.value(name, value);
             }
@@ -196,7 +193,7 @@ impl Invocation {
             line.field("request_id", &**request_id);
             line
         } else {
-            return None;
+            return;
         };
         if log.format == Format::Json {
             let (function_name, cold_start) = (&function.function_name, cold_start.is_some());
@@ -206,19 +203,8 @@ impl Invocation {
                 line.field(name, *count);
             }
         }
-        Some(line.end())
+        (log.write)(&line.end());
     }
-}
-
-/// An error and all that led to it.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut chain = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(chain, ": {error}");
-        cause = error.source();
-    }
-    chain
 }
 
 #[cfg(test)]
@@ -226,11 +212,10 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use futures_util::FutureExt;
-    use lambda_http::http::StatusCode;
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::Body;
+    use crate::{Body, work::answer_then_work};
 
     const EVENT: &str = r#"{
         "httpMethod": "GET",
@@ -239,15 +224,18 @@ mod tests {
         "headers": {"host": "example.com", "x-forwarded-for": "10.0.0.1, 192.0.2.1"}
     }"#;
 
-    fn start(log: &Arc<Log>) -> (Invocation, Request) {
+    /// Serves the event by `endpoint`, which ends in this response and problem.
+    fn serve(log: &Arc<Log>, endpoint: impl FnOnce(), response: &Response, problem: Option<&Problem>) {
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
         let event = serde_json::from_str(EVENT).unwrap();
         let invocation = Invocation::start(log, Duration::from_millis(2), &event, &context);
-        let mut request = Request::default();
-        request.extensions_mut().insert(invocation.clone());
-        (invocation, request)
+        let served = async {
+            endpoint();
+            invocation.end(response, problem);
+        };
+        answer_then_work(invocation.scope(served)).now_or_never().unwrap();
     }
 
     /// The lines that `work` writes, each of which is one call.
@@ -268,14 +256,15 @@ mod tests {
         let lines = lines(
             |_| {},
             |log| {
-                let (invocation, request) = start(log);
-                record(&request, "cache_status", "miss");
-                record(&request, "upstream_ms", Duration::from_micros(1500));
-                record(&request, "cache_status", "stale".to_owned());
-                count(&request, "CacheHits", 0);
-                count(&request, "UpstreamAttempts", 2);
-                count(&request, "UpstreamAttempts", 1);
-                invocation.end(&Response::new(Body::from("four")), None).now_or_never();
+                let endpoint = || {
+                    record("cache_status", "miss");
+                    record("upstream_ms", Duration::from_micros(1500));
+                    record("cache_status", "stale".to_owned());
+                    count("CacheHits", 0);
+                    count("UpstreamAttempts", 2);
+                    work::after_response(async { count("UpstreamAttempts", 1) });
+                };
+                serve(log, endpoint, &Response::new(Body::from("four")), None);
             },
         );
         let [line] = &lines[..] else { panic!("{lines:?}") };
@@ -305,7 +294,7 @@ mod tests {
                 ] {
                     let mut response = Response::default();
                     *response.status_mut() = status;
-                    start(log).0.end(&response, Some(&problem)).now_or_never();
+                    serve(log, || {}, &response, Some(&problem));
                 }
             },
         );
@@ -319,15 +308,13 @@ mod tests {
     #[test]
     fn an_address_is_what_the_load_balancer_saw_and_only_on_request() {
         for (client_address, expected) in [(false, None), (true, Some(&"192.0.2.1".into()))] {
-            let lines = lines(
-                |log| log.client_address = client_address,
-                |log| start(log).0.end(&Response::default(), None).now_or_never().unwrap(),
-            );
+            let lines =
+                lines(|log| log.client_address = client_address, |log| serve(log, || {}, &Response::default(), None));
             assert_eq!(lines[0].get("client_address"), expected);
         }
     }
 
-    /// The invocation itself, its place in the request, its id, the fields known from the start, and the line.
+    /// The invocation itself, its id, the fields known from the start, the line, and what writes it later.
     #[test]
     fn a_line_costs_five_allocations() {
         static BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -337,15 +324,11 @@ mod tests {
         let (event, response) = (serde_json::from_str(EVENT).unwrap(), Response::default());
         let mut context = Context::default();
         context.request_id = "6b2a".into();
-        // What `lambda_http` puts beside it is there already.
-        let mut request = Request::default();
-        request.extensions_mut().insert(());
         let used = allocation_counter::measure(|| {
             let invocation = Invocation::start(&log, Duration::ZERO, &event, &context);
-            request.extensions_mut().insert(invocation.clone());
-            invocation.end(&response, None).now_or_never();
+            answer_then_work(invocation.scope(async { invocation.end(&response, None) })).now_or_never();
         });
         println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));
-        assert!(used.count_total <= 5, "{used:?}");
+        assert!(BYTES.load(Ordering::Relaxed) > 0 && used.count_total <= 5, "{used:?}");
     }
 }

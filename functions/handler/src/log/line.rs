@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
-use super::invocation::chain;
+use super::chain::chain;
 use crate::Problem;
 
 #[derive(Clone, Copy, PartialEq)]

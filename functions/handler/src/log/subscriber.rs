@@ -9,7 +9,7 @@ use tracing::{
     span,
 };
 
-use super::{Invocation, Log, Value, invocation::chain, line::Line};
+use super::{Invocation, Log, Value, chain::chain, line::Line};
 
 /// A subscriber of events only. Spans cost nothing here; a function that wants them installs its own subscriber, before
 /// it calls [`run`](crate::run()).

@@ -1,0 +1,177 @@
+//! From an HTTP response to what Lambda hands to the trigger.
+//!
+//! `lambda_http` sends the first of repeated headers behind an HTTP API, a function URL and VPC Lattice, and ends the
+//! process over a header that is not UTF-8. Here repeated headers are joined, and what cannot be sent is a problem.
+
+use std::{borrow::Cow, collections::BTreeMap, str};
+
+use base64::{display::Base64Display, prelude::BASE64_STANDARD};
+use lambda_http::http::{HeaderName, header::SET_COOKIE};
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::{Body, Problem, Response, trigger::Trigger};
+
+/// The JSON that [a REST API](https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html#api-gateway-simple-proxy-for-lambda-output-format),
+/// [an HTTP API](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html),
+/// [a load balancer](https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html) and
+/// [VPC Lattice](https://docs.aws.amazon.com/vpc-lattice/latest/ug/lambda-functions.html) read.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    status_code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_description: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, Cow<'a, str>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    multi_value_headers: BTreeMap<&'a str, Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cookies: Vec<&'a str>,
+    #[serde(serialize_with = "text_or_base64")]
+    body: &'a Body,
+    is_base64_encoded: bool,
+}
+
+/// Makes the answer for `trigger`.
+///
+/// # Errors
+///
+/// An `internal` problem when the trigger or Lambda would not take it.
+pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Box<RawValue>, Problem> {
+    let is_described = matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
+    let mut answer = Answer {
+        status_code: response.status().as_u16(),
+        status_description: is_described.then(|| response.status().to_string()),
+        headers: BTreeMap::new(),
+        multi_value_headers: BTreeMap::new(),
+        cookies: Vec::new(),
+        // As it is: lambda_http would decode text by the charset of the content type, and send it as UTF-8.
+        body: response.body(),
+        is_base64_encoded: matches!(response.body(), Body::Binary(_)),
+    };
+    for (name, value) in response.headers() {
+        let value = str::from_utf8(value.as_bytes())
+            .map_err(|_| Problem::internal().because(format!("the header {name} is not UTF-8")))?;
+        match trigger {
+            Trigger::RestApi | Trigger::Alb { multi_value: true } => {
+                answer.multi_value_headers.entry(name.as_str()).or_default().push(value);
+            }
+            Trigger::HttpApi | Trigger::FunctionUrl if name == SET_COOKIE => answer.cookies.push(value),
+            _ => join(&mut answer.headers, name, value)?,
+        }
+    }
+    let json = to_raw_value(&answer).map_err(|error| Problem::internal().because(error))?;
+    let (bytes, most) = (json.get().len(), trigger.max_answer_bytes());
+    if bytes > most {
+        let cause = format!("the answer takes {bytes} bytes of JSON, of which {} takes {most}", trigger.name());
+        return Err(Problem::internal().because(cause));
+    }
+    Ok(json)
+}
+
+/// Adds a header, or another value to one that is there (RFC 9110, section 5.3).
+fn join<'a>(
+    headers: &mut BTreeMap<&'a str, Cow<'a, str>>,
+    name: &'a HeaderName,
+    value: &'a str,
+) -> Result<(), Problem> {
+    match headers.get_mut(name.as_str()) {
+        None => drop(headers.insert(name.as_str(), value.into())),
+        Some(_) if name == SET_COOKIE => {
+            return Err(Problem::internal().because(
+                "two Set-Cookie headers cannot be joined, and VPC Lattice takes one, as does a load balancer whose target \
+                 group has multi-value headers off",
+            ));
+        }
+        Some(values) => values.to_mut().extend([", ", value]),
+    }
+    Ok(())
+}
+
+fn text_or_base64<S: Serializer>(body: &Body, serializer: S) -> Result<S::Ok, S::Error> {
+    match body {
+        Body::Text(text) => serializer.serialize_str(text),
+        Body::Binary(bytes) => serializer.collect_str(&Base64Display::new(bytes, &BASE64_STANDARD)),
+        _ => serializer.serialize_str(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use lambda_http::http::{HeaderValue, header::LINK};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Context, observe};
+
+    const HTTP_API: &str = r#"{"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}"#;
+    const REST_API: &str = r#"{"resource": "/", "path": "/", "httpMethod": "GET"}"#;
+    const ALB: &str = r#"{"path": "/", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
+    const LATTICE: &str = r#"{"path": "/", "method": "GET", "requestContext": {"serviceArn": "arn"}}"#;
+
+    /// The answer, and the line in the log.
+    fn observed(event: &str, response: Response) -> (Value, Value) {
+        let endpoint = move |_| {
+            let response = response.clone();
+            async { Ok(response) }
+        };
+        let observed = observe(endpoint, event.as_bytes(), Context::default()).now_or_never().unwrap().unwrap();
+        (serde_json::from_str(&observed.0).unwrap(), serde_json::from_str(&observed.1).unwrap())
+    }
+
+    fn with_headers(headers: &[(HeaderName, &[u8])]) -> Response {
+        let mut response = Response::default();
+        for (name, value) in headers {
+            response.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        response
+    }
+
+    fn is_refused((answer, line): &(Value, Value), cause: &str) -> bool {
+        answer["statusCode"] == 500
+            && answer["body"].as_str().unwrap().contains("urn:problem-type:internal")
+            && line["status"] == 500
+            && line["error"].as_str().unwrap().contains(cause)
+    }
+
+    #[test]
+    fn repeated_headers_are_joined_where_there_is_one_place_for_them() {
+        let response = with_headers(&[(LINK, b"</a>"), (LINK, b"</b>"), (SET_COOKIE, b"a=1"), (SET_COOKIE, b"b=2")]);
+        let (answer, _) = observed(HTTP_API, response.clone());
+        assert_eq!((&answer["headers"]["link"], &answer["cookies"]), (&json!("</a>, </b>"), &json!(["a=1", "b=2"])));
+        assert!(answer["headers"].get("set-cookie").is_none() && answer.get("multiValueHeaders").is_none(), "{answer}");
+        let (answer, _) = observed(REST_API, response.clone());
+        assert_eq!(answer["multiValueHeaders"]["set-cookie"], json!(["a=1", "b=2"]));
+        assert!(answer.get("headers").is_none() && answer.get("cookies").is_none(), "{answer}");
+        for event in [ALB, LATTICE] {
+            assert!(
+                is_refused(&observed(event, response.clone()), "two Set-Cookie headers cannot be joined"),
+                "{event}"
+            );
+            let (answer, _) = observed(event, with_headers(&[(SET_COOKIE, b"a=1")]));
+            assert_eq!(answer["headers"]["set-cookie"], "a=1");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_not_utf_8_is_refused() {
+        for event in [HTTP_API, REST_API, ALB, LATTICE] {
+            assert!(is_refused(&observed(event, with_headers(&[(LINK, b"</\xff>")])), "link is not UTF-8"), "{event}");
+            let (answer, _) = observed(event, with_headers(&[(LINK, "</é>".as_bytes())]));
+            assert_eq!(answer["statusCode"], 200, "{event}");
+        }
+    }
+
+    #[test]
+    fn what_is_more_than_lambda_or_a_load_balancer_takes_is_refused() {
+        for (event, most) in [(HTTP_API, 6_291_556), (REST_API, 6_291_556), (ALB, 1 << 20), (LATTICE, 6_291_556)] {
+            let of = |bytes| observed(event, Response::new(Body::from("x".repeat(bytes))));
+            // What the answer has beside its body.
+            let rest = of(0).0.to_string().len();
+            assert_eq!(of(most - rest).0["statusCode"], 200, "{event}");
+            assert!(is_refused(&of(most - rest + 1), "bytes of JSON"), "{event}");
+        }
+    }
+}

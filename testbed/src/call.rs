@@ -1,0 +1,314 @@
+//! A request, and the event that each trigger makes of it: as AWS documents these, and as real ones look.
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+
+/// A request as its caller sends it, and as the gateway routes it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The route of an HTTP API that it matches, such as `ANY /shops/{shop}`.
+    pub route: String,
+    /// The method.
+    pub method: String,
+    /// The path, in percent-encoding where it needs some.
+    pub path: String,
+    /// The query string, without its question mark.
+    pub query: String,
+    /// The headers, their names in lower case. `host`, `x-forwarded-for` and the like are the triggers' to add.
+    pub headers: Vec<(String, String)>,
+    /// The cookies.
+    pub cookies: Vec<String>,
+    /// The body, and whether it is in base64.
+    pub body: Option<(String, bool)>,
+}
+
+/// The triggers, as the names of payloads in events/ have them.
+pub const TRIGGERS: [&str; 6] = ["http-api", "function-url", "rest-api", "alb", "alb-multi-value", "vpc-lattice"];
+
+const TRACE_ID: &str = "Root=1-6b02c6db-5f3a9c1e7d2b4a6880c1e2f3";
+const URL_ID: &str = "abcdefghijklmnopqrstuvwxyz012345";
+
+/// What a trigger adds, and which host the caller asked for.
+fn added(trigger: &str) -> Vec<(&'static str, &'static str)> {
+    let forwarded = [("x-forwarded-port", "443"), ("x-forwarded-proto", "https")];
+    let mut added = match trigger {
+        "http-api" => vec![("host", "api.example.com"), ("x-forwarded-for", "192.0.2.10")],
+        "function-url" => vec![
+            ("host", "abcdefghijklmnopqrstuvwxyz012345.lambda-url.us-east-1.on.aws"),
+            ("x-amzn-tls-cipher-suite", "TLS_AES_128_GCM_SHA256"),
+            ("x-amzn-tls-version", "TLSv1.3"),
+            ("x-forwarded-for", "2001:db8::10"),
+        ],
+        "rest-api" => {
+            vec![("host", "f6g7h8i9j0.execute-api.us-east-1.amazonaws.com"), ("x-forwarded-for", "192.0.2.10")]
+        }
+        "vpc-lattice" => return vec![("host", "service.example.com"), ("x-forwarded-for", "192.0.2.10")],
+        _ => vec![("host", "www.example.com"), ("x-forwarded-for", "192.0.2.10")],
+    };
+    added.extend(forwarded);
+    added.push(("x-amzn-trace-id", TRACE_ID));
+    added
+}
+
+impl Call {
+    /// The call that the payload of an HTTP API tells of. `None` when it is no such payload.
+    #[must_use]
+    pub fn of_http_api(event: &Value) -> Option<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let added = added("http-api");
+        let headers = event["headers"].as_object()?.iter().filter_map(|(name, value)| {
+            let is_added = added.contains(&(name.as_str(), value.as_str()?));
+            (!is_added).then(|| Some((name.clone(), text(value)?)))?
+        });
+        Some(Self {
+            route: text(&event["routeKey"])?,
+            method: text(&event["requestContext"]["http"]["method"])?,
+            path: text(&event["rawPath"])?,
+            query: text(&event["rawQueryString"])?,
+            headers: headers.collect(),
+            cookies: event["cookies"].as_array().into_iter().flatten().filter_map(text).collect(),
+            body: text(&event["body"]).map(|body| (body, event["isBase64Encoded"] == true)),
+        })
+    }
+
+    /// The event that `trigger` sends to `function`. `None` for one that doesn't let such a call pass: a REST API, a load
+    /// balancer and VPC Lattice send a query as its parameters, which it must hold; the first also decodes them, so that
+    /// they must be UTF-8.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such trigger.
+    #[must_use]
+    pub fn event(&self, trigger: &str, function: &str) -> Option<Value> {
+        let is_whole = !self.query.contains(|c: char| c.is_ascii_control() || c.is_whitespace());
+        let is_utf_8 = percent_decode_str(&self.query).decode_utf8().is_ok();
+        let passes = match trigger {
+            "http-api" | "function-url" => true,
+            "rest-api" => is_whole && is_utf_8,
+            _ => is_whole,
+        };
+        passes.then(|| self.event_of(trigger, function))
+    }
+
+    fn event_of(&self, trigger: &str, function: &str) -> Value {
+        match trigger {
+            "http-api" | "function-url" => self.version_2(trigger),
+            "rest-api" => self.version_1(),
+            "alb" => self.load_balancer(function, false),
+            "alb-multi-value" => self.load_balancer(function, true),
+            "vpc-lattice" => self.lattice(),
+            _ => panic!("{trigger} is none of {TRIGGERS:?}"),
+        }
+    }
+
+    /// The headers and what the trigger adds, in the order of their names, those of one name in the order they came.
+    fn headers(&self, trigger: &str) -> Vec<(String, String)> {
+        let mut headers = self.headers.clone();
+        for (name, value) in added(trigger) {
+            if !headers.iter().any(|(own, _)| own == name) {
+                headers.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        headers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        headers
+    }
+
+    /// With the cookies as the one header that a caller sends.
+    fn headers_with_cookies(&self, trigger: &str) -> Vec<(String, String)> {
+        let mut headers = self.headers(trigger);
+        if !self.cookies.is_empty() {
+            let at = headers.partition_point(|(name, _)| name.as_str() < "cookie");
+            headers.insert(at, ("cookie".into(), self.cookies.join("; ")));
+        }
+        headers
+    }
+
+    fn parameters(&self) -> Vec<(String, String)> {
+        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
+    }
+
+    fn decoded_parameters(&self) -> Vec<(String, String)> {
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        self.parameters().iter().map(|(name, value)| (decode(name), decode(value))).collect()
+    }
+
+    fn version_2(&self, trigger: &str) -> Value {
+        let url = trigger == "function-url";
+        let route = if url { "$default" } else { &self.route };
+        let domain = added(trigger)[0].1;
+        let user_agent = self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value);
+        let mut event = json!({
+            "version": "2.0",
+            "routeKey": route,
+            "rawPath": self.path,
+            "rawQueryString": self.query,
+        });
+        if !self.cookies.is_empty() {
+            event["cookies"] = json!(self.cookies);
+        }
+        event["headers"] = joined(self.headers(trigger));
+        if !self.query.is_empty() {
+            event["queryStringParameters"] = joined(self.decoded_parameters());
+        }
+        event["requestContext"] = json!({
+                "accountId": if url { "anonymous" } else { "123456789012" },
+                "apiId": if url { URL_ID } else { "a1b2c3d4e5" },
+                "domainName": domain,
+                "domainPrefix": if url { URL_ID } else { "api" },
+                "http": {
+                    "method": self.method,
+                    "path": self.path,
+                    "protocol": "HTTP/1.1",
+                    "sourceIp": if url { "2001:db8::10" } else { "192.0.2.10" },
+                    "userAgent": user_agent,
+                },
+                "requestId": if url { "5d1f6c52-9a3e-4c0b-8d27-3b1f0e6a7c94" } else { "JKJaXmPLvHcESHA=" },
+                "routeKey": route,
+                "stage": "$default",
+                "time": "22/Nov/2026:10:41:31 +0000",
+                "timeEpoch": 1_795_344_091_123_u64,
+        });
+        self.with_body(event, None)
+    }
+
+    fn version_1(&self) -> Value {
+        let resource = self.route.split_once(' ').map_or("/", |(_, path)| path);
+        let mut headers = self.headers_with_cookies("rest-api");
+        headers.retain(|(name, _)| name != "content-length");
+        let headers: Vec<_> = headers.into_iter().map(|(name, value)| (title_case(&name), value)).collect();
+        let parameters = self.decoded_parameters();
+        let domain = added("rest-api")[0].1;
+        let user_agent = self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value);
+        let some = |value: Value| if parameters.is_empty() { Value::Null } else { value };
+        let event = json!({
+            "resource": resource,
+            "path": self.path,
+            "httpMethod": self.method,
+            "headers": last(headers.clone()),
+            "multiValueHeaders": lists(headers),
+            "queryStringParameters": some(last(parameters.clone())),
+            "multiValueQueryStringParameters": some(lists(parameters.clone())),
+            "pathParameters": null,
+            "stageVariables": null,
+            "requestContext": {
+                "resourceId": "k1l2m3",
+                "resourcePath": resource,
+                "httpMethod": self.method,
+                "extendedRequestId": "JKJbYnQMwIdFTIB=",
+                "requestTime": "22/Nov/2026:10:41:31 +0000",
+                "path": format!("/prod{}", self.path),
+                "accountId": "123456789012",
+                "protocol": "HTTP/1.1",
+                "stage": "prod",
+                "domainPrefix": domain.split('.').next(),
+                "requestTimeEpoch": 1_795_344_091_123_u64,
+                "requestId": "c6af9ac6-7b61-4e6a-9d3f-2f0c1b8e5a47",
+                "identity": {
+                    "cognitoIdentityPoolId": null,
+                    "accountId": null,
+                    "cognitoIdentityId": null,
+                    "caller": null,
+                    "sourceIp": "192.0.2.10",
+                    "principalOrgId": null,
+                    "accessKey": null,
+                    "cognitoAuthenticationType": null,
+                    "cognitoAuthenticationProvider": null,
+                    "userArn": null,
+                    "userAgent": user_agent,
+                    "user": null,
+                },
+                "domainName": domain,
+                "deploymentId": "n4o5p6",
+                "apiId": domain.split('.').next(),
+            },
+        });
+        self.with_body(event, Some(Value::Null))
+    }
+
+    fn load_balancer(&self, function: &str, multi_value: bool) -> Value {
+        let headers = self.headers_with_cookies("alb");
+        let (parameters, arn) = (self.parameters(), "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup");
+        let mut event = json!({
+            "requestContext": { "elb": { "targetGroupArn": format!("{arn}/{function}/6d0ecf831eec9f09") } },
+            "httpMethod": self.method,
+            "path": self.path,
+        });
+        if multi_value {
+            event["multiValueQueryStringParameters"] = lists(parameters);
+            event["multiValueHeaders"] = lists(headers);
+        } else {
+            event["queryStringParameters"] = last(parameters);
+            event["headers"] = last(headers);
+        }
+        self.with_body(event, Some("".into()))
+    }
+
+    fn lattice(&self) -> Value {
+        let arn = |kind: &str| format!("arn:aws:vpc-lattice:us-east-1:123456789012:{kind}");
+        let event = json!({
+            "version": "2.0",
+            "path": self.path,
+            "method": self.method,
+            "headers": lists(self.headers_with_cookies("vpc-lattice")),
+            "queryStringParameters": lists(self.parameters()),
+        });
+        let mut event = self.with_body(event, None);
+        event["requestContext"] = json!({
+                "serviceNetworkArn": arn("servicenetwork/sn-0bf3f2882e9cc805a"),
+                "serviceArn": arn("service/svc-0a40eebed65f8d69c"),
+                "targetGroupArn": arn("targetgroup/tg-6d0ecf831eec9f09"),
+                "identity": { "sourceVpcArn": "arn:aws:ec2:us-east-1:123456789012:vpc/vpc-0b8276c84697e7339" },
+                "region": "us-east-1",
+                "timeEpoch": "1795344091123456",
+        });
+        event
+    }
+
+    /// With the body, or what the trigger sends where there is none.
+    fn with_body(&self, mut event: Value, none: Option<Value>) -> Value {
+        let body = self.body.as_ref().map(|(body, _)| body.clone().into());
+        if let Some(body) = body.or(none) {
+            event["body"] = body;
+        }
+        event["isBase64Encoded"] = self.body.as_ref().is_some_and(|(_, is_base64)| *is_base64).into();
+        event
+    }
+}
+
+fn joined(pairs: Vec<(String, String)>) -> Value {
+    let mut joined = Map::new();
+    for (name, value) in pairs {
+        match joined.get_mut(&name) {
+            Some(Value::String(values)) => values.extend([",", &value]),
+            _ => drop(joined.insert(name, value.into())),
+        }
+    }
+    joined.into()
+}
+
+fn last(pairs: Vec<(String, String)>) -> Value {
+    pairs.into_iter().map(|(name, value)| (name, value.into())).collect::<Map<_, _>>().into()
+}
+
+fn lists(pairs: Vec<(String, String)>) -> Value {
+    let mut lists = Map::new();
+    for (name, value) in pairs {
+        if let Some(list) = lists.entry(name).or_insert_with(|| json!([])).as_array_mut() {
+            list.push(value.into());
+        }
+    }
+    lists.into()
+}
+
+/// As a REST API writes a header's name.
+fn title_case(name: &str) -> String {
+    let words = name.split('-').map(|word| {
+        let mut chars = word.chars();
+        chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
+    });
+    words.collect::<Vec<_>>().join("-")
+}

@@ -1,0 +1,265 @@
+//! What must hold for any input at all: checked with made-up input by `make test`, and by a coverage-guided fuzzer in
+//! `make fuzz`. A property panics when it does not hold.
+
+use std::sync::LazyLock;
+
+use arbitrary::{Result, Unstructured};
+use futures_util::FutureExt;
+use handler::{
+    Body, Context, Endpoint, Problem, Request, Response,
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE, COOKIE, LINK, SET_COOKIE, VARY},
+    },
+    negotiate, query, trace_headers,
+};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use crate::{Call, HttpAnswer, TRIGGERS, case::payloads};
+
+/// A property, of whatever is made from the bytes.
+pub type Property = fn(&mut Unstructured<'_>) -> Result<()>;
+
+/// Those of `handler`, by name.
+pub const PROPERTIES: [(&str, Property); 4] = [
+    ("any_event_gets_an_answer_or_a_named_failure", any_event_gets_an_answer_or_a_named_failure),
+    ("a_request_gets_the_same_answer_through_every_trigger", a_request_gets_the_same_answer_through_every_trigger),
+    ("accept_takes_any_text", accept_takes_any_text),
+    ("traceparent_takes_any_text", traceparent_takes_any_text),
+];
+
+/// Answers one event in this process.
+fn invoke(endpoint: impl Endpoint, event: &[u8]) -> std::result::Result<String, String> {
+    let mut context = Context::default();
+    context.request_id = "6b2a".into();
+    let answer = handler::invoke(endpoint, event, context).now_or_never().expect("an endpoint that never waits");
+    answer.map_err(|error| error.to_string())
+}
+
+/// An event of events/, changed in several places: an HTTP trigger's gets an answer, and what is none fails with a message
+/// that says so.
+fn any_event_gets_an_answer_or_a_named_failure(u: &mut Unstructured<'_>) -> Result<()> {
+    static EVENTS: LazyLock<Vec<Value>> =
+        LazyLock::new(|| payloads().iter().filter_map(|payload| serde_json::from_slice(payload).ok()).collect());
+    let mut event = u.choose(&EVENTS)?.clone();
+    for _ in 0..u.int_in_range(1..=6)? {
+        change(u, &mut event)?;
+    }
+    let mut bytes = serde_json::to_vec(&event).expect("a value is JSON");
+    if u.ratio(1, 16)? {
+        let at = u.choose_index(bytes.len())?;
+        bytes[at] = u.arbitrary()?;
+        event = serde_json::from_slice(&bytes).unwrap_or_default();
+    }
+    let is_http = is_http(&event);
+    match invoke(|request| async move { negotiate(&request, &request.uri().to_string()) }, &bytes) {
+        Ok(answer) => {
+            let multi_value = answer.contains(r#""multiValueHeaders""#);
+            let answer = HttpAnswer::read(&answer, multi_value).unwrap_or_else(|error| panic!("{error}: {event}"));
+            assert!([200, 204, 400, 405, 406].contains(&answer.status), "{} for {event}", answer.status);
+        }
+        Err(error) => {
+            assert!(!is_http, "{error} for {event}");
+            let is_json = serde_json::from_slice::<Value>(&bytes).is_ok();
+            assert!(!is_json || error.contains("no HTTP trigger's"), "{error} for {event}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether an event has the marks of an HTTP trigger, a method and a path.
+fn is_http(event: &Value) -> bool {
+    let context = &event["requestContext"];
+    let text = |value: &Value| value.is_string();
+    let v2 = text(&context["http"]["method"]) && text(&event["rawPath"]);
+    let marked = context["elb"].is_object() || text(&event["resource"]);
+    let v1 = marked && text(&event["httpMethod"]) && text(&event["path"]) && !context["http"].is_object();
+    let lattice = text(&context["serviceArn"]) && text(&event["method"]) && text(&event["path"]);
+    v2 || v1 || lattice && context.get("http").is_none() && context.get("elb").is_none()
+}
+
+/// Changes one member, item or value, wherever it is.
+fn change(u: &mut Unstructured<'_>, value: &mut Value) -> Result<()> {
+    let goes_deeper = u.ratio(3, 4)?;
+    match value {
+        Value::Object(members) if !members.is_empty() && goes_deeper => {
+            let at = u.choose_index(members.len())?;
+            let name = members.keys().nth(at).cloned().unwrap_or_default();
+            match u.int_in_range(0..=9)? {
+                0 => drop(members.remove(&name)),
+                1 => {
+                    let moved = members.remove(&name).unwrap_or_default();
+                    members.insert(text(u)?, moved);
+                }
+                2 => drop(members.insert(text(u)?, anything(u)?)),
+                _ => change(u, &mut members[&name])?,
+            }
+        }
+        Value::Array(items) if !items.is_empty() && goes_deeper => {
+            let at = u.choose_index(items.len())?;
+            change(u, &mut items[at])?;
+        }
+        Value::String(old) if goes_deeper => {
+            let at = u.int_in_range(0..=old.chars().count())?;
+            let at = old.char_indices().nth(at).map_or(old.len(), |(at, _)| at);
+            old.insert_str(at, &text(u)?);
+        }
+        value => *value = anything(u)?,
+    }
+    Ok(())
+}
+
+/// Text with what makes trouble in it.
+fn text(u: &mut Unstructured<'_>) -> Result<String> {
+    const PARTS: [&str; 24] = [
+        "",
+        " ",
+        "\t",
+        "\r\n",
+        "\0",
+        "\u{7f}",
+        "\u{80}",
+        "é",
+        "李",
+        "\u{fffd}",
+        "\u{1f980}",
+        "%",
+        "%00",
+        "%ff",
+        "%zz",
+        "&",
+        "=",
+        "+",
+        "#",
+        "?",
+        "/../",
+        "\"",
+        ",",
+        ";",
+    ];
+    let mut text = String::new();
+    for _ in 0..u.int_in_range(0..=4)? {
+        if u.ratio(1, 3)? {
+            text.push_str(u.arbitrary()?);
+        } else {
+            text.push_str(u.choose(&PARTS)?);
+        }
+    }
+    Ok(if u.ratio(1, 64)? { text.repeat(100) } else { text })
+}
+
+fn anything(u: &mut Unstructured<'_>) -> Result<Value> {
+    Ok(match u.int_in_range(0..=8)? {
+        0 => Value::Null,
+        1 => json!(u.arbitrary::<bool>()?),
+        2 => json!(u.arbitrary::<i64>()?),
+        3 => json!(u.arbitrary::<f64>()?),
+        4 => json!([]),
+        5 => json!({}),
+        6 => json!([text(u)?, null, 7, [text(u)?]]),
+        7 => json!({ text(u)?: text(u)?, "": null }),
+        _ => json!(text(u)?),
+    })
+}
+
+/// The names that parameters, headers and cookies of a made-up request have.
+const NAMES: [&str; 4] = ["name", "tz", "x-a", "b"];
+
+/// A made-up request, to an endpoint that answers with all that it sees of it.
+fn a_request_gets_the_same_answer_through_every_trigger(u: &mut Unstructured<'_>) -> Result<()> {
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let mut parameters = Vec::new();
+    for _ in 0..u.int_in_range(0..=4)? {
+        let name = *u.choose(&NAMES)?;
+        let value =
+            if u.ratio(1, 4)? { text(u)?.replace(|c| c < '!' || "&#%".contains(c), "+") } else { encode(&text(u)?) };
+        parameters.push(format!("{name}={}", if value.is_ascii() { value } else { encode(&value) }));
+    }
+    let mut headers = vec![("accept".to_owned(), "*/*".to_owned())];
+    for _ in 0..u.int_in_range(0..=4)? {
+        let value = text(u)?.replace(|c: char| c.is_control() || c == ',', "");
+        headers.push(((*u.choose(&NAMES)?).to_owned(), value.trim().to_owned()));
+    }
+    let mut cookies = Vec::new();
+    for _ in 0..u.int_in_range(0..=2)? {
+        cookies.push(format!("{}={}", u.choose(&NAMES)?, u.arbitrary::<u8>()?));
+    }
+    let body = if u.ratio(1, 2)? { None } else { Some((text(u)?, false)) };
+    let call = Call {
+        route: "ANY /hello".into(),
+        method: (*u.choose(&["GET", "HEAD", "OPTIONS", "DELETE", "MADE-UP", "m\u{e9}thod"])?).into(),
+        path: format!("/{}", encode(&text(u)?.chars().take(100).collect::<String>())),
+        query: parameters.join("&"),
+        headers,
+        cookies,
+        body,
+    };
+    let answer_body: Vec<u8> = if u.ratio(1, 2)? { u.arbitrary()? } else { Vec::new() };
+    let endpoint = move |request| {
+        let answer = echo(&request, answer_body.clone());
+        async { answer }
+    };
+    let mut first = None;
+    for trigger in TRIGGERS {
+        let Some(event) = call.event(trigger, "hello") else { continue };
+        let answer = invoke(endpoint.clone(), event.to_string().as_bytes());
+        let answer = answer.unwrap_or_else(|error| panic!("{trigger}: {error}: {event}"));
+        let answer = HttpAnswer::read(&answer, ["rest-api", "alb-multi-value"].contains(&trigger));
+        let answer = answer.unwrap_or_else(|error| panic!("{trigger}: {error}: {event}"));
+        match &first {
+            None => first = Some(answer),
+            Some(first) => assert_eq!(first, &answer, "through {trigger}: {event}"),
+        }
+    }
+    Ok(())
+}
+
+fn echo(request: &Request, body: Vec<u8>) -> std::result::Result<Response, Problem> {
+    let mut seen = vec![request.method().to_string(), request.uri().path().to_owned()];
+    for name in NAMES {
+        seen.push(format!("{name}: {:?}", query(request, name, 100_000)?));
+        // A load balancer with single values sends the last one of a repeated header.
+        let value = request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        seen.push(format!("{name}: {:?}", value.and_then(|value| Some(value.rsplit(',').next()?.trim().to_owned()))));
+    }
+    seen.push(format!("{:?} {:?}", request.headers().get(COOKIE), request.body()));
+    let mut response = Response::new(if body.is_empty() { Body::Text(seen.join("\n")) } else { Body::Binary(body) });
+    *response.status_mut() = StatusCode::IM_A_TEAPOT;
+    for (name, value) in [(VARY, "accept"), (VARY, "origin"), (LINK, "</a>"), (LINK, "</b>"), (SET_COOKIE, "a=b, c")] {
+        response.headers_mut().append(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// A request with a made-up header, in up to three lines.
+fn with_header(u: &mut Unstructured<'_>, name: &HeaderName) -> Result<Request> {
+    let mut request = Request::default();
+    for _ in 0..u.int_in_range(0..=3)? {
+        let bytes = if u.ratio(1, 2)? { text(u)?.into_bytes() } else { u.arbitrary()? };
+        if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+            request.headers_mut().append(name, value);
+        }
+    }
+    Ok(request)
+}
+
+fn accept_takes_any_text(u: &mut Unstructured<'_>) -> Result<()> {
+    let request = with_header(u, &ACCEPT)?;
+    match negotiate(&request, &"hi") {
+        Ok(response) => assert!(response.headers()[CONTENT_TYPE].to_str().is_ok_and(|value| !value.is_empty())),
+        Err(problem) => assert_eq!(problem.status(), StatusCode::NOT_ACCEPTABLE),
+    }
+    Ok(())
+}
+
+fn traceparent_takes_any_text(u: &mut Unstructured<'_>) -> Result<()> {
+    let name = HeaderName::from_static("traceparent");
+    let request = with_header(u, &name)?;
+    let sent_on = trace_headers(&request);
+    if let Some(value) = sent_on.get(&name) {
+        assert_eq!(request.headers().get_all(&name).iter().count(), 1, "one of several was chosen");
+        assert!(value.len() == 55 && value.as_bytes().starts_with(b"00-"), "{value:?}");
+    }
+    Ok(())
+}

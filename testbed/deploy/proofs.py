@@ -221,6 +221,29 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
     return wrong
 
 
+# What scripts may read anyway: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
+SAFE_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
+# What tells them nothing.
+FOR_BROWSERS = {"vary", "x-content-type-options"}
+
+
+def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
+    """With CORS on, a page may use the methods and headers of openapi.yaml, and read the headers of its answers."""
+    wrong = []
+    cors = of_type(template, "AWS::Serverless::HttpApi")["Api"]["Properties"]["CorsConfiguration"]["Fn::If"][1]
+    operations = {method.upper() for path in spec["paths"].values() for method in path if method != "summary"}
+    sent = {parameter["name"] for parameter in spec["components"]["parameters"].values() if parameter["in"] == "header"}
+    got = {header for answer in spec["components"]["responses"].values() for header in answer["headers"]}
+    for what, given, needed in [
+        ("AllowMethods", cors.get("AllowMethods"), operations - {"OPTIONS"}),
+        ("AllowHeaders", cors.get("AllowHeaders"), sent | {"accept", "traceparent"}),
+        ("ExposeHeaders", cors.get("ExposeHeaders"), got - SAFE_HEADERS - FOR_BROWSERS),
+    ]:
+        if set(given or []) != needed:
+            wrong.append(f"{what} is {given}, and must be {sorted(needed)}")
+    return wrong
+
+
 def parameters_are_documented(template: dict) -> list[str]:
     """Each parameter has a description, a default that is allowed, and a limit; one that needs explaining, words."""
     wrong = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import proofs
 import pytest
+import yaml
 from harness import REGION, ROOT, environment
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
@@ -20,6 +21,8 @@ TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
+
+SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 
 Change = Callable[[dict], object]
 
@@ -47,8 +50,16 @@ def variables(template: dict) -> dict:
     return properties(template, "FetchFunction")["Environment"]["Variables"]
 
 
+def cors(template: dict) -> dict:
+    return properties(template, "Api")["CorsConfiguration"]["Fn::If"][1]
+
+
 def routes_agree(template: dict) -> list[str]:
     return proofs.routes_agree(template, ROUTER, EVENTS)
+
+
+def pages_may_do_what_the_contract_has(template: dict) -> list[str]:
+    return proofs.pages_may_do_what_the_contract_has(template, SPEC)
 
 
 PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
@@ -124,6 +135,11 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "taken by another": lambda t: properties(t, "FetchOnInstancesFunction")["Events"]["Get"]["Properties"].update(
             Path="/time"
         ),
+    },
+    pages_may_do_what_the_contract_has: {
+        "no conditions": lambda t: cors(t)["AllowHeaders"].remove("if-none-match"),
+        "no etag": lambda t: cors(t)["ExposeHeaders"].remove("etag"),
+        "another method": lambda t: cors(t)["AllowMethods"].append("PUT"),
     },
     proofs.parameters_are_documented: {
         "no description": lambda t: t["Parameters"]["Stage"].pop("Description"),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
+mod bed;
 pub mod budget;
 mod call;
 mod callgrind;
@@ -14,6 +15,7 @@ mod runtime_api;
 pub mod upstream;
 mod usage;
 
+pub use bed::{Bed, expect, timed};
 pub use call::{Call, TRIGGERS};
 pub use case::{Case, functions, made_payloads, replay};
 pub use function::{

@@ -7,21 +7,20 @@ use std::{
     fs,
     path::Path,
     process::{Command, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
 use testbed::{
-    Function, HttpAnswer, Invocation, Usage, packaged,
+    Bed, Function, HttpAnswer, Invocation, expect, packaged, timed,
     upstream::{Answer, Behaviour, Certificate, Upstream},
 };
-use tokio::{net::UdpSocket, time::Instant};
-
-/// For a request as a whole, and for one attempt: short, so that faults that take all the time there is take little.
-const BUDGET: Duration = Duration::from_secs(1);
-const ATTEMPT: Duration = Duration::from_millis(300);
-/// How much later than its budget an answer may come.
-const GRACE: Duration = Duration::from_millis(50);
+use tokio::net::UdpSocket;
 
 type Outcome = Result<(), String>;
 
@@ -34,6 +33,11 @@ fn main() -> ExitCode {
         test("the_upstream_goes_down", the_upstream_goes_down()),
         test("many_callers_and_a_cold_cache_make_one_call", many_callers_and_a_cold_cache_make_one_call()),
         test("a_refresh_is_done_before_the_next_invocation", a_refresh_is_done_before_the_next_invocation()),
+        test("of_many_workers_one_waits_for_a_refresh", of_many_workers_one_waits_for_a_refresh()),
+        test("a_refresh_is_in_the_line_of_its_request", a_refresh_is_in_the_line_of_its_request()),
+        test("the_failure_that_opens_the_breaker_is_told", the_failure_that_opens_the_breaker_is_told()),
+        test("what_cannot_be_used_is_no_illness", what_cannot_be_used_is_no_illness()),
+        test("a_secret_out_of_reach_is_asked_for_once", a_secret_out_of_reach_is_asked_for_once()),
         test("a_freeze_costs_a_reconnect", a_freeze_costs_a_reconnect()),
         test("memory_stays_flat", memory_stays_flat()),
         test("a_stored_response_is_validated", a_stored_response_is_validated()),
@@ -47,9 +51,13 @@ fn main() -> ExitCode {
         test("without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
         test("the_host_may_be_a_name", the_host_may_be_a_name()),
         test("names_are_resolved_by_dns", names_are_resolved_by_dns()),
+        test("a_name_server_may_know_one_family_alone", a_name_server_may_know_one_family_alone()),
+        test("a_missing_name_may_come_into_being", a_missing_name_may_come_into_being()),
     ];
     for fault in faults() {
-        for copy in [Copy::None, Copy::Fresh, Copy::Stale] {
+        // A certificate does not change under way, so there is no stored response to begin with.
+        let copies = if matches!(fault.what, What::Presents(_)) { &COPIES[..1] } else { &COPIES };
+        for copy in copies.iter().copied() {
             let name = format!("fault: {}, {copy:?} copy", fault.name);
             trials.push(test(&name, meets(fault.clone(), copy)));
         }
@@ -64,71 +72,6 @@ fn test(name: &str, test: impl Future<Output = Outcome> + Send + 'static) -> Tri
     })
 }
 
-/// A running `fetch` and its upstream.
-struct Bed {
-    upstream: Upstream,
-    fetch: Function,
-}
-
-impl Bed {
-    async fn new(upstream: Upstream, env: &[(&str, &str)]) -> Self {
-        Self::run(Command::new(packaged("fetch")), upstream, env).await
-    }
-
-    /// Like [`Bed::new`], by a `command` that comes to execute `fetch`.
-    async fn run(command: Command, upstream: Upstream, env: &[(&str, &str)]) -> Self {
-        let ca_file = upstream.ca_file().map(|file| file.to_string_lossy().into_owned());
-        let url = upstream.url("/");
-        let budget = BUDGET.as_millis().to_string();
-        let attempt = ATTEMPT.as_millis().to_string();
-        let mut all = vec![
-            ("UPSTREAM_URL", url.as_str()),
-            ("UPSTREAM_TIMEOUT_MS", &budget),
-            ("UPSTREAM_ATTEMPT_TIMEOUT_MS", &attempt),
-        ];
-        all.extend(ca_file.as_deref().map(|file| ("SSL_CERT_FILE", file)));
-        all.extend(env);
-        let fetch = Function::run(command.into(), &all).await;
-        Self { upstream, fetch }
-    }
-
-    /// Time for which this test and the function were ready to run and others had the cores.
-    fn run_delay(&self) -> Duration {
-        [std::process::id(), self.fetch.id()].map(|id| Usage::of(id).run_delay).iter().sum()
-    }
-
-    async fn get(&mut self, headers: &[(&str, &str)]) -> Result<HttpAnswer, String> {
-        self.fetch.invoke(&Invocation::get("/fetch", headers)).await.try_into()
-    }
-
-    /// The answer, which must come within `budget` and [`GRACE`].
-    async fn get_within(&mut self, budget: Duration) -> Result<HttpAnswer, String> {
-        let (answer, took) = timed(self.get(&[])).await;
-        let answer = answer?;
-        if took > budget + GRACE { Err(format!("took {took:?} of {budget:?}: {answer:?}")) } else { Ok(answer) }
-    }
-}
-
-/// How long `future` takes, less the time for which this machine had none for anybody.
-async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
-    let mut future = std::pin::pin!(future);
-    let began = Instant::now();
-    let mut stalled = Duration::ZERO;
-    let mut tick = tokio::time::interval(Duration::from_millis(5));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut future => return (done, began.elapsed().saturating_sub(stalled)),
-            due = tick.tick() => stalled += due.elapsed().saturating_sub(Duration::from_millis(2)),
-        }
-    }
-}
-
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) -> Outcome {
-    (actual == expected).then_some(()).ok_or_else(|| format!("{what}: expected {expected:?}, got {actual:?}"))
-}
-
 /// A good answer that is fresh for as long as `cache_control` says, and can be told from later ones.
 fn first(cache_control: &str) -> Answer {
     Answer::ok("first").cache_control(cache_control)
@@ -141,6 +84,8 @@ enum Copy {
     Stale,
 }
 
+const COPIES: [Copy; 3] = [Copy::None, Copy::Fresh, Copy::Stale];
+
 #[derive(Clone)]
 struct Fault {
     name: &'static str,
@@ -152,6 +97,9 @@ struct Fault {
     /// Whether a stale response stands in.
     stands_in: bool,
 }
+
+/// The one that says how long it will last, and so is believed when it is over.
+const ASKS_FOR_REST: &str = "answers 503, Retry-After: 60";
 
 #[derive(Clone)]
 enum What {
@@ -177,6 +125,7 @@ fn faults() -> Vec<Fault> {
         stands_in,
     };
     let status = |status| Behaviour::from(Answer::status(status));
+    let unasked = |name, value: &str| Behaviour::from(Answer::ok("first").header(name, value));
     vec![
         Fault { name: "refuses connections", what: What::Refuses, answer: unreachable, calls: 0, stands_in: true },
         fault("resets the connection", ResetAtConnect, unreachable, 0, true),
@@ -185,7 +134,7 @@ fn faults() -> Vec<Fault> {
         fault("ends the connection in the body", Truncate, unreachable, 3, true),
         fault("sends nothing", Silent, timeout, 3, true),
         fault("sends a byte a second", Drip, timeout, 3, true),
-        fault("answers too late", Behaviour::late(BUDGET * 2, Answer::ok("late")), timeout, 3, true),
+        fault("answers too late", Behaviour::late(Bed::BUDGET * 2, Answer::ok("late")), timeout, 3, true),
         fault("answers 400", status(400), error, 1, false),
         fault("answers 401", status(401), error, 1, false),
         fault("answers 404", status(404), error, 1, false),
@@ -193,7 +142,7 @@ fn faults() -> Vec<Fault> {
         fault("answers 500", status(500), error, 1, true),
         fault("answers 502", status(502), error, 3, true),
         fault("answers 503", status(503), error, 3, true),
-        fault("answers 503, Retry-After: 60", Answer::status(503).retry_after(60).into(), error, 1, true),
+        fault(ASKS_FOR_REST, Answer::status(503).retry_after(60).into(), error, 1, true),
         fault("answers 504", status(504), error, 3, true),
         fault("sends more than its Content-Length", LengthTooShort, (200, "first"), 1, false),
         fault("sends less than its Content-Length", LengthTooLong, timeout, 3, true),
@@ -203,6 +152,8 @@ fn faults() -> Vec<Fault> {
         fault("sends a body without end", EndlessBody, too_large, 1, true),
         fault("sends a gzip bomb", GzipBomb, too_large, 1, true),
         fault("sends bad gzip", BadGzip, unreachable, 3, true),
+        fault("sends an encoding that was not asked for", unasked("content-encoding", "br"), unreachable, 1, true),
+        fault("sends a part that was not asked for", Answer::status(206).body("part").into(), unreachable, 1, true),
         fault("redirects to itself", Behaviour::redirect(302, "/"), error, 4, false),
         fault(
             "redirects to a link-local address",
@@ -232,8 +183,6 @@ fn faults() -> Vec<Fault> {
 /// A request while the upstream has `fault`, and one when it is well again.
 async fn meets(fault: Fault, copy: Copy) -> Outcome {
     let upstream = match fault.what {
-        // A certificate does not change under way, so there is no stored response to begin with.
-        What::Presents(_) if copy != Copy::None => return Ok(()),
         What::Presents(certificate) => Upstream::start_tls(certificate),
         _ => Upstream::start(),
     };
@@ -253,7 +202,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
         What::Presents(_) => {}
     }
     let before = bed.upstream.calls();
-    let answer = bed.get_within(BUDGET).await?;
+    let answer = bed.get_within(Bed::BUDGET).await?;
     let calls = bed.upstream.calls() - before;
     match copy {
         Copy::Fresh => {
@@ -278,11 +227,15 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
     }
     bed.upstream.always(Answer::ok("well again"));
     bed.upstream.listen();
-    let next = bed.get_within(BUDGET).await?;
+    let next = bed.get_within(Bed::BUDGET).await?;
     let well = match (copy, &fault.what) {
         // What was longer than it said to be is a good response, up to there, and is stored.
         (Copy::Fresh, _) | (_, What::Does(Behaviour::LengthTooShort)) => "first",
         (_, What::Presents(_)) => return expect("next answer", &next.status, &fault.answer.0),
+        (Copy::Stale, _) if fault.name == ASKS_FOR_REST => "first",
+        (Copy::None, _) if fault.name == ASKS_FOR_REST => {
+            return expect("next answer", &next.problem(), &"upstream-unavailable".to_owned());
+        }
         _ => "well again",
     };
     expect("next answer", &(next.status, next.body.as_str()), &(200, well))
@@ -295,7 +248,7 @@ async fn half_of_all_calls_fail() -> Outcome {
     bed.upstream.flaky(7, 0.5, Answer::status(503), first("max-age=0"));
     let mut good = 0;
     for _ in 0..CALLERS {
-        good += usize::from(bed.get_within(BUDGET).await?.status == 200);
+        good += usize::from(bed.get_within(Bed::BUDGET).await?.status == 200);
     }
     let calls = bed.upstream.calls();
     if good * 1000 < CALLERS * 999 || calls * 100 > CALLERS * 125 {
@@ -345,13 +298,120 @@ async fn a_refresh_is_done_before_the_next_invocation() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     bed.upstream.then(first("max-age=0, stale-while-revalidate=60"));
     bed.get(&[]).await?;
-    bed.upstream.always(Behaviour::late(ATTEMPT / 2, Answer::ok("second").cache_control("max-age=60")));
+    bed.upstream.always(Behaviour::late(Bed::ATTEMPT / 2, Answer::ok("second").cache_control("max-age=60")));
     let answer = bed.get(&[]).await?;
     expect("while it is refreshed", &answer.body, &"first".to_owned())?;
     expect("cache-status", &answer.header("cache-status"), &"fetch; hit; ttl=0; detail=stale-while-revalidate")?;
     let answer = bed.get(&[]).await?;
     expect("the next invocation", &answer.body, &"second".to_owned())?;
     expect("calls", &bed.upstream.calls(), &2)
+}
+
+/// The lines that the invocations of `bed` left in the log.
+async fn lines(bed: Bed) -> Vec<Value> {
+    let lines = bed.fetch.terminate().await;
+    lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+/// Under Lambda Managed Instances a worker that waits for a refresh answers nobody. The others have nothing to wait for.
+async fn of_many_workers_one_waits_for_a_refresh() -> Outcome {
+    const WORKERS: usize = 16;
+    let minute = ("UPSTREAM_TIMEOUT_MS", "60000");
+    let env = [("AWS_LAMBDA_MAX_CONCURRENCY", "16"), minute, ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000")];
+    let mut bed = Bed::new(Upstream::start(), &env).await;
+    bed.upstream.then(first("max-age=0, stale-while-revalidate=60")).always(Behaviour::Silent);
+    bed.get(&[]).await?;
+    for _ in 0..5 {
+        let invocations: Vec<_> = (1..WORKERS).map(|_| Invocation::get("/fetch", &[])).collect();
+        for outcome in bed.fetch.invoke_all(&invocations).await {
+            let answer = HttpAnswer::try_from(outcome)?;
+            expect("answer", &(answer.status, answer.body.as_str()), &(200, "first"))?;
+        }
+    }
+    expect("calls", &bed.upstream.calls(), &2)
+}
+
+/// Also when it fails, and when that makes the circuit breaker open: somebody has to be told.
+async fn a_refresh_is_in_the_line_of_its_request() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.then(first("max-age=0, stale-while-revalidate=60")).always(Answer::status(503));
+    for _ in 0..12 {
+        expect("body", &bed.get(&[]).await?.body, &"first".to_owned())?;
+    }
+    // As many as the breaker needs to open, the good one included.
+    expect("calls", &bed.upstream.calls(), &10)?;
+    let lines = lines(bed).await;
+    let (invocations, events): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["message"] == "invocation");
+    for (number, line) in invocations.iter().enumerate() {
+        let told = (&line["attempts"], &line["BreakerOpens"], &line["UpstreamAttempts"]);
+        let attempts: &Value = &i32::from(number < 10).into();
+        expect(&format!("line {number}"), &told, &(attempts, &i32::from(number == 9).into(), attempts))?;
+    }
+    expect("events", &events.len(), &9)?;
+    for (event, line) in events.iter().zip(&invocations[1..]) {
+        expect("message", &event["message"], &"the stored response could not be refreshed".into())?;
+        expect("request id", &event["request_id"], &line["request_id"])?;
+    }
+    Ok(())
+}
+
+/// The caller whose attempt was the last straw is told what happened to it, at once.
+async fn the_failure_that_opens_the_breaker_is_told() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.always(first("no-store"));
+    // They earn retries for those that fail.
+    for _ in 0..40 {
+        bed.get(&[]).await?;
+    }
+    bed.upstream.always(Answer::status(503));
+    let mut problems = Vec::new();
+    while problems.last().is_none_or(|problem| problem == "upstream-error") {
+        problems.push(bed.get(&[]).await?.problem());
+    }
+    expect("problem", &problems.pop(), &Some("upstream-unavailable".to_owned()))?;
+    // Ten of the latest twenty failed.
+    expect("calls", &bed.upstream.calls(), &50)?;
+    let lines = lines(bed).await;
+    let attempts: u64 = lines.iter().filter_map(|line| line["attempts"].as_u64()).sum();
+    let opened: Vec<_> = lines.iter().filter(|line| line["BreakerOpens"] == 1).map(|line| &line["problem"]).collect();
+    expect("attempts", &attempts, &50)?;
+    expect("the problem of who opened it", &opened, &vec![&"upstream-error".into()])
+}
+
+/// An upstream that sends what nobody asked for is well: it is asked again, by everybody.
+async fn what_cannot_be_used_is_no_illness() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.always(Answer::ok("first").header("content-encoding", "br"));
+    for _ in 0..20 {
+        expect("problem", &bed.get(&[]).await?.problem(), &"upstream-unreachable".to_owned())?;
+    }
+    expect("calls", &bed.upstream.calls(), &20)
+}
+
+/// Secrets Manager has no answer: that takes a second, once, and the upstream is not held to be ill for it.
+async fn a_secret_out_of_reach_is_asked_for_once() -> Outcome {
+    let secrets_manager = Upstream::start();
+    secrets_manager.always(Behaviour::Silent);
+    let endpoint = secrets_manager.url("");
+    let env = [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("UPSTREAM_SECRET_ID", "token"),
+        ("UPSTREAM_TIMEOUT_MS", "60000"),
+    ];
+    let mut bed = Bed::new(Upstream::start(), &env).await;
+    // More than open the circuit breaker.
+    for _ in 0..12 {
+        let answer = bed.get(&[]).await?;
+        expect("answer", &(answer.status, answer.problem().as_str()), &(503, "upstream-unavailable"))?;
+    }
+    expect("calls of the upstream", &bed.upstream.calls(), &0)?;
+    expect("calls of Secrets Manager", &secrets_manager.calls(), &1)?;
+    let lines = lines(bed).await;
+    let states: Vec<_> = lines.iter().map(|line| (&line["breaker_state"], &line["attempts"])).collect();
+    expect("states", &states, &vec![(&"closed".into(), &0.into()); 12])
 }
 
 /// The upstream closes what was kept alive while the process is frozen; the next request is good at the first try.
@@ -550,56 +610,123 @@ async fn the_host_may_be_a_name() -> Outcome {
 /// Though the function is linked statically, and so cannot ask as the machine's C library does. The first query is lost,
 /// as a datagram may be.
 async fn names_are_resolved_by_dns() -> Outcome {
-    const NAME_SERVER: &str = "127.77.0.53";
+    for (name, expected) in [("upstream.test", (200, "")), ("nobody.test", (502, "upstream-unreachable"))] {
+        let Some(mut bed) = named("127.77.0.53", name, "4000", |number, query| {
+            (number > 0).then(|| dns_response(query, query.is_for_upstream()))
+        })
+        .await?
+        else {
+            return Ok(());
+        };
+        let answer = bed.get(&[]).await?;
+        expect(name, &(answer.status, answer.problem().as_str()), &expected)?;
+    }
+    Ok(())
+}
+
+/// One that has no response for the other must not use up the time: that of the attempt is less than what it takes to
+/// ask again.
+async fn a_name_server_may_know_one_family_alone() -> Outcome {
+    let bed =
+        named("127.77.0.54", "upstream.test", "450", |_, query| query.is_for_v4().then(|| dns_response(query, true)));
+    let Some(mut bed) = bed.await? else { return Ok(()) };
+    expect("status", &bed.get(&[]).await?.status, &200)
+}
+
+/// Its zone says that it is missing for an hour.
+async fn a_missing_name_may_come_into_being() -> Outcome {
+    let exists = Arc::new(AtomicBool::new(false));
+    let exists_now = Arc::clone(&exists);
+    let responds = move |_, query: &Query| Some(dns_response(query, exists_now.load(Ordering::Relaxed)));
+    let Some(mut bed) = named("127.77.0.55", "upstream.test", "4000", responds).await? else { return Ok(()) };
+    expect("while it is missing", &bed.get(&[]).await?.problem(), &"upstream-unreachable".to_owned())?;
+    exists.store(true, Ordering::Relaxed);
+    // As long as the failures do not open the circuit breaker.
+    for _ in 0..8 {
+        if bed.get(&[]).await?.status == 200 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    Err("it is still missing".into())
+}
+
+/// `fetch`, whose upstream has this name, and asks a name server at this address. `None`, with a line, where there can be
+/// none, which takes root's rights.
+async fn named(
+    name_server: &str,
+    name: &str,
+    attempt_timeout: &str,
+    responds: impl Fn(usize, &Query) -> Option<Vec<u8>> + Send + 'static,
+) -> Result<Option<Bed>, String> {
     let unshare = Command::new("unshare").args(["--mount", "true"]).output();
-    let socket = UdpSocket::bind((NAME_SERVER, 53)).await;
+    let socket = UdpSocket::bind((name_server, 53)).await;
     let (true, Ok(socket)) = (unshare.is_ok_and(|unshare| unshare.status.success()), socket) else {
         println!("skipped: a name server of the test's own, which takes root's rights");
-        return Ok(());
+        return Ok(None);
     };
     tokio::spawn(async move {
         let mut query = [0; 512];
         for number in 0.. {
             let (length, client) = socket.recv_from(&mut query).await?;
-            if number > 0 {
-                socket.send_to(&dns_response(&query[..length]), client).await?;
+            if let Some(response) = responds(number, &Query(query[..length].to_vec())) {
+                socket.send_to(&response, client).await?;
             }
         }
         Ok::<_, std::io::Error>(())
     });
-    let file = std::env::temp_dir().join(format!("resolv.conf-{}", std::process::id()));
-    fs::write(&file, format!("nameserver {NAME_SERVER}\n")).map_err(|error| error.to_string())?;
-    for (name, expected) in [("upstream.test", (200, "")), ("nobody.test", (502, "upstream-unreachable"))] {
-        let upstream = Upstream::start_tls(Certificate::Valid);
-        let url = upstream.url("/").replace("127.0.0.1", name);
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$1""#]);
-        command.arg(&file).arg(packaged("fetch"));
-        let env = [
-            ("UPSTREAM_TIMEOUT_MS", "5000"),
-            ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "4000"),
-            ("UPSTREAM_MAX_ATTEMPTS", "1"),
-            ("UPSTREAM_URL", &url),
-        ];
-        let answer = Bed::run(command, upstream, &env).await.get(&[]).await?;
-        expect(name, &(answer.status, answer.problem().as_str()), &expected)?;
-    }
-    let _gone_already = fs::remove_file(file);
-    Ok(())
+    let file = std::env::temp_dir().join(format!("resolv.conf-{name_server}-{name}-{}", std::process::id()));
+    fs::write(&file, format!("nameserver {name_server}\n")).map_err(|error| error.to_string())?;
+    let upstream = Upstream::start_tls(Certificate::Valid);
+    let url = upstream.url("/").replace("127.0.0.1", name);
+    let mut command = Command::new("unshare");
+    let replace = r#"mount --bind "$0" /etc/resolv.conf && rm "$0" && exec "$1""#;
+    command.args(["--mount", "sh", "-c", replace]).arg(&file).arg(packaged("fetch"));
+    let env = [
+        ("UPSTREAM_TIMEOUT_MS", "5000"),
+        ("UPSTREAM_ATTEMPT_TIMEOUT_MS", attempt_timeout),
+        ("UPSTREAM_MAX_ATTEMPTS", "1"),
+        ("UPSTREAM_URL", &url),
+    ];
+    Ok(Some(Bed::run(command, upstream, &env).await))
 }
 
-/// `upstream.test` is at 127.0.0.1, and nothing else is anywhere (RFC 1035, section 4).
-fn dns_response(query: &[u8]) -> Vec<u8> {
-    const A: &[u8] = &[0, 1, 0, 1];
-    let question = &query[12..];
-    let name = question.iter().position(|byte| *byte == 0).expect("a name ends in an empty label") + 1;
-    let (name, kind) = (&question[..name], &question[name..name + 4]);
-    let known = name.eq_ignore_ascii_case(b"\x08upstream\x04test\0");
-    let address = known && kind == A;
-    let (id, no_such_name) = (&query[..2], if known { 0x80 } else { 0x83 });
-    let mut response = [id, &[0x81, no_such_name, 0, 1, 0, address.into(), 0, 0, 0, 0], name, kind].concat();
+/// A DNS message with one question (RFC 1035, section 4).
+struct Query(Vec<u8>);
+
+impl Query {
+    const A: [u8; 4] = [0, 1, 0, 1];
+
+    /// The name, and the type and class that are asked for.
+    fn question(&self) -> (&[u8], &[u8]) {
+        let question = &self.0[12..];
+        let name = question.iter().position(|byte| *byte == 0).expect("a name ends in an empty label") + 1;
+        (&question[..name], &question[name..name + 4])
+    }
+
+    fn is_for_upstream(&self) -> bool {
+        self.question().0.eq_ignore_ascii_case(b"\x08upstream\x04test\0")
+    }
+
+    fn is_for_v4(&self) -> bool {
+        self.question().1 == Self::A
+    }
+}
+
+/// The name is at 127.0.0.1, if it exists, and at no address of the other family.
+fn dns_response(query: &Query, exists: bool) -> Vec<u8> {
+    let (name, kind) = query.question();
+    let address = exists && query.is_for_v4();
+    let (id, no_such_name) = (&query.0[..2], if exists { 0x80 } else { 0x83 });
+    let counts = [0, 1, 0, address.into(), 0, (!address).into(), 0, 0];
+    let mut response = [id, &[0x81, no_such_name], &counts, name, kind].concat();
     if address {
-        response.extend([&[0xc0, 12], A, &[0, 0, 0, 60, 0, 4, 127, 0, 0, 1]].concat());
+        response.extend([&[0xc0, 12], &Query::A[..], &[0, 0, 0, 60, 0, 4, 127, 0, 0, 1]].concat());
+    } else {
+        // The zone's own record: nothing else is here, for an hour.
+        let (soa, hour) = ([0, 6, 0, 1], [0, 0, 14, 16]);
+        let data = [&[0, 0][..], &[0; 16], &hour].concat();
+        response.extend([&[0xc0, 12], &soa[..], &hour, &[0, 22], &data].concat());
     }
     response
 }

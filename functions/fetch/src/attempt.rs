@@ -1,8 +1,8 @@
 //! One call of the upstream: a request, and its response to the last byte or the reason why there is none.
 
 use std::{
-    env,
     error::Error,
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
@@ -19,10 +19,7 @@ use rustls::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{failure::Failure, resolve::Resolver, settings::Settings};
-
-/// A file of certificates in PEM to trust instead of Mozilla's, which are compiled in: OpenSSL's variable.
-const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+use crate::{failure::Failure, http_date::http_date, resolve::Resolver, settings::Settings};
 
 const MAX_REDIRECTS: usize = 3;
 
@@ -35,6 +32,8 @@ pub(crate) struct Fetched {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// When it was asked for.
+    pub(crate) requested: SystemTime,
 }
 
 impl Client {
@@ -45,13 +44,13 @@ impl Client {
         headers: HeaderMap,
         deadline: Instant,
     ) -> Result<Fetched, Failure> {
-        let client = self.client().map_err(Failure::misconfigured)?;
+        let client = self.client(settings).map_err(Failure::misconfigured)?;
         let deadline = deadline.min(Instant::now() + settings.attempt_timeout);
         let response = exchange(client, settings, headers);
         timeout_at(deadline, response).await.unwrap_or(Err(Failure::TimedOut))
     }
 
-    fn client(&self) -> Result<&reqwest::Client, Box<dyn Error + Send + Sync>> {
+    fn client(&self, settings: &Settings) -> Result<&reqwest::Client, Box<dyn Error + Send + Sync>> {
         if let Some(client) = self.0.get() {
             return Ok(client);
         }
@@ -62,23 +61,27 @@ impl Client {
             .referer(false)
             // What is retried, and how often, is decided in one place.
             .retry(reqwest::retry::never())
-            .tls_backend_preconfigured(tls()?)
-            .user_agent(concat!(env!("CARGO_BIN_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .tls_backend_preconfigured(tls(settings.ca_file.as_deref())?)
+            .user_agent(concat!("fetch/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(self.0.get_or_init(|| client))
     }
 }
 
 async fn exchange(client: &reqwest::Client, settings: &Settings, headers: HeaderMap) -> Result<Fetched, Failure> {
+    let requested = SystemTime::now();
     let request = client.get(settings.url.clone()).headers(headers);
     let mut response = request.send().await.map_err(unreachable)?;
     let status = response.status();
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
         return Err(Failure::Status { status, retry_after: retry_after(response.headers(), SystemTime::now()) });
     }
+    if status == StatusCode::PARTIAL_CONTENT {
+        return Err(Failure::unusable("the response is a part that was not asked for"));
+    }
     // What is not asked for cannot be decoded, and its bytes are not what the content type says.
     if response.headers().contains_key(CONTENT_ENCODING) {
-        return Err(Failure::unreachable("the response is in a content encoding that was not asked for"));
+        return Err(Failure::unusable("the response is in a content encoding that was not asked for"));
     }
     let limit = settings.max_body_bytes;
     let mut body = Vec::new();
@@ -88,7 +91,7 @@ async fn exchange(client: &reqwest::Client, settings: &Settings, headers: Header
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body })
+    Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body, requested })
 }
 
 /// The error goes to the log, so it goes without the URL, whose query may be secret.
@@ -101,7 +104,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()),
+        Err(_) => Some(http_date(value, now)?.duration_since(now).unwrap_or_default()),
     }
 }
 
@@ -112,9 +115,10 @@ fn follow(redirect: redirect::Attempt<'_>) -> redirect::Action {
     if same_origin && redirect.previous().len() <= MAX_REDIRECTS { redirect.follow() } else { redirect.stop() }
 }
 
-fn tls() -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
+/// Trusts the certificates in `ca_file`, or else Mozilla's, which are compiled in.
+fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
-    match env::var_os(SSL_CERT_FILE) {
+    match ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(file) => {
             for certificate in CertificateDer::pem_file_iter(file)? {

@@ -1,7 +1,8 @@
 //! The circuit breaker: an upstream that fails is left alone for a while, and callers don't wait for it.
 //!
-//! The crates for this (`tower-resilience-circuitbreaker`, `failsafe`) are middleware around a whole request. Here it
-//! stands around each attempt, shares its verdict with the cache, and lets one probe through; that is this file.
+//! Of the crates for this, `tower-resilience-circuitbreaker` is middleware around a whole request. `failsafe` has a state
+//! machine that can be asked, but lets all calls through once it is half open, and knows of no time that the upstream asks
+//! for. Here it stands around each attempt, shares its verdict with the cache, and lets one probe through.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -18,6 +19,8 @@ const MIN_CALLS: u32 = 10;
 const MEMORY: Duration = Duration::from_mins(1);
 /// How long the upstream is left alone before a probe.
 const OPEN_FOR: Duration = Duration::from_secs(5);
+/// The longest that it is left alone because it asks for that.
+const HELD_FOR: Duration = Duration::from_mins(5);
 
 /// Opens when half of the latest calls failed, lets a single probe through after a while, closes when that succeeds.
 #[derive(Debug, Default)]
@@ -45,7 +48,7 @@ struct Outcomes {
 }
 
 impl Breaker {
-    /// Asks to call the upstream. The permit must be told how the call went; one that is dropped counts as a failure.
+    /// Asks to call the upstream. The permit must be told when the call begins, and how it went.
     ///
     /// # Errors
     ///
@@ -64,11 +67,19 @@ impl Breaker {
             // The probe is under way. It will have ended after an attempt's time, which is not known here.
             State::Probing => return Err(Duration::from_secs(1)),
         }
-        Ok(Permit { breaker: self, outcome: Outcome::Failure })
+        Ok(Permit { breaker: self, outcome: Outcome::None })
+    }
+
+    /// Leaves the upstream alone for as long as it asks for (`Retry-After`), within bounds.
+    pub(crate) fn hold(&self, wait: Duration) {
+        let asked_for = Instant::now() + wait.min(HELD_FOR);
+        let mut state = self.state();
+        let until = if let State::Open { until } = *state { until.max(asked_for) } else { asked_for };
+        *state = State::Open { until };
     }
 
     /// For the log: `closed`, `open` or `half-open`.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match *self.state() {
             State::Closed(_) => "closed",
             State::Open { .. } => "open",
@@ -122,7 +133,7 @@ impl Outcomes {
     }
 }
 
-/// The leave to make one call.
+/// The leave to make one call. If none is made, nothing is known, and if it was to be the probe, the next one is.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     breaker: &'a Breaker,
@@ -138,14 +149,14 @@ enum Outcome {
 }
 
 impl Permit<'_> {
+    /// The call begins. It counts as a failure unless it is told otherwise, such as when it is abandoned.
+    pub(crate) fn called(&mut self) {
+        self.outcome = Outcome::Failure;
+    }
+
     /// The call showed the upstream to be well.
     pub(crate) fn succeeded(mut self) {
         self.outcome = Outcome::Success;
-    }
-
-    /// There was no call after all. If it was to be the probe, the next one is.
-    pub(crate) fn unused(mut self) {
-        self.outcome = Outcome::None;
     }
 }
 
@@ -160,7 +171,8 @@ mod tests {
     use super::*;
 
     fn call(breaker: &Breaker, good: bool) {
-        let permit = breaker.permit().expect("closed, or time for a probe");
+        let mut permit = breaker.permit().expect("closed, or time for a probe");
+        permit.called();
         if good {
             permit.succeeded();
         }
@@ -170,7 +182,7 @@ mod tests {
     async fn opens_probes_and_closes() {
         let breaker = Breaker::default();
         for number in 0..MIN_CALLS {
-            assert_eq!(breaker.name(), "closed", "before call {number}");
+            assert_eq!(breaker.state_name(), "closed", "before call {number}");
             call(&breaker, number % 2 == 0);
         }
         assert_eq!(breaker.permit().err(), Some(OPEN_FOR));
@@ -178,20 +190,44 @@ mod tests {
         tokio::time::advance(OPEN_FOR.saturating_sub(Duration::from_millis(1))).await;
         assert_eq!(breaker.permit().err(), Some(Duration::from_millis(1)));
         tokio::time::advance(Duration::from_millis(1)).await;
-        let probe = breaker.permit().expect("time for a probe");
+        let mut probe = breaker.permit().expect("time for a probe");
+        probe.called();
         assert!(breaker.permit().is_err(), "a second probe");
         drop(probe);
         assert_eq!(breaker.permit().err(), Some(OPEN_FOR), "after a probe that failed");
 
         tokio::time::advance(OPEN_FOR).await;
-        breaker.permit().expect("time for a probe").unused();
-        assert_eq!(breaker.name(), "open", "after a probe that was none");
+        drop(breaker.permit().expect("time for a probe"));
+        assert_eq!(breaker.state_name(), "open", "after a probe that was none");
         call(&breaker, true);
-        assert_eq!(breaker.name(), "closed");
+        assert_eq!(breaker.state_name(), "closed");
         for _ in 0..MIN_CALLS - 1 {
             call(&breaker, false);
         }
-        assert_eq!(breaker.name(), "closed", "what was before the probe is forgotten");
+        assert_eq!(breaker.state_name(), "closed", "what was before the probe is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_open_for_as_long_as_the_upstream_asks_for() {
+        let breaker = Breaker::default();
+        breaker.hold(Duration::from_mins(1));
+        assert_eq!(breaker.permit().err(), Some(Duration::from_mins(1)));
+        breaker.hold(Duration::from_secs(1));
+        assert_eq!(breaker.permit().err(), Some(Duration::from_mins(1)), "the longer of two");
+        breaker.hold(Duration::MAX);
+        assert_eq!(breaker.permit().err(), Some(HELD_FOR));
+        tokio::time::advance(HELD_FOR).await;
+        call(&breaker, true);
+        assert_eq!(breaker.state_name(), "closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_that_is_not_used_proves_nothing() {
+        let breaker = Breaker::default();
+        for _ in 0..100 {
+            drop(breaker.permit().expect("closed"));
+        }
+        assert_eq!(breaker.state_name(), "closed");
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,10 +239,10 @@ mod tests {
             }
             tokio::time::advance(MEMORY + Duration::from_secs(1)).await;
         }
-        assert_eq!(breaker.name(), "closed");
+        assert_eq!(breaker.state_name(), "closed");
         for number in 0..100 {
             call(&breaker, number % 5 < 3);
         }
-        assert_eq!(breaker.name(), "closed", "at two failures in five");
+        assert_eq!(breaker.state_name(), "closed", "at two failures in five");
     }
 }

@@ -11,6 +11,8 @@ type Cause = Arc<dyn Error + Send + Sync>;
 pub(crate) enum Failure {
     /// DNS, connect or TLS failed, or the response was cut or malformed.
     Unreachable(Cause),
+    /// The response is whole, and of no use.
+    Unusable(Cause),
     /// The time for the attempt, or for the request, ran out.
     TimedOut,
     /// The upstream's answer is no success.
@@ -30,6 +32,10 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn unreachable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unreachable(cause.into().into())
+    }
+
+    pub(crate) fn unusable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unusable(cause.into().into())
     }
 
     pub(crate) fn misconfigured(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -71,10 +77,18 @@ impl Failure {
         }
     }
 
+    /// How long the upstream asks not to be called again.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// How the caller is told.
     pub(crate) fn into_problem(self) -> Problem {
         match self {
-            Self::Unreachable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
+            Self::Unreachable(cause) | Self::Unusable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
             Self::TimedOut => Problem::upstream_timeout(),
             Self::Status { status, .. } => Problem::upstream_error(status),
             Self::TooLarge(limit) => Problem::upstream_response_too_large(limit),

@@ -1,50 +1,9 @@
-//! `GET /fetch`: the body of the one upstream that the operator configured.
-//!
-//! In the order in which a request meets them: [`settings`] say what is fetched and within what bounds; [`upstream`] is
-//! the whole way; [`cache`] holds the last good response; [`retry`] and [`breaker`] say when the upstream is called;
-//! [`secret`] is what it is shown; [`attempt`] calls it, where [`resolve`] finds it; [`failure`] is what may come of that.
+//! `GET /fetch`: see the library's documentation.
 
-mod attempt;
-mod breaker;
-mod cache;
-mod failure;
-mod resolve;
-mod retry;
-mod secret;
-mod settings;
-mod upstream;
-
-use std::{env, process::ExitCode, sync::Arc};
-
-use handler::Endpoint;
-use settings::Settings;
-use upstream::Upstream;
+use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
     #[cfg(feature = "eager-aws-config")]
-    secret::configure_eagerly();
-    handler::run(endpoint(|name| env::var(name).ok()))
-}
-
-/// The endpoint, with its settings from `variable`.
-fn endpoint(variable: impl Fn(&str) -> Option<String>) -> impl Endpoint {
-    let upstream = Arc::new(Upstream::new(Settings::read(variable)));
-    move |request| {
-        let upstream = Arc::clone(&upstream);
-        async move { upstream.fetch(&request).await }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use testbed::upstream::{Answer, Upstream};
-
-    #[tokio::test]
-    async fn answers_its_events() {
-        let upstream = Upstream::start();
-        upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
-        let url = upstream.url("/");
-        let endpoint = super::endpoint(move |name| (name == "UPSTREAM_URL").then(|| url.clone()));
-        testbed::replay("fetch", endpoint).await;
-    }
+    fetch_function::configure_eagerly();
+    handler::run(fetch_function::endpoint(|name| env::var(name).ok()))
 }

@@ -6,34 +6,62 @@
 use std::{
     error::Error,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use hickory_resolver::{TokioResolver, net::NetError};
+use futures_util::future::select;
+use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::timeout;
 
 /// A datagram can be lost, and the next one must go out while the attempt that waits for it has time left.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long the addresses of one family wait for those of the other: RFC 8305, section 3.
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// A name that is missing may be there the next moment, whatever its zone says.
+const MISSING_FOR: Duration = Duration::from_secs(1);
 
 /// Resolves by `/etc/hosts` and the name servers of `/etc/resolv.conf`, and remembers for as long as they allow.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Resolver(Arc<OnceLock<TokioResolver>>);
+pub(crate) struct Resolver(Arc<OnceLock<Families>>);
+
+/// Asked for one by one, so that a name server which has no response for one of them does not keep the other back.
+#[derive(Debug)]
+struct Families {
+    v4: TokioResolver,
+    v6: TokioResolver,
+}
 
 impl Resolver {
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
-        Ok(self.resolver()?.lookup_ip(name).await?.iter().collect())
+        let Families { v4, v6 } = self.families()?;
+        let (v4, v6) = (pin!(v4.lookup_ip(name)), pin!(v6.lookup_ip(name)));
+        let (first, other) = select(v4, v6).await.factor_first();
+        let (found, rest) = match first {
+            Ok(found) => (found, timeout(RESOLUTION_DELAY, other).await.ok().and_then(Result::ok)),
+            // The first error is the one that tells more: most names have no address of the other family.
+            Err(error) => (other.await.map_err(|_| error)?, None),
+        };
+        Ok(found.iter().chain(rest.iter().flat_map(|rest| rest.iter())).collect())
     }
 
-    fn resolver(&self) -> Result<&TokioResolver, NetError> {
-        if let Some(resolver) = self.0.get() {
-            return Ok(resolver);
+    fn families(&self) -> Result<&Families, NetError> {
+        if let Some(families) = self.0.get() {
+            return Ok(families);
         }
-        let mut builder = TokioResolver::builder_tokio()?;
-        builder.options_mut().timeout = ASK_AGAIN_AFTER;
-        let resolver = builder.build()?;
-        Ok(self.0.get_or_init(|| resolver))
+        let family = |strategy| {
+            let mut builder = TokioResolver::builder_tokio()?;
+            let options = builder.options_mut();
+            options.ip_strategy = strategy;
+            options.negative_max_ttl = Some(MISSING_FOR);
+            options.timeout = ASK_AGAIN_AFTER;
+            builder.build()
+        };
+        let families = Families { v4: family(LookupIpStrategy::Ipv4Only)?, v6: family(LookupIpStrategy::Ipv6Only)? };
+        Ok(self.0.get_or_init(|| families))
     }
 }
 

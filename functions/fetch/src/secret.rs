@@ -1,8 +1,8 @@
 //! The upstream's bearer token, out of AWS Secrets Manager. Where no setting asks for one, none of this runs.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext, operation::get_secret_value::GetSecretValueError};
 use aws_smithy_http_client::{
     Builder,
@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkErro
 use handler::http::HeaderValue;
 use tokio::{
     sync::{Mutex, OnceCell},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use crate::{failure::Failure, resolve::Resolver};
@@ -21,6 +21,12 @@ use crate::{failure::Failure, resolve::Resolver};
 const USED_FOR: Duration = Duration::from_mins(5);
 /// An upstream that refuses every token has it asked for anew no more often than this.
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
+/// Secrets Manager is left alone for so long when it did not give the secret.
+const PAUSE: Duration = Duration::from_secs(5);
+/// For loading the secret, retries included: a part of a request's time, most of which is the upstream's.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Packets can be lost. Another connection is tried while there is time.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// A secret, loaded when it is first needed.
 pub(crate) struct Secret {
@@ -35,6 +41,8 @@ struct Token {
     /// When it was loaded, unless it has to be loaded anew.
     since: Option<Instant>,
     refused: Option<Instant>,
+    /// When it could not be loaded, and why.
+    failed: Option<(Instant, Failure)>,
 }
 
 impl Secret {
@@ -43,21 +51,32 @@ impl Secret {
     }
 
     /// The value of the `Authorization` header. Callers that need it at the same time load it once.
-    pub(crate) async fn authorization(&self) -> Result<HeaderValue, Failure> {
+    pub(crate) async fn authorization(&self, deadline: Instant) -> Result<HeaderValue, Failure> {
+        let authorization = timeout_at(deadline, self.current());
+        authorization.await.unwrap_or_else(|_| Err(unavailable("the time for the request ran out")))
+    }
+
+    async fn current(&self) -> Result<HeaderValue, Failure> {
         let mut token = self.token.lock().await;
         let current = token.since.is_some_and(|since| since.elapsed() < USED_FOR);
         if let Some(authorization) = token.authorization.as_ref().filter(|_| current) {
             return Ok(authorization.clone());
         }
-        match (self.load().await, &token.authorization) {
-            (Ok(authorization), _) => {
-                token.authorization = Some(authorization.clone());
-                token.since = Some(Instant::now());
-                Ok(authorization)
-            }
+        let failure = match token.failed.take().filter(|(at, _)| at.elapsed() < PAUSE) {
+            Some(failed) => token.failed.insert(failed).1.clone(),
+            None => match self.load().await {
+                Ok(authorization) => {
+                    token.authorization = Some(authorization.clone());
+                    token.since = Some(Instant::now());
+                    return Ok(authorization);
+                }
+                Err(failure) => token.failed.insert((Instant::now(), failure)).1.clone(),
+            },
+        };
+        match (failure, &token.authorization) {
             // An old token is more likely good than none.
-            (Err(Failure::SecretUnavailable(_)), Some(authorization)) => Ok(authorization.clone()),
-            (Err(failure), _) => Err(failure),
+            (Failure::SecretUnavailable(_), Some(authorization)) => Ok(authorization.clone()),
+            (failure, _) => Err(failure),
         }
     }
 
@@ -94,7 +113,8 @@ async fn client() -> Client {
     let config = ConfigLoader::default()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
-        .retry_config(RetryConfig::standard().with_max_attempts(2))
+        .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build())
         .load()
         .await;
     Client::new(&config)
@@ -102,7 +122,7 @@ async fn client() -> Client {
 
 /// What this function must not do: load the configuration before anybody asks for it.
 #[cfg(feature = "eager-aws-config")]
-pub(crate) fn configure_eagerly() {
+pub fn configure_eagerly() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let _client = tokio.map(|tokio| tokio.block_on(client()));
 }
@@ -114,8 +134,12 @@ fn failure(error: &SdkError<GetSecretValueError, HttpResponse>) -> Failure {
         SdkError::ServiceError(service) => service.raw().status().is_client_error() && !is_throttling(service.err()),
         _ => false,
     };
-    let cause = SecretError(DisplayErrorContext(error).to_string());
-    if operators { Failure::misconfigured(cause) } else { Failure::SecretUnavailable(std::sync::Arc::new(cause)) }
+    let words = DisplayErrorContext(error).to_string();
+    if operators { Failure::misconfigured(SecretError(words)) } else { unavailable(words) }
+}
+
+fn unavailable(words: impl Into<String>) -> Failure {
+    Failure::SecretUnavailable(Arc::new(SecretError(words.into())))
 }
 
 fn is_throttling(error: &GetSecretValueError) -> bool {

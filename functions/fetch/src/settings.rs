@@ -1,6 +1,6 @@
 //! The operator's settings: environment variables, checked once.
 
-use std::{error::Error, fmt, ops::RangeInclusive, time::Duration};
+use std::{error::Error, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use reqwest::Url;
 
@@ -11,6 +11,10 @@ const UPSTREAM_ATTEMPT_TIMEOUT_MS: &str = "UPSTREAM_ATTEMPT_TIMEOUT_MS";
 const UPSTREAM_MAX_ATTEMPTS: &str = "UPSTREAM_MAX_ATTEMPTS";
 const UPSTREAM_MAX_BODY_BYTES: &str = "UPSTREAM_MAX_BODY_BYTES";
 const STALE_IF_ERROR_SECONDS: &str = "STALE_IF_ERROR_SECONDS";
+const UPSTREAM_CA_FILE: &str = "UPSTREAM_CA_FILE";
+
+/// OpenSSL's variable, which other libraries read, too: the AWS SDK trusts what is in it instead of the machine's own.
+const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// What is fetched, and within what bounds.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) max_body_bytes: usize,
     /// How long the last good response may stand in for a failing upstream.
     pub(crate) stale_if_error: Duration,
+    /// Certificates in PEM that the upstream's may be signed with, instead of Mozilla's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -58,6 +64,7 @@ impl Settings {
             // Lambda's answer holds 6 MB, and base64 makes four bytes of three.
             max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
             stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
+            ca_file: variable(UPSTREAM_CA_FILE).or_else(|| variable(SSL_CERT_FILE)).map(PathBuf::from),
         })
     }
 }
@@ -146,6 +153,20 @@ mod tests {
         {
             let error = read(&[url, (name, value)]).unwrap_err();
             assert!(error.contains(name) && error.contains("whole number from 1 to"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_upstreams_certificates_are_a_setting_of_its_own_before_everybodys() {
+        let url = (UPSTREAM_URL, "https://example.com");
+        for (variables, file) in [
+            (&[url][..], None),
+            (&[url, (SSL_CERT_FILE, "")], None),
+            (&[url, (SSL_CERT_FILE, "/all.pem")], Some("/all.pem")),
+            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "")], Some("/all.pem")),
+            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "/own.pem")], Some("/own.pem")),
+        ] {
+            assert_eq!(read(variables).unwrap().ca_file, file.map(PathBuf::from));
         }
     }
 }

@@ -1,20 +1,19 @@
 //! The upstream as a request sees it: the stored response if that will do, else a call, else what may stand in.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
 use handler::{
     Problem, Request, Response, after_response, count, deadline,
     http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION},
-    record, trace_headers,
+    record, spawn, trace_headers,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tracing::{Instrument, info_span, warn};
 
 use crate::{
@@ -36,23 +35,26 @@ pub(crate) struct Upstream {
     breaker: Breaker,
     retry_budget: RetryBudget,
     /// The call that is under way, for all who need its outcome.
-    flight: Mutex<Option<Flight>>,
+    call: Mutex<Option<Call>>,
 }
 
+/// A call of the upstream, retries included.
 #[derive(Clone)]
-struct Flight {
+struct Call {
+    /// When it has an outcome at the latest.
     deadline: Instant,
-    flown: Shared<BoxFuture<'static, Flown>>,
+    /// `None` as long as it is under way. The sender is gone early if it panics.
+    outcome: watch::Receiver<Option<Outcome>>,
 }
 
 /// What came of a call.
 #[derive(Clone)]
-struct Flown {
-    outcome: Result<Arc<Entry>, Failure>,
-    attempts: u32,
-    took: Duration,
+struct Outcome {
+    response: Result<Arc<Entry>, Failure>,
     /// The status of the upstream's last response, if there was one.
     status: Option<StatusCode>,
+    attempts: u32,
+    took: Duration,
     /// Whether this made the circuit breaker open.
     opened: bool,
 }
@@ -68,7 +70,7 @@ impl Upstream {
             cache: Cache::default(),
             breaker: Breaker::default(),
             retry_budget: RetryBudget::default(),
-            flight: Mutex::default(),
+            call: Mutex::default(),
         }
     }
 
@@ -92,21 +94,14 @@ impl Upstream {
         if let Some(entry) = stored.as_ref().filter(|entry| entry.is_fresh(now)) {
             return answer(entry, CacheStatus::Hit);
         }
-        let (flight, own) = self.join_or_start(stored.clone(), trace_headers(request), deadline);
         if let Some(entry) = stored.as_ref().filter(|entry| entry.may_be_used_while_revalidating(now)) {
-            after_response(flight.flown.map(warn_of_failure));
+            self.refresh(settings, stored.clone(), trace_headers(request), deadline);
             return answer(entry, CacheStatus::Stale { forwarded: None, because: "stale-while-revalidate" });
         }
-        let flown = self.wait_for(flight, stored.as_ref(), request, deadline).await;
-        record("breaker_state", self.breaker.name());
-        if own {
-            record("attempts", flown.attempts);
-            record("upstream_ms", flown.took);
-            count("UpstreamAttempts", flown.attempts.into());
-            count("BreakerOpens", flown.opened.into());
-        }
-        let forwarded = Forwarded { stale: stored.is_some(), status: flown.status };
-        match (flown.outcome, stored) {
+        let outcome = self.outcome(settings, stored.as_ref(), request, deadline).await;
+        record("breaker_state", self.breaker.state_name());
+        let forwarded = Forwarded { stale: stored.is_some(), status: outcome.status };
+        match (outcome.response, stored) {
             (Ok(entry), _) => answer(&entry, CacheStatus::Forwarded(forwarded)),
             (Err(failure), Some(entry))
                 if failure.may_be_stood_in_for() && entry.may_stand_in(settings.stale_if_error, now) =>
@@ -125,70 +120,126 @@ impl Upstream {
         }
     }
 
-    /// What comes of `flight`, or of the next one if this was another request's and had less time.
-    async fn wait_for(
+    /// Has the stored response refreshed, unless that is under way, by the time of the next invocation. Nobody waits for
+    /// it, so it is tried just once: the next request will see to it again.
+    fn refresh(
         self: &Arc<Self>,
-        mut flight: Flight,
+        settings: &Settings,
+        stored: Option<Arc<Entry>>,
+        headers: HeaderMap,
+        deadline: Instant,
+    ) {
+        let deadline = deadline.min(Instant::now() + settings.attempt_timeout);
+        let (call, is_own) = self.join_or_call(stored, headers, deadline, 1);
+        // Of many requests at a time, one waits. The others are done with.
+        if is_own {
+            let upstream = Arc::clone(self);
+            after_response(async move {
+                let outcome = call.outcome().await;
+                tell(&outcome);
+                record("breaker_state", upstream.breaker.state_name());
+                if let Some(failure) = outcome.response.err().filter(|failure| !matches!(failure, Failure::Open(_))) {
+                    let error: &dyn std::error::Error = &failure.into_problem();
+                    warn!(error, "the stored response could not be refreshed");
+                }
+            });
+        }
+    }
+
+    /// What comes of the call that is under way, or of the next one if that was another request's and had less time.
+    async fn outcome(
+        self: &Arc<Self>,
+        settings: &Settings,
         stored: Option<&Arc<Entry>>,
         request: &Request,
         deadline: Instant,
-    ) -> Flown {
+    ) -> Outcome {
         loop {
-            let flown = timeout_at(deadline, flight.flown).await.unwrap_or(Flown::from(Failure::TimedOut));
-            if flight.deadline >= deadline || !matches!(flown.outcome, Err(Failure::TimedOut)) {
-                return flown;
+            let headers = trace_headers(request);
+            let (call, is_own) = self.join_or_call(stored.cloned(), headers, deadline, settings.max_attempts);
+            if is_own {
+                let outcome = call.outcome().await;
+                tell(&outcome);
+                return outcome;
             }
-            flight = self.join_or_start(stored.cloned(), trace_headers(request), deadline).0;
+            let had_less_time = call.deadline < deadline;
+            let outcome = timeout_at(deadline, call.outcome()).await.unwrap_or(Failure::TimedOut.into());
+            if !had_less_time || !matches!(outcome.response, Err(Failure::TimedOut)) {
+                return outcome;
+            }
         }
     }
 
     /// The call that is under way, or a new one, in a task of its own: it goes on when the request that began it is gone.
     /// Also whether it is a new one.
-    fn join_or_start(
+    fn join_or_call(
         self: &Arc<Self>,
         stored: Option<Arc<Entry>>,
         headers: HeaderMap,
         deadline: Instant,
-    ) -> (Flight, bool) {
-        let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flight.as_ref().filter(|flight| flight.flown.peek().is_none()) {
-            return (flight.clone(), false);
+        max_attempts: u32,
+    ) -> (Call, bool) {
+        let mut under_way = self.under_way();
+        if let Some(call) = under_way.as_ref().filter(|call| call.is_under_way()) {
+            return (call.clone(), false);
         }
+        let (sender, outcome) = watch::channel(None);
         let upstream = Arc::clone(self);
-        let flying = async move { upstream.fly(stored, headers, deadline).await };
-        let task = tokio::spawn(flying.in_current_span());
-        let flown = task.map(|flown| flown.unwrap_or(Flown::from(Failure::Bug)));
-        let new = Flight { deadline, flown: flown.boxed().shared() };
-        *flight = Some(new.clone());
-        (new, true)
+        let calling = async move {
+            let outcome = upstream.call(stored, headers, deadline, max_attempts).await;
+            // Nobody can join any more, and nobody keeps a response that may not be stored.
+            let mut under_way = upstream.under_way();
+            sender.send_replace(Some(outcome));
+            *under_way = None;
+        };
+        spawn(calling.in_current_span());
+        let call = Call { deadline, outcome };
+        *under_way = Some(call.clone());
+        (call, true)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, Option<Call>> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls the upstream until there is a good response, which is then stored, or no more hope of one.
-    async fn fly(&self, stored: Option<Arc<Entry>>, headers: HeaderMap, deadline: Instant) -> Flown {
-        let Ok(settings) = &self.settings else { return Flown::from(Failure::Bug) };
+    async fn call(
+        &self,
+        mut stored: Option<Arc<Entry>>,
+        headers: HeaderMap,
+        deadline: Instant,
+        max_attempts: u32,
+    ) -> Outcome {
+        let Ok(settings) = &self.settings else { return Failure::Bug.into() };
         let began = Instant::now();
         let was_open = self.breaker.is_open();
-        let mut retries = Retries::new(&self.retry_budget, settings.max_attempts, deadline);
+        let mut retries = Retries::new(&self.retry_budget, max_attempts, deadline);
         let mut attempts = 0;
         let mut status;
-        let fetched = loop {
-            // The attempt keeps its own time; this is for what it does besides, such as loading the secret.
-            let attempt = self.attempt(settings, stored.as_deref(), &headers, deadline);
-            let attempt = attempt.instrument(info_span!("attempt", number = attempts + 1));
-            let fetched = timeout_at(deadline, attempt).await.unwrap_or(Err(Failure::TimedOut));
-            attempts += u32::from(!matches!(fetched, Err(Failure::Open(_))));
+        let response = loop {
+            let attempt = self.attempt(settings, stored.as_deref(), &headers, deadline, &mut attempts);
+            let fetched = attempt.instrument(info_span!("attempt")).await;
             status = fetched.as_ref().map_or_else(Failure::status, |fetched| Some(fetched.status));
-            match fetched {
-                Err(failure) if retries.wait(&failure).await => {}
-                done => break done,
+            match fetched.map(|fetched| entry(stored.as_deref(), fetched)) {
+                Ok(Some(entry)) => break Ok(Arc::new(entry)),
+                // A 304 about another response than the stored one: RFC 9111, section 4.3.3.
+                Ok(None) if stored.take().is_some() => {}
+                Ok(None) => break Err(Failure::Status { status: StatusCode::NOT_MODIFIED, retry_after: None }),
+                // Once the breaker is open, there is no use in waiting for another attempt.
+                Err(failure) if !self.breaker.is_open() && retries.wait(&failure).await => {}
+                Err(failure) => {
+                    if let Some(wait) = failure.retry_after().filter(|_| failure.is_transient()) {
+                        self.breaker.hold(wait);
+                    }
+                    break Err(failure);
+                }
             }
         };
-        let outcome = fetched.and_then(|fetched| entry(settings, stored.as_deref(), fetched)).map(Arc::new);
-        if let Ok(entry) = &outcome {
+        if let Ok(entry) = &response {
             self.cache.put(entry);
         }
         let opened = !was_open && self.breaker.is_open();
-        Flown { outcome, attempts, took: began.elapsed(), status, opened }
+        Outcome { response, status, attempts, took: began.elapsed(), opened }
     }
 
     /// One attempt, if the circuit breaker lets it through.
@@ -198,20 +249,20 @@ impl Upstream {
         stored: Option<&Entry>,
         headers: &HeaderMap,
         deadline: Instant,
+        attempts: &mut u32,
     ) -> Result<Fetched, Failure> {
-        let permit = self.breaker.permit().map_err(Failure::Open)?;
+        let mut permit = self.breaker.permit().map_err(Failure::Open)?;
         let authorization = match &self.secret {
             None => None,
-            Some(secret) => match secret.authorization().await {
-                Ok(authorization) => Some((secret, authorization)),
-                Err(failure) => {
-                    permit.unused();
-                    return Err(failure);
-                }
-            },
+            Some(secret) => Some((secret, secret.authorization(deadline).await?)),
         };
+        if *attempts == 0 {
+            self.retry_budget.earn();
+        }
+        *attempts += 1;
+        permit.called();
         let mut headers = headers.clone();
-        headers.extend(stored.map(|entry| entry.validators(&settings.url, SystemTime::now())).unwrap_or_default());
+        headers.extend(stored.map(Entry::validators).unwrap_or_default());
         let fetched = match authorization {
             None => self.client.attempt(settings, headers, deadline).await,
             Some((secret, authorization)) => self.authorized(settings, headers, deadline, secret, authorization).await,
@@ -237,32 +288,91 @@ impl Upstream {
         if !refused || !secret.refuse(&authorization).await {
             return fetched;
         }
-        headers.insert(AUTHORIZATION, secret.authorization().await?);
+        headers.insert(AUTHORIZATION, secret.authorization(deadline).await?);
         self.client.attempt(settings, headers, deadline).await
     }
 }
 
+impl Call {
+    fn is_under_way(&self) -> bool {
+        self.outcome.has_changed().is_ok() && self.outcome.borrow().is_none()
+    }
+
+    async fn outcome(mut self) -> Outcome {
+        match self.outcome.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            _ => Failure::Bug.into(),
+        }
+    }
+}
+
+/// Puts what a call took into the line of the invocation that began it.
+fn tell(outcome: &Outcome) {
+    record("attempts", outcome.attempts);
+    record("upstream_ms", outcome.took);
+    count("UpstreamAttempts", outcome.attempts.into());
+    count("BreakerOpens", outcome.opened.into());
+}
+
 /// Nothing came of it, and no response.
-impl From<Failure> for Flown {
+impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
-        Self { outcome: Err(failure), attempts: 0, took: Duration::ZERO, status: None, opened: false }
+        Self { response: Err(failure), status: None, attempts: 0, took: Duration::ZERO, opened: false }
     }
 }
 
-/// A refresh that failed after its request was answered is in no request's line.
-fn warn_of_failure(flown: Flown) {
-    if let Err(failure) = flown.outcome {
-        let error: &dyn std::error::Error = &failure.into_problem();
-        warn!(error, attempts = flown.attempts, "the stored response could not be refreshed");
-    }
-}
-
-/// The good response that `fetched` is, or makes of the stored one.
-fn entry(settings: &Settings, stored: Option<&Entry>, fetched: Fetched) -> Result<Entry, Failure> {
+/// The good response that `fetched` is, or makes of the stored one. `None` if it is a 304 that makes none.
+fn entry(stored: Option<&Entry>, fetched: Fetched) -> Option<Entry> {
     let now = SystemTime::now();
-    if fetched.status != StatusCode::NOT_MODIFIED {
-        return Ok(Entry::new(&settings.url, fetched, now));
+    if fetched.status == StatusCode::NOT_MODIFIED {
+        stored?.validated(&fetched, now)
+    } else {
+        Some(Entry::new(fetched, now))
     }
-    let validated = stored.and_then(|entry| entry.validated(&settings.url, fetched.headers, now));
-    validated.ok_or(Failure::Status { status: StatusCode::NOT_MODIFIED, retry_after: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use testbed::upstream::{Answer, Behaviour};
+
+    use super::*;
+
+    /// What is under test, and the server that it calls.
+    fn start() -> (Arc<Upstream>, testbed::upstream::Upstream) {
+        let server = testbed::upstream::Upstream::start();
+        let url = server.url("/");
+        let settings = Settings::read(|name| (name == "UPSTREAM_URL").then(|| url.clone()));
+        (Arc::new(Upstream::new(settings)), server)
+    }
+
+    async fn fetch(upstream: &Arc<Upstream>) -> Result<Response, Problem> {
+        Arc::clone(upstream).fetch(&Request::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_on_when_its_request_is_gone_and_nobody_gets_its_outcome_later() {
+        let (upstream, server) = start();
+        server.then(Behaviour::Silent).always(Answer::ok("good"));
+        tokio::select! {
+            biased;
+            () = server.calls_reached(1) => {}
+            answer = fetch(&upstream) => panic!("answered: {answer:?}"),
+        }
+        let call = upstream.under_way().clone().expect("a call under way");
+        server.refuse().await;
+        assert!(matches!(call.outcome().await.response, Err(Failure::Unreachable(_))));
+        server.listen();
+        assert_eq!(fetch(&upstream).await.map(|response| response.body().clone()).ok(), Some("good".into()));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_calls_nobody_earns_no_retries() {
+        let (upstream, _server) = start();
+        upstream.breaker.hold(Duration::from_mins(1));
+        for _ in 0..100 {
+            assert_eq!(fetch(&upstream).await.err().map(|problem| problem.name()), Some("upstream-unavailable"));
+        }
+        let tokens = std::iter::from_fn(|| upstream.retry_budget.spend().then_some(())).count();
+        assert_eq!(tokens, 2, "those of a new process");
+    }
 }

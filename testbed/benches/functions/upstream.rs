@@ -26,7 +26,7 @@ impl Threaded {
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = vec![("UPSTREAM_URL", self.upstream.url("/"))];
         if let Some(file) = self.upstream.ca_file() {
-            settings.push(("SSL_CERT_FILE", file.to_string_lossy().into_owned()));
+            settings.push(("UPSTREAM_CA_FILE", file.to_string_lossy().into_owned()));
         }
         settings
     }

@@ -111,7 +111,7 @@ impl Upstream {
         format!("{scheme}://{}{path}", self.address)
     }
 
-    /// The PEM file of the CA that signed the certificate, for `SSL_CERT_FILE`; `None` without TLS. It is deleted with the
+    /// The PEM file of the CA that signed the certificate, for `UPSTREAM_CA_FILE`; `None` without TLS. It is deleted with the
     /// upstream. All upstreams of a process have the same CA.
     #[must_use]
     pub fn ca_file(&self) -> Option<&Path> {

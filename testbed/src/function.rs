@@ -79,6 +79,12 @@ impl Function {
         Self { api, process, output, polls }
     }
 
+    /// The Runtime API that it polls.
+    #[must_use]
+    pub fn runtime_api(&self) -> &RuntimeApi {
+        &self.api
+    }
+
     /// Gives the function an invocation and waits for what it comes to.
     ///
     /// # Panics
@@ -236,15 +242,17 @@ fn target() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
-/// Writes `bytes` at once to the file `executable`, which may then be executed.
+/// Writes `bytes` at once to the file `executable`, which may then be executed, and may be under way from before.
 ///
 /// # Errors
 ///
 /// When it cannot be written.
 pub fn write_executable(executable: &Path, bytes: &[u8]) -> io::Result<()> {
     executable.parent().map_or(Ok(()), fs::create_dir_all)?;
-    fs::write(executable, bytes)?;
-    fs::set_permissions(executable, fs::Permissions::from_mode(0o755))
+    let new = executable.with_extension(format!("{}", std::process::id()));
+    fs::write(&new, bytes)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+    fs::rename(new, executable)
 }
 
 fn unpack(name: &str, zip: &Path) -> PathBuf {

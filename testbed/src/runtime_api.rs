@@ -114,6 +114,8 @@ struct State {
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
     polls: watch::Sender<usize>,
+    /// What is said instead to the next request whose path ends so.
+    instead: Mutex<Option<(&'static str, StatusCode)>>,
 }
 
 impl RuntimeApi {
@@ -131,6 +133,7 @@ impl RuntimeApi {
             next: AsyncMutex::new(next),
             waiting: Mutex::default(),
             polls: watch::Sender::default(),
+            instead: Mutex::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
@@ -146,6 +149,11 @@ impl RuntimeApi {
     pub async fn polled(&self, number: usize) {
         // Its error, a sender that is gone, cannot be: `self` has it.
         let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= number).await;
+    }
+
+    /// Says `status`, and nothing else, to the next request whose path ends in `end`, after it was heard.
+    pub fn say(&self, end: &'static str, status: StatusCode) {
+        *self.state.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some((end, status));
     }
 
     /// Hands `invocation` to the next poll, and waits for what it comes to.
@@ -184,15 +192,24 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = request.uri().path().trim_start_matches("/2018-06-01/runtime/").to_owned();
+    let path = request.uri().path().trim_start_matches("/2018-06-01/runtime").to_owned();
+    let instead = {
+        let mut instead = state.instead.lock().unwrap_or_else(PoisonError::into_inner);
+        instead.take_if(|(end, _)| path.ends_with(*end)).map(|(_, said)| status(said))
+    };
+    if path.ends_with("/next")
+        && let Some(said) = instead
+    {
+        return Ok(said);
+    }
     let path: Vec<&str> = path.split('/').collect();
     let response = match (request.method(), path.as_slice()) {
-        (&Method::GET, ["invocation", "next"]) => {
+        (&Method::GET, ["", "invocation", "next"]) => {
             state.polls.send_modify(|polls| *polls += 1);
             let invocation = state.next.lock().await.recv().await;
             invocation.map_or_else(|| status(StatusCode::GONE), |invocation| next(&invocation))
         }
-        (&Method::POST, ["invocation", request_id, kind @ ("response" | "error")]) => {
+        (&Method::POST, ["", "invocation", request_id, kind @ ("response" | "error")]) => {
             let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let body = String::from_utf8_lossy(&body).into_owned();
             let outcome =
@@ -205,7 +222,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         }
         _ => status(StatusCode::NOT_FOUND),
     };
-    Ok(response)
+    Ok(instead.unwrap_or(response))
 }
 
 fn next(invocation: &Invocation) -> Response<Full<Bytes>> {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use hyper::StatusCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::{
     Case, Function, Invocation, Outcome, example, functions, packaged,
@@ -20,6 +21,11 @@ fn main() -> ExitCode {
         test("a_deadline_in_the_past_is_none", a_deadline_in_the_past_is_none()),
         test("sigterm_ends_the_process_and_loses_no_line", sigterm_ends_the_process_and_loses_no_line()),
         test("many_invocations_at_a_time", many_invocations_at_a_time()),
+        test(
+            "lambda_may_refuse_an_answer_and_have_nothing_to_do",
+            lambda_may_refuse_an_answer_and_have_nothing_to_do(),
+        ),
+        test("without_its_runtime_api_it_ends", without_its_runtime_api_it_ends()),
         test("without_lambda_it_says_what_to_do", without_lambda_it_says_what_to_do()),
     ];
     for function in functions() {
@@ -116,6 +122,29 @@ async fn many_invocations_at_a_time() -> Outcomes {
         expect(&answer, &format!("Hello, {name}!"))?;
     }
     Ok(())
+}
+
+/// Neither is the function's end.
+async fn lambda_may_refuse_an_answer_and_have_nothing_to_do() -> Outcomes {
+    let mut process = Function::start(&packaged("hello"), &[]).await;
+    let case = plain("hello");
+    for (end, status) in [("/response", 413), ("/response", 500), ("/next", 204)] {
+        process.runtime_api().say(end, StatusCode::from_u16(status).map_err(|error| error.to_string())?);
+        replay(&mut process, &case).await?;
+        replay(&mut process, &case).await?;
+    }
+    let lines = process.terminate().await.join("\n");
+    expect(&lines, "Lambda refused what came of the invocation: 413")
+}
+
+async fn without_its_runtime_api_it_ends() -> Outcomes {
+    let mut process = Function::start(&packaged("hello"), &[]).await;
+    process.polled(1).await;
+    process.runtime_api().say("/next", StatusCode::FORBIDDEN);
+    replay(&mut process, &plain("hello")).await?;
+    let (status, lines) = process.end().await;
+    expect(&lines.join("\n"), "there is no next invocation: 403")?;
+    (status.code() == Some(1)).then_some(()).ok_or_else(|| status.to_string())
 }
 
 async fn without_lambda_it_says_what_to_do() -> Outcomes {

@@ -8,7 +8,6 @@ use std::{borrow::Cow, collections::BTreeMap, str};
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use lambda_http::http::{HeaderName, header::SET_COOKIE};
 use serde::{Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{Body, Problem, Response, trigger::Trigger};
 
@@ -26,8 +25,9 @@ struct Answer<'a> {
     headers: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     multi_value_headers: BTreeMap<&'a str, Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    cookies: Vec<&'a str>,
+    // Where there are none, too: `cargo lambda watch` insists on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookies: Option<Vec<&'a str>>,
     #[serde(serialize_with = "text_or_base64")]
     body: &'a Body,
     is_base64_encoded: bool,
@@ -38,14 +38,14 @@ struct Answer<'a> {
 /// # Errors
 ///
 /// An `internal` problem when the trigger or Lambda would not take it.
-pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Box<RawValue>, Problem> {
+pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Problem> {
     let is_described = matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
     let mut answer = Answer {
         status_code: response.status().as_u16(),
         status_description: is_described.then(|| response.status().to_string()),
         headers: BTreeMap::new(),
         multi_value_headers: BTreeMap::new(),
-        cookies: Vec::new(),
+        cookies: matches!(trigger, Trigger::HttpApi | Trigger::FunctionUrl).then(Vec::new),
         // As it is: lambda_http would decode text by the charset of the content type, and send it as UTF-8.
         body: response.body(),
         is_base64_encoded: matches!(response.body(), Body::Binary(_)),
@@ -57,12 +57,14 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Box<RawVal
             Trigger::RestApi | Trigger::Alb { multi_value: true } => {
                 answer.multi_value_headers.entry(name.as_str()).or_default().push(value);
             }
-            Trigger::HttpApi | Trigger::FunctionUrl if name == SET_COOKIE => answer.cookies.push(value),
-            _ => join(&mut answer.headers, name, value)?,
+            _ => match &mut answer.cookies {
+                Some(cookies) if name == SET_COOKIE => cookies.push(value),
+                _ => join(&mut answer.headers, name, value)?,
+            },
         }
     }
-    let json = to_raw_value(&answer).map_err(|error| Problem::internal().because(error))?;
-    let (bytes, most) = (json.get().len(), trigger.max_answer_bytes());
+    let json = serde_json::to_string(&answer).map_err(|error| Problem::internal().because(error))?;
+    let (bytes, most) = (json.len(), trigger.max_answer_bytes());
     if bytes > most {
         let cause = format!("the answer takes {bytes} bytes of JSON, of which {} takes {most}", trigger.name());
         return Err(Problem::internal().because(cause));

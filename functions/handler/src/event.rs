@@ -9,15 +9,18 @@ use std::{borrow::Cow, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use form_urlencoded::Serializer;
-use lambda_http::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{COOKIE, Entry, HOST},
-    uri::{self, Authority, PathAndQuery, Scheme},
+use lambda_http::{
+    Error,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Uri,
+        header::{COOKIE, Entry, HOST},
+        uri::{self, Authority, PathAndQuery, Scheme},
+    },
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -44,21 +47,26 @@ pub(crate) struct Event {
 #[derive(Clone, Copy)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
-impl<'de> Deserialize<'de> for Event {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(<&RawValue>::deserialize(deserializer)?).ok_or_else(|| {
-            D::Error::custom(
-                "the event is no HTTP trigger's: it must come from an HTTP API, a function URL, a REST API, an Application \
-                 Load Balancer or VPC Lattice (event version 2), and hold a method and a path",
-            )
+impl Event {
+    /// Reads the event of an invocation.
+    ///
+    /// # Errors
+    ///
+    /// When it is no HTTP trigger's.
+    pub(crate) fn read(event: &[u8]) -> Result<Self, Error> {
+        let event = match serde_json::from_str(str::from_utf8(event)?) {
+            Ok(event) => Self::of(&event),
+            Err(other) if other.is_data() => None,
+            Err(error) => return Err(format!("the event is not JSON: {error}").into()),
+        };
+        event.ok_or_else(|| {
+            "the event is no HTTP trigger's: it must come from an HTTP API, a function URL, a REST API, an Application Load \
+             Balancer or VPC Lattice (event version 2), and hold a method and a path"
+                .into()
         })
     }
-}
 
-impl Event {
-    /// `None` if it is no HTTP trigger's.
-    fn read(json: &RawValue) -> Option<Self> {
-        let event = Object::read(json);
+    fn of(event: &Object<'_>) -> Option<Self> {
         let context = event.object("requestContext");
         let http = context.object("http");
         let domain_name = context.text("domainName");
@@ -79,7 +87,7 @@ impl Event {
         } else {
             return None;
         };
-        let headers = headers(&event);
+        let headers = headers(event);
         let client_address: Option<Cow<'_, str>> = match trigger {
             Trigger::HttpApi | Trigger::FunctionUrl => http.text("sourceIp"),
             Trigger::RestApi => context.object("identity").text("sourceIp"),
@@ -97,8 +105,8 @@ impl Event {
         };
         let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
         let request = request.and_then(|method| {
-            let mut request = Request::new(body(&event)?);
-            *request.uri_mut() = uri(&path, query(&event, trigger), &headers, domain_name.as_deref())?;
+            let mut request = Request::new(body(event)?);
+            *request.uri_mut() = uri(&path, query(event, trigger), &headers, domain_name.as_deref())?;
             *request.method_mut() = method;
             *request.headers_mut() = headers;
             Ok(request)

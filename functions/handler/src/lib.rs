@@ -25,6 +25,7 @@ mod answer;
 mod deadline;
 mod endpoint;
 mod event;
+mod lambda;
 mod log;
 mod negotiate;
 mod observe;

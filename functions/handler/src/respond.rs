@@ -2,15 +2,15 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use lambda_http::{
-    Error, LambdaEvent, RequestExt,
+    Context, Error, RequestExt,
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     },
 };
-use serde_json::value::RawValue;
 use tokio::time::timeout_at;
 
 use crate::{
@@ -25,18 +25,19 @@ use crate::{
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Serves `event` with `endpoint`: HTTP's semantics, the common headers, and the line in the log. `init` is what the
-/// process took to start.
+/// process took to start. The answer is the JSON for the trigger.
 ///
 /// # Errors
 ///
-/// None that is known: an answer that cannot be sent becomes a problem, which can.
+/// When the event is no HTTP trigger's.
 pub(crate) async fn respond(
     log: Arc<Log>,
     init: Duration,
     endpoint: impl Endpoint,
-    event: LambdaEvent<Event>,
-) -> Result<Box<RawValue>, Error> {
-    let (event, context) = event.into_parts();
+    event: Bytes,
+    context: Context,
+) -> Result<String, Error> {
+    let event = Event::read(&event)?;
     let invocation = Invocation::start(&log, init, &event, &context);
     let trigger = event.trigger;
     let served = async {

@@ -2,18 +2,15 @@
 
 use std::{env, process::ExitCode, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use lambda_http::{
-    Context, Error, LambdaEvent,
-    lambda_runtime::{Runtime, layers::TracingLayer},
-    service_fn,
-};
-use tokio::runtime::{self, Builder};
-use tower::util::MapFutureLayer;
+use lambda_http::{Context, Error};
+use tokio::runtime::Builder;
 use tracing::error;
 
 use crate::{
     Endpoint,
+    lambda::Lambda,
     log::{self, Log},
     respond::respond,
     work::answer_then_work,
@@ -36,25 +33,24 @@ const AWS_LAMBDA_MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
 #[must_use]
 pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let log = log::init();
-    if env::var_os(AWS_LAMBDA_RUNTIME_API).is_none() {
+    let Ok(address) = env::var(AWS_LAMBDA_RUNTIME_API) else {
         error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
         return ExitCode::FAILURE;
-    }
-    let outcome = tokio_runtime().map_err(Error::from).and_then(|tokio| {
-        let init = log.age();
-        // Boxed, or the layers of the runtime would move all of it from one to the next.
-        let serve = move |event| respond(Arc::clone(&log), init, endpoint.clone(), event).boxed();
-        let lambda = Runtime::new(service_fn(serve));
-        let lambda = lambda.layer(TracingLayer::new()).layer(MapFutureLayer::new(answer_then_work));
-        tokio.block_on(lambda.run_concurrent())
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(error = &*error as &dyn std::error::Error, "the Lambda Runtime API failed");
-            ExitCode::FAILURE
-        }
-    }
+    };
+    let at_a_time = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse().ok());
+    let at_a_time = at_a_time.unwrap_or(1).max(1);
+    let init = log.age();
+    // Boxed, as it is large, and would be moved again and again.
+    let answer = move |event, context| respond(Arc::clone(&log), init, endpoint.clone(), event, context).boxed();
+    // One thread, as one request at a time needs; a thread a core where Lambda sends several.
+    let mut tokio = if at_a_time > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let tokio = tokio.enable_all().build().map_err(Error::from);
+    let end = match tokio.and_then(|tokio| Ok((tokio, Lambda::new(address, at_a_time)?))) {
+        Ok((tokio, lambda)) => tokio.block_on(lambda.serve(at_a_time, answer)),
+        Err(error) => error,
+    };
+    error!(error = &*end as &dyn std::error::Error, "the Lambda Runtime API failed");
+    ExitCode::FAILURE
 }
 
 /// Answers one event as [`run`] does, without Lambda: for tests that replay payloads.
@@ -74,14 +70,6 @@ pub(crate) async fn invoke_with(
     event: &[u8],
     context: Context,
 ) -> Result<String, Error> {
-    let event = LambdaEvent::new(serde_json::from_slice(event)?, context);
-    let answer = answer_then_work(respond(Arc::clone(&log), log.age(), endpoint, event)).await?;
-    Ok(Box::<str>::from(answer).into_string())
-}
-
-/// One thread, as one request at a time needs; a thread a core where Lambda sends several.
-fn tokio_runtime() -> std::io::Result<runtime::Runtime> {
-    let concurrency = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse::<u32>().ok());
-    let mut builder = if concurrency > Some(1) { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    builder.enable_all().build()
+    let event = Bytes::copy_from_slice(event);
+    answer_then_work(respond(Arc::clone(&log), log.age(), endpoint, event, context)).await
 }

@@ -229,7 +229,7 @@ mod tests {
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
-        let event = serde_json::from_str(EVENT).unwrap();
+        let event = Event::read(EVENT.as_bytes()).unwrap();
         let invocation = Invocation::start(log, Duration::from_millis(2), &event, &context);
         let served = async {
             endpoint();
@@ -321,7 +321,7 @@ mod tests {
         let log = Arc::new(Log::new(Format::Json, |line| {
             BYTES.store(line.len(), Ordering::Relaxed);
         }));
-        let (event, response) = (serde_json::from_str(EVENT).unwrap(), Response::default());
+        let (event, response) = (Event::read(EVENT.as_bytes()).unwrap(), Response::default());
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         let used = allocation_counter::measure(|| {

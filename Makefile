@@ -4,6 +4,7 @@ PORT ?= 9000
 UPSTREAM_URL ?= http://localhost:$(PORT)/time
 ARCHITECTURE ?= x86_64
 STAGE ?= dev
+FUZZ_SECONDS ?= 60
 
 FUNCTIONS = $(notdir $(wildcard events/*))
 # samconfig.toml's tables for dev are also what `sam` alone uses, and so are called default.
@@ -25,7 +26,7 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-.PHONY: help run test lint events budget bench build link deploy destroy clean tools
+.PHONY: help run test lint events budget soak fuzz bench build link deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -61,6 +62,17 @@ events: ## make the payloads of the other triggers from those of HTTP APIs
 
 budget: build ## make what the functions cost now what they may cost
 	cargo run --package testbed --example budget
+
+soak: build ## send the functions 200,000 mixed invocations, and watch their memory
+	cargo run --release --package testbed --example soak
+
+fuzz: ## look for input that breaks them, for FUZZ_SECONDS each; it takes a nightly compiler
+	@rustup toolchain list | grep -q nightly || \
+		{ echo 'A nightly compiler is missing: `rustup toolchain install nightly` installs it.'; exit 1; }
+	cargo install --quiet --locked --root .venv --version 0.13.2 cargo-fuzz
+	cp Cargo.lock testbed/fuzz
+	for target in handler fetch; do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
+		--sanitizer none --target-dir target/fuzz $$target -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 bench: build ## compare the functions with the bare runtime, the least there is, and other languages
 	sh testbed/bench/candidates.sh

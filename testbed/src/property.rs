@@ -1,7 +1,11 @@
 //! What must hold for any input at all: checked with made-up input by `make test`, and by a coverage-guided fuzzer in
 //! `make fuzz`. A property panics when it does not hold.
 
-use std::sync::LazyLock;
+use std::{
+    env,
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
 
 use arbitrary::{Result, Unstructured};
 use futures_util::FutureExt;
@@ -14,9 +18,14 @@ use handler::{
     negotiate, query, trace_headers,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use proptest::{
+    arbitrary::any,
+    collection::vec,
+    test_runner::{Config, RngSeed, TestRunner},
+};
 use serde_json::{Value, json};
 
-use crate::{Call, HttpAnswer, TRIGGERS, case::payloads};
+use crate::{Call, HttpAnswer, Outcome, TRIGGERS, case::payloads};
 
 /// A property, of whatever is made from the bytes.
 pub type Property = fn(&mut Unstructured<'_>) -> Result<()>;
@@ -29,6 +38,26 @@ pub const PROPERTIES: [(&str, Property); 4] = [
     ("traceparent_takes_any_text", traceparent_takes_any_text),
 ];
 
+/// Checks the property of this name with so many made-up inputs. The environment variable `PROPERTY_SEED` makes the same
+/// ones up again.
+///
+/// # Panics
+///
+/// When it does not hold, with the input that it does not hold for.
+pub fn check(properties: &[(&str, Property)], name: &str, cases: u32) {
+    let (_, property) = properties.iter().find(|(property, _)| *property == name).expect("a property of this name");
+    let seed = env::var("PROPERTY_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(name));
+    println!("PROPERTY_SEED={seed}");
+    let config = Config { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Config::default() };
+    let held = TestRunner::new(config).run(&vec(any::<u8>(), 0..1024), |bytes| {
+        // Input that ends too soon has been enough so far.
+        let _ended = property(&mut Unstructured::new(&bytes));
+        Ok(())
+    });
+    assert!(held.is_ok(), "{held:?}");
+}
+
 /// Answers one event in this process.
 fn invoke(endpoint: impl Endpoint, event: &[u8]) -> std::result::Result<String, String> {
     let mut context = Context::default();
@@ -37,34 +66,57 @@ fn invoke(endpoint: impl Endpoint, event: &[u8]) -> std::result::Result<String, 
     answer.map_err(|error| error.to_string())
 }
 
-/// An event of events/, changed in several places: an HTTP trigger's gets an answer, and what is none fails with a message
-/// that says so.
-fn any_event_gets_an_answer_or_a_named_failure(u: &mut Unstructured<'_>) -> Result<()> {
+/// An event of events/, changed in several places.
+///
+/// # Errors
+///
+/// When the input ends too soon.
+pub fn changed_event(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     static EVENTS: LazyLock<Vec<Value>> =
         LazyLock::new(|| payloads().iter().filter_map(|payload| serde_json::from_slice(payload).ok()).collect());
     let mut event = u.choose(&EVENTS)?.clone();
     for _ in 0..u.int_in_range(1..=6)? {
         change(u, &mut event)?;
     }
-    let mut bytes = serde_json::to_vec(&event).expect("a value is JSON");
+    let mut bytes = event.to_string().into_bytes();
     if u.ratio(1, 16)? {
         let at = u.choose_index(bytes.len())?;
         bytes[at] = u.arbitrary()?;
-        event = serde_json::from_slice(&bytes).unwrap_or_default();
     }
-    let is_http = is_http(&event);
-    match invoke(|request| async move { negotiate(&request, &request.uri().to_string()) }, &bytes) {
-        Ok(answer) => {
+    Ok(bytes)
+}
+
+/// Checks what came of an event of whatever kind: an HTTP trigger's gets an answer of one of the `statuses`, and what is
+/// none fails with a message that says so.
+///
+/// # Panics
+///
+/// When it is otherwise.
+pub fn check_outcome(event: &[u8], outcome: &Outcome, statuses: &[u16]) {
+    let json = serde_json::from_slice::<Value>(event);
+    let event = String::from_utf8_lossy(event);
+    match outcome {
+        Outcome::Answer(answer) => {
             let multi_value = answer.contains(r#""multiValueHeaders""#);
-            let answer = HttpAnswer::read(&answer, multi_value).unwrap_or_else(|error| panic!("{error}: {event}"));
-            assert!([200, 204, 400, 405, 406].contains(&answer.status), "{} for {event}", answer.status);
+            let answer = HttpAnswer::read(answer, multi_value).unwrap_or_else(|error| panic!("{error}: {event}"));
+            assert!(statuses.contains(&answer.status), "{answer:?} for {event}");
+            let is_problem = answer.header("content-type") == "application/problem+json";
+            assert!(answer.status < 400 || is_problem || answer.body.is_empty(), "{answer:?} for {event}");
         }
-        Err(error) => {
-            assert!(!is_http, "{error} for {event}");
-            let is_json = serde_json::from_slice::<Value>(&bytes).is_ok();
-            assert!(!is_json || error.contains("no HTTP trigger's"), "{error} for {event}");
+        Outcome::Failure(error) => {
+            assert!(json.is_err() || error.contains("no HTTP trigger's"), "{error} for {event}");
+            assert!(!json.is_ok_and(|json| is_http(&json)), "{error} for {event}");
         }
     }
+}
+
+fn any_event_gets_an_answer_or_a_named_failure(u: &mut Unstructured<'_>) -> Result<()> {
+    let event = changed_event(u)?;
+    let outcome = match invoke(|request| async move { negotiate(&request, &request.uri().to_string()) }, &event) {
+        Ok(answer) => Outcome::Answer(answer),
+        Err(error) => Outcome::Failure(error),
+    };
+    check_outcome(&event, &outcome, &[200, 204, 400, 405, 406]);
     Ok(())
 }
 
@@ -111,7 +163,11 @@ fn change(u: &mut Unstructured<'_>, value: &mut Value) -> Result<()> {
 }
 
 /// Text with what makes trouble in it.
-fn text(u: &mut Unstructured<'_>) -> Result<String> {
+///
+/// # Errors
+///
+/// When the input ends too soon.
+pub fn text(u: &mut Unstructured<'_>) -> Result<String> {
     const PARTS: [&str; 24] = [
         "",
         " ",

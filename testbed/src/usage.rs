@@ -17,6 +17,8 @@ pub struct Usage {
     pub resident: u64,
     /// The most that ever was in memory, in bytes.
     pub peak: u64,
+    /// The files that are open now, sockets included.
+    pub open_files: usize,
     /// Whether its main thread waits for something.
     pub sleeps: bool,
 }
@@ -48,6 +50,7 @@ impl Usage {
             major_faults: number(stat[9]),
             resident: kilobytes("VmRSS"),
             peak: kilobytes("VmHWM"),
+            open_files: fs::read_dir(process.join("fd")).expect("a running process").count(),
             sleeps: stat[0] == "S",
         }
     }

@@ -1,0 +1,16 @@
+//! The properties of `fetch`. The first byte says which.
+
+#![no_main]
+
+#[path = "../../../functions/fetch/tests/property/mod.rs"]
+mod property;
+
+use arbitrary::Unstructured;
+use libfuzzer_sys::fuzz_target;
+use property::PROPERTIES;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((first, rest)) = input.split_first() else { return };
+    let (_, property) = PROPERTIES[usize::from(*first) % PROPERTIES.len()];
+    let _ended = property(&mut Unstructured::new(rest));
+});

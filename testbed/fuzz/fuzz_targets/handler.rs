@@ -1,0 +1,13 @@
+//! The properties of `handler`. The first byte says which.
+
+#![no_main]
+
+use arbitrary::Unstructured;
+use libfuzzer_sys::fuzz_target;
+use testbed::property::PROPERTIES;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((first, rest)) = input.split_first() else { return };
+    let (_, property) = PROPERTIES[usize::from(*first) % PROPERTIES.len()];
+    let _ended = property(&mut Unstructured::new(rest));
+});

@@ -40,6 +40,8 @@ pub(crate) struct Event {
     pub(crate) route: Option<String>,
     /// The caller's, as the trigger saw it.
     pub(crate) client_address: Option<String>,
+    /// Whether the answer has no body, however malformed the request is.
+    pub(crate) is_head: bool,
     pub(crate) request: Result<Request, Malformed>,
 }
 
@@ -103,6 +105,7 @@ impl Event {
             Trigger::RestApi => event.text("resource"),
             Trigger::Alb { .. } | Trigger::VpcLattice => None,
         };
+        let is_head = method == Method::HEAD.as_str();
         let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
         let request = request.and_then(|method| {
             let mut request = Request::new(body(event)?);
@@ -111,7 +114,7 @@ impl Event {
             *request.headers_mut() = headers;
             Ok(request)
         });
-        Some(Self { trigger, route: route.map(Cow::into_owned), client_address, request })
+        Some(Self { trigger, route: route.map(Cow::into_owned), client_address, is_head, request })
     }
 
     /// The method, or `_OTHER` for one that a caller made up.

@@ -39,15 +39,11 @@ pub(crate) async fn respond(
 ) -> Result<String, Error> {
     let event = Event::read(&event)?;
     let invocation = Invocation::start(&log, init, &event, &context);
-    let trigger = event.trigger;
+    let Event { trigger, is_head, request, .. } = event;
     let served = async {
-        let mut is_head = false;
-        let outcome = match event.request {
+        let outcome = match request {
             Err(malformed) => Err(Problem::malformed_request(malformed.0)),
-            Ok(request) => {
-                is_head = request.method() == Method::HEAD;
-                serve(endpoint, request.with_lambda_context(context)).await
-            }
+            Ok(request) => serve(endpoint, request.with_lambda_context(context)).await,
         };
         let finish = |mut response: Response| {
             if is_head {

@@ -1,6 +1,6 @@
 //! A request, and the event that each trigger makes of it: as AWS documents these, and as real ones look.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 /// A request as its caller sends it, and as the gateway routes it.
@@ -20,10 +20,15 @@ pub struct Call {
     pub cookies: Vec<String>,
     /// The body, and whether it is in base64.
     pub body: Option<(String, bool)>,
+    /// What the token says of the caller, which API Gateway's authorizers alone read.
+    pub claims: Vec<(String, String)>,
 }
 
 /// The triggers, as the names of payloads in events/ have them.
 pub const TRIGGERS: [&str; 6] = ["http-api", "function-url", "rest-api", "alb", "alb-multi-value", "vpc-lattice"];
+
+/// What a path needs percent-encoding for, and a little more.
+const NOT_IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const TRACE_ID: &str = "Root=1-6b02c6db-5f3a9c1e7d2b4a6880c1e2f3";
 const URL_ID: &str = "abcdefghijklmnopqrstuvwxyz012345";
@@ -63,11 +68,17 @@ impl Call {
         Some(Self {
             route: text(&event["routeKey"])?,
             method: text(&event["requestContext"]["http"]["method"])?,
-            path: text(&event["rawPath"])?,
+            path: utf8_percent_encode(event["rawPath"].as_str()?, NOT_IN_A_PATH).to_string(),
             query: text(&event["rawQueryString"])?,
             headers: headers.collect(),
             cookies: event["cookies"].as_array().into_iter().flatten().filter_map(text).collect(),
             body: text(&event["body"]).map(|body| (body, event["isBase64Encoded"] == true)),
+            claims: event["requestContext"]["authorizer"]["jwt"]["claims"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+                .collect(),
         })
     }
 
@@ -132,19 +143,31 @@ impl Call {
     }
 
     fn decoded_parameters(&self) -> Vec<(String, String)> {
-        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        self.parameters().iter().map(|(name, value)| (decode(name), decode(value))).collect()
+        let decoded = |text: &str| decode(&text.replace('+', " "));
+        self.parameters().iter().map(|(name, value)| (decoded(name), decoded(value))).collect()
+    }
+
+    /// What the path has in the place of the route's parameters, in percent-encoding.
+    fn path_parameters(&self) -> Vec<(String, String)> {
+        let route = self.route.split_once(' ').map_or("", |(_, path)| path);
+        let segments = route.split('/').zip(self.path.split('/'));
+        let parameter = |(name, value): (&str, &str)| {
+            let name = name.strip_prefix('{')?.strip_suffix('}')?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        segments.filter_map(parameter).collect()
     }
 
     fn version_2(&self, trigger: &str) -> Value {
         let url = trigger == "function-url";
         let route = if url { "$default" } else { &self.route };
         let domain = added(trigger)[0].1;
+        let path = if url { self.path.clone() } else { decode(&self.path) };
         let user_agent = self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value);
         let mut event = json!({
             "version": "2.0",
             "routeKey": route,
-            "rawPath": self.path,
+            "rawPath": path,
             "rawQueryString": self.query,
         });
         if !self.cookies.is_empty() {
@@ -161,7 +184,7 @@ impl Call {
                 "domainPrefix": if url { URL_ID } else { "api" },
                 "http": {
                     "method": self.method,
-                    "path": self.path,
+                    "path": path,
                     "protocol": "HTTP/1.1",
                     "sourceIp": if url { "2001:db8::10" } else { "192.0.2.10" },
                     "userAgent": user_agent,
@@ -172,6 +195,15 @@ impl Call {
                 "time": "22/Nov/2026:10:41:31 +0000",
                 "timeEpoch": 1_795_344_091_123_u64,
         });
+        if !url && !self.claims.is_empty() {
+            let claims = last(self.claims.clone());
+            event["requestContext"]["authorizer"] = json!({ "jwt": { "claims": claims, "scopes": null } });
+        }
+        let parameters = self.path_parameters();
+        if !url && !parameters.is_empty() {
+            event["pathParameters"] =
+                last(parameters.into_iter().map(|(name, value)| (name, decode(&value))).collect());
+        }
         self.with_body(event, None)
     }
 
@@ -184,7 +216,8 @@ impl Call {
         let domain = added("rest-api")[0].1;
         let user_agent = self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value);
         let some = |value: Value| if parameters.is_empty() { Value::Null } else { value };
-        let event = json!({
+        let path_parameters = Some(self.path_parameters()).filter(|parameters| !parameters.is_empty());
+        let mut event = json!({
             "resource": resource,
             "path": self.path,
             "httpMethod": self.method,
@@ -192,7 +225,7 @@ impl Call {
             "multiValueHeaders": lists(headers),
             "queryStringParameters": some(last(parameters.clone())),
             "multiValueQueryStringParameters": some(lists(parameters.clone())),
-            "pathParameters": null,
+            "pathParameters": path_parameters.map(last),
             "stageVariables": null,
             "requestContext": {
                 "resourceId": "k1l2m3",
@@ -226,6 +259,9 @@ impl Call {
                 "apiId": domain.split('.').next(),
             },
         });
+        if !self.claims.is_empty() {
+            event["requestContext"]["authorizer"] = json!({ "claims": last(self.claims.clone()) });
+        }
         self.with_body(event, Some(Value::Null))
     }
 
@@ -277,6 +313,10 @@ impl Call {
         event["isBase64Encoded"] = self.body.as_ref().is_some_and(|(_, is_base64)| *is_base64).into();
         event
     }
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn joined(pairs: Vec<(String, String)>) -> Value {

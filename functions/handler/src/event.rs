@@ -26,9 +26,9 @@ use serde_json::value::RawValue;
 
 use crate::{Body, Request, trigger::Trigger};
 
-/// What a path can hold in percent-encoding alone (RFC 3986, section 3.3). `%` is not among it: some triggers decode a
-/// path and some don't.
+/// What a path can hold in percent-encoding alone (RFC 3986, section 3.3).
 const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`');
+const NOT_IN_A_DECODED_PATH: &AsciiSet = &NOT_IN_A_PATH.add(b'%');
 
 /// What callers send in a query as it is, though a URI can't hold it (RFC 3986, section 3.4).
 const NOT_IN_A_QUERY: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>');
@@ -43,6 +43,15 @@ pub(crate) struct Event {
     /// Whether the answer has no body, however malformed the request is.
     pub(crate) is_head: bool,
     pub(crate) request: Result<Request, Malformed>,
+}
+
+/// What a trigger knows of a request beside it, kept as it came: most endpoints ask for none of it.
+#[derive(Clone)]
+pub(crate) struct FromTrigger {
+    pub(crate) authorizer: Option<Box<RawValue>>,
+    pub(crate) path_parameters: Option<Box<RawValue>>,
+    /// Whether the trigger has decoded the parameters.
+    pub(crate) has_decoded: bool,
 }
 
 /// Why an event holds no request that makes sense: a sentence for the caller.
@@ -100,6 +109,10 @@ impl Event {
                 .map(|address| address.trim().into()),
         };
         let client_address = client_address.map(Cow::into_owned);
+        // An HTTP API decodes the path and its parameters, in both of its formats; no other trigger does, nor does
+        // `cargo lambda watch`, whose events are those of an HTTP API without an id.
+        let has_decoded =
+            trigger != Trigger::FunctionUrl && event.get("version").is_some() && context.get("apiId").is_some();
         let route = match trigger {
             Trigger::HttpApi | Trigger::FunctionUrl => event.text("routeKey"),
             Trigger::RestApi => event.text("resource"),
@@ -109,9 +122,18 @@ impl Event {
         let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
         let request = request.and_then(|method| {
             let mut request = Request::new(body(event)?);
-            *request.uri_mut() = uri(&path, query(event, trigger), &headers, domain_name.as_deref())?;
+            let path = utf8_percent_encode(
+                if path.is_empty() { "/" } else { &path },
+                if has_decoded { NOT_IN_A_DECODED_PATH } else { NOT_IN_A_PATH },
+            );
+            *request.uri_mut() = uri(&Cow::from(path), query(event, trigger), &headers, domain_name.as_deref())?;
             *request.method_mut() = method;
             *request.headers_mut() = headers;
+            let authorizer = context.get("authorizer").map(ToOwned::to_owned);
+            let path_parameters = event.get("pathParameters").map(ToOwned::to_owned);
+            if authorizer.is_some() || path_parameters.is_some() {
+                request.extensions_mut().insert(FromTrigger { authorizer, path_parameters, has_decoded });
+            }
             Ok(request)
         });
         Some(Self { trigger, route: route.map(Cow::into_owned), client_address, is_head, request })
@@ -218,12 +240,11 @@ fn uri(
         let http = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "http");
         parts.scheme = Some(if http { Scheme::HTTP } else { Scheme::HTTPS });
     }
-    let path: Cow<'_, str> = utf8_percent_encode(if path.is_empty() { "/" } else { path }, NOT_IN_A_PATH).into();
     parts.path_and_query = Some(match query {
-        None => PathAndQuery::try_from(&*path).map_err(|_| Malformed("The path is malformed."))?,
+        None => PathAndQuery::try_from(path).map_err(|_| Malformed("The path is malformed."))?,
         Some(query) => {
             let query: Cow<'_, str> = utf8_percent_encode(&query, NOT_IN_A_QUERY).into();
-            PathAndQuery::try_from([&path, "?", &query].concat())
+            PathAndQuery::try_from([path, "?", &query].concat())
                 .map_err(|_| Malformed("The query string is malformed."))?
         }
     });
@@ -247,24 +268,24 @@ fn body(event: &Object<'_>) -> Result<Body, Malformed> {
 
 /// A JSON object whose values are looked at when they are asked for, so that what is in the others does not matter. What
 /// is no object is one without members; a member that is `null` is not there.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    fn read(json: &'a RawValue) -> Self {
+    pub(crate) fn read(json: &'a RawValue) -> Self {
         // The end of what can be read is the end of it.
         serde_json::from_str(json.get()).unwrap_or(Self(Vec::new()))
     }
 
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         let (_, value) = self.0.iter().find(|(member, value)| member == name && value.get() != "null")?;
         Some(value)
     }
 
-    fn object(&self, name: &str) -> Self {
+    pub(crate) fn object(&self, name: &str) -> Self {
         self.get(name).map_or(Self(Vec::new()), Self::read)
     }
 
-    fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub(crate) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         text(self.get(name)?)
     }
 

@@ -22,13 +22,18 @@
 //! deadline, panics, and the log line.
 
 mod answer;
+mod body;
+mod claim;
 mod deadline;
 mod endpoint;
 mod event;
+mod faults;
 mod lambda;
 mod log;
 mod negotiate;
 mod observe;
+mod parameters;
+mod path;
 mod problem;
 mod query;
 mod respond;
@@ -37,12 +42,16 @@ mod trace;
 mod trigger;
 mod work;
 
+pub use body::{body, json};
+pub use claim::claim;
 pub use deadline::deadline;
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Resource, delete, get, patch, post, put};
 pub use lambda_http::{Body, Context, Error, Request, http};
 pub use log::{Value, count, record};
 pub use negotiate::negotiate;
 pub use observe::observe;
+pub use parameters::parameters;
+pub use path::path;
 pub use problem::Problem;
 pub use query::query;
 pub use run::{invoke, run};

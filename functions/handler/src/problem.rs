@@ -1,31 +1,51 @@
 //! Problem details: the one shape of every error that a caller sees.
 
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt, time::Duration};
 
 use lambda_http::http::{
-    HeaderValue, Method, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
 };
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{Response, negotiate::VARY_ACCEPT};
 
-/// The methods that an endpoint answers, as `Allow` lists them.
-pub(crate) const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
-
 type Cause = Box<dyn Error + Send + Sync>;
+
+/// What a JSON pointer needs to stand in a URI fragment (RFC 6901, section 6).
+const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// An error as its caller sees it: [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details.
 ///
-/// There is one constructor for each problem type. What the caller may know is its `detail`; what only the operator may
-/// know is its [cause](Self::because), which goes to the log.
+/// There is one constructor for each problem type, and [`new`](Self::new) for those of your own. What the caller may know
+/// is its `detail`; what only the operator may know is its [cause](Self::because), which goes to the log.
 ///
 /// ```
-/// use handler::Problem;
+/// use handler::{Problem, http::StatusCode};
 ///
 /// let cause = "12a".parse::<u8>().unwrap_err();
 /// let problem = Problem::invalid_parameter("`number` must be a whole number.").because(cause);
 /// assert_eq!(problem.status(), 400);
+///
+/// let problem = Problem::new("out-of-stock", "Out of stock", StatusCode::CONFLICT, "There are 3 left.")
+///     .with_member("left", 3);
+/// assert_eq!(problem.name(), "out-of-stock");
 /// ```
 #[derive(Debug)]
 pub struct Problem {
@@ -33,14 +53,38 @@ pub struct Problem {
     title: &'static str,
     status: StatusCode,
     detail: Cow<'static, str>,
-    upstream_status: Option<u16>,
-    retry_after: Option<Duration>,
+    members: BTreeMap<String, Value>,
+    headers: Box<HeaderMap>,
     cause: Option<Cause>,
 }
 
 impl Problem {
-    fn new(name: &'static str, title: &'static str, status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { name, title, status, detail: detail.into(), upstream_status: None, retry_after: None, cause: None }
+    /// A problem of your own. Its `type` is `urn:problem-type:` and `name`, which has lower-case words with hyphens between
+    /// them; `title` says the same in words, and `detail` what went wrong this time.
+    pub fn new(
+        name: &'static str,
+        title: &'static str,
+        status: StatusCode,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (members, headers) = (BTreeMap::new(), Box::default());
+        Self { name, title, status, detail: detail.into(), members, headers, cause: None }
+    }
+
+    /// Adds a member to the JSON, beside the five that every problem has (RFC 9457, section 3.2).
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        if !["type", "title", "status", "detail", "instance"].contains(&name) {
+            self.members.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
     }
 
     /// 400: a query parameter is malformed, over its length, or means nothing. `detail` says which, and what is allowed.
@@ -48,19 +92,32 @@ impl Problem {
         Self::new("invalid-parameter", "Invalid parameter", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 400: the event holds no HTTP request that makes sense. `detail` says which part of it does not.
-    pub(crate) fn malformed_request(detail: &'static str) -> Self {
+    /// 400: it is no HTTP request that makes sense, or its body is no JSON. `detail` says which part of it.
+    pub fn malformed_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("malformed-request", "Malformed request", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 405: the endpoint answers `GET`, `HEAD` and `OPTIONS` only.
-    pub(crate) fn method_not_allowed(method: &Method) -> Self {
-        Self::new(
-            "method-not-allowed",
-            "Method not allowed",
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{method} is not allowed here; use GET, HEAD or OPTIONS."),
-        )
+    /// 401: who the caller is must be known. `challenge` is the `WWW-Authenticate` that says how, such as `Bearer`.
+    pub fn unauthorized(challenge: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("unauthorized", "Unauthorized", StatusCode::UNAUTHORIZED, detail)
+            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    }
+
+    /// 403: the caller is known, and may not do this.
+    pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
+    }
+
+    /// 404: there is no such thing, or the caller must not know of it.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405: the endpoint answers other methods, which `allow` lists.
+    pub(crate) fn method_not_allowed(method: &Method, allow: HeaderValue) -> Self {
+        let detail = format!("{method} is not allowed here. Allowed: {}.", allow.to_str().unwrap_or_default());
+        Self::new("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED, detail)
+            .with_header(ALLOW, allow)
     }
 
     /// 406: the request's `Accept` allows none of the representations there are.
@@ -71,6 +128,64 @@ impl Problem {
             StatusCode::NOT_ACCEPTABLE,
             "This resource is available as text/plain or application/json.",
         )
+        .with_header(VARY, VARY_ACCEPT)
+    }
+
+    /// 409: what is asked for contradicts the present state, such as making what is there.
+    pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("conflict", "Conflict", StatusCode::CONFLICT, detail)
+    }
+
+    /// 412: an `If-Match` or `If-Unmodified-Since` of the request does not hold: it has changed meanwhile.
+    pub fn precondition_failed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED, detail)
+    }
+
+    /// 413: the body has more than `max_bytes`.
+    #[must_use]
+    pub fn content_too_large(max_bytes: usize) -> Self {
+        Self::new(
+            "content-too-large",
+            "Content too large",
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("The body may have at most {max_bytes} bytes."),
+        )
+    }
+
+    /// 415: the body is in a format, a charset or a content encoding that is not read here. `accept` is the media type
+    /// that is.
+    pub fn unsupported_media_type(accept: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+            .with_header(ACCEPT, HeaderValue::from_static(accept))
+    }
+
+    /// 422: the body is JSON, but not of the kind that is needed. Each of the faults is a JSON pointer (RFC 6901) and what is
+    /// wrong there; the member `errors` lists them.
+    ///
+    /// ```
+    /// # use handler::Problem;
+    /// let problem = Problem::unprocessable_content([("/quantity", "must be at most the 3 that are left")]);
+    /// assert_eq!(problem.status(), 422);
+    /// ```
+    pub fn unprocessable_content<P: AsRef<str>, D: Into<String>>(faults: impl IntoIterator<Item = (P, D)>) -> Self {
+        let errors: Vec<Value> = faults
+            .into_iter()
+            .map(|(pointer, detail)| {
+                let pointer = utf8_percent_encode(pointer.as_ref(), NOT_IN_A_FRAGMENT);
+                json!({ "detail": detail.into(), "pointer": format!("#{pointer}") })
+            })
+            .collect();
+        let detail = match errors.len() {
+            1 => "The body has a fault, which `errors` tells.".into(),
+            faults => format!("The body has {faults} faults, which `errors` lists."),
+        };
+        Self::new("unprocessable-content", "Unprocessable content", StatusCode::UNPROCESSABLE_ENTITY, detail)
+            .with_member("errors", errors)
+    }
+
+    /// 428: the request must say, with `If-Match`, which state it means to change.
+    pub fn precondition_required(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("precondition-required", "Precondition required", StatusCode::PRECONDITION_REQUIRED, detail)
     }
 
     /// 504: the endpoint was not done when Lambda's deadline was near.
@@ -119,13 +234,10 @@ impl Problem {
     /// 502: the upstream answered with `status`, which is no success. The member `upstream_status` tells it.
     #[must_use]
     pub fn upstream_error(status: StatusCode) -> Self {
-        let problem = Self::new(
-            "upstream-error",
-            "Upstream error",
-            StatusCode::BAD_GATEWAY,
-            format!("The upstream answered with status {}.", status.as_u16()),
-        );
-        Self { upstream_status: Some(status.as_u16()), ..problem }
+        let status = status.as_u16();
+        let detail = format!("The upstream answered with status {status}.");
+        Self::new("upstream-error", "Upstream error", StatusCode::BAD_GATEWAY, detail)
+            .with_member("upstream_status", status)
     }
 
     /// 502: the upstream's body is over `limit` bytes, counted after decompression.
@@ -142,13 +254,15 @@ impl Problem {
     /// 503: the upstream is not asked at present. A caller may come back after `retry_after`, in whole seconds.
     #[must_use]
     pub fn upstream_unavailable(retry_after: Duration) -> Self {
-        let problem = Self::new(
+        // Rounded up: a caller that comes back a moment early would meet the same answer.
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        Self::new(
             "upstream-unavailable",
             "Upstream unavailable",
             StatusCode::SERVICE_UNAVAILABLE,
             "The upstream cannot be asked at present.",
-        );
-        Self { retry_after: Some(retry_after), ..problem }
+        )
+        .with_header(RETRY_AFTER, seconds.into())
     }
 
     /// 504: the time there was for the upstream has run out.
@@ -189,24 +303,14 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             instance: format_args!("urn:uuid:{request_id}"),
-            upstream_status: self.upstream_status,
+            more: &self.members,
         };
         // Strings and numbers always serialize; an empty body would still carry the status.
         let body = serde_json::to_string(&members).unwrap_or_default();
         let mut response = Response::new(body.into());
         *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match self.status {
-            StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, ALLOWED)),
-            StatusCode::NOT_ACCEPTABLE => drop(headers.insert(VARY, VARY_ACCEPT)),
-            _ => {}
-        }
-        if let Some(after) = self.retry_after {
-            // Rounded up: a caller that comes back a moment early would meet the same answer.
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, seconds.into());
-        }
+        response.headers_mut().clone_from(&self.headers);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
 }
@@ -230,8 +334,8 @@ struct Members<'a> {
     status: u16,
     detail: &'a str,
     instance: fmt::Arguments<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_status: Option<u16>,
+    #[serde(flatten)]
+    more: &'a BTreeMap<String, Value>,
 }
 
 #[cfg(test)]
@@ -262,6 +366,32 @@ mod tests {
                 "upstream_status": 418,
             })
         );
+    }
+
+    #[test]
+    fn a_problem_of_ones_own_has_members_and_headers() {
+        let problem = Problem::new("out-of-stock", "Out of stock", StatusCode::CONFLICT, "There are 3 left.")
+            .with_member("left", 3)
+            .with_member("status", 200)
+            .with_header(RETRY_AFTER, 60.into());
+        let response = problem.to_response("6b2a");
+        assert_eq!(
+            (response.status(), &response.headers()[RETRY_AFTER]),
+            (StatusCode::CONFLICT, &"60".parse().unwrap())
+        );
+        assert_eq!(
+            body(&response),
+            json!({
+                "type": "urn:problem-type:out-of-stock",
+                "title": "Out of stock",
+                "status": 409,
+                "detail": "There are 3 left.",
+                "instance": "urn:uuid:6b2a",
+                "left": 3,
+            })
+        );
+        let challenged = Problem::unauthorized("Bearer", "Who are you?").to_response("");
+        assert_eq!(challenged.headers()[WWW_AUTHENTICATE], "Bearer");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Query parameters, the same through every trigger.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{Problem, Request};
 
@@ -13,19 +13,12 @@ use crate::{Problem, Request};
 /// [`Problem::invalid_parameter`] when the value has more than `max_chars` characters, holds a control character, or is
 /// not UTF-8.
 pub fn query<'a>(request: &'a Request, name: &str, max_chars: usize) -> Result<Option<Cow<'a, str>>, Problem> {
-    let query = request.uri().query().unwrap_or_default();
-    let parameters = form_urlencoded::parse(query.as_bytes());
-    let Some((_, value)) =
-        parameters.filter(|(parameter, _)| parameter == name).last().filter(|(_, value)| !value.is_empty())
-    else {
+    let values = values(request).filter(|(parameter, _)| parameter == name);
+    let Some((_, value)) = values.last().filter(|(_, value)| !value.is_empty()) else {
         return Ok(None);
     };
-    // That is what bytes that are not UTF-8 are decoded to, by the trigger or just now.
-    if value.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(Problem::invalid_parameter(format!("`{name}` is not valid UTF-8.")));
-    }
-    if value.contains(char::is_control) {
-        return Err(Problem::invalid_parameter(format!("`{name}` must not contain control characters.")));
+    if let Some(fault) = unreadable(&value) {
+        return Err(Problem::invalid_parameter(format!("`{name}` {fault}.")));
     }
     let chars = value.chars().count();
     if chars > max_chars {
@@ -34,4 +27,27 @@ pub fn query<'a>(request: &'a Request, name: &str, max_chars: usize) -> Result<O
         )));
     }
     Ok(Some(value))
+}
+
+fn values(request: &Request) -> form_urlencoded::Parse<'_> {
+    form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+}
+
+/// All parameters but those that are empty, each with its last value.
+pub(crate) fn last_values(request: &Request) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
+    let mut last: BTreeMap<_, _> = values(request).collect();
+    last.retain(|_, value| !value.is_empty());
+    last
+}
+
+/// Why the value of a parameter is no text for people, if it is none.
+pub(crate) fn unreadable(value: &str) -> Option<&'static str> {
+    // That is what bytes that are not UTF-8 are decoded to, by the trigger or just now.
+    if value.contains(char::REPLACEMENT_CHARACTER) {
+        Some("is not valid UTF-8")
+    } else if value.contains(char::is_control) {
+        Some("must not contain control characters")
+    } else {
+        None
+    }
 }

@@ -19,7 +19,6 @@ use crate::{
     deadline,
     event::Event,
     log::{Invocation, Log},
-    problem::ALLOWED,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,12 +68,13 @@ pub(crate) async fn respond(
     invocation.scope(served).await
 }
 
-/// What the methods do that every endpoint has.
-async fn serve(endpoint: impl Endpoint, request: Request) -> Result<Response, Problem> {
-    match *request.method() {
-        Method::GET | Method::HEAD => call(endpoint, request).await,
-        Method::OPTIONS => Ok(options()),
-        ref method => Err(Problem::method_not_allowed(method)),
+/// Calls the endpoint, if it is here and answers the method.
+async fn serve(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
+    endpoint.find(&mut request)?;
+    match request.method() {
+        method if endpoint.answers(method) => call(endpoint, request).await,
+        &Method::OPTIONS => Ok(options(endpoint.allow())),
+        method => Err(Problem::method_not_allowed(method, endpoint.allow())),
     }
 }
 
@@ -92,9 +92,9 @@ async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response,
         .unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
 }
 
-fn options() -> Response {
+fn options(allow: HeaderValue) -> Response {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(ALLOW, ALLOWED);
+    response.headers_mut().insert(ALLOW, allow);
     response
 }

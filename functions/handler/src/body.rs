@@ -1,0 +1,207 @@
+//! A request's body as JSON of a type, and an answer's.
+
+use lambda_http::http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::{
+    Body, Problem, Request, Response,
+    faults::{Source, read},
+};
+
+/// The request's body, which is JSON of the type `T` with at most `max_bytes`. `#[serde(deny_unknown_fields)]` on `T` makes
+/// a misspelt member a fault.
+///
+/// # Errors
+///
+/// - 400 [`malformed-request`](Problem::malformed_request): it is absent, not UTF-8, no JSON, or nested too deeply.
+/// - 413 [`content-too-large`](Problem::content_too_large): it is over `max_bytes`.
+/// - 415 [`unsupported-media-type`](Problem::unsupported_media_type): its type is neither `application/json` nor
+///   `application/*+json`, its charset is not UTF-8, or it is compressed.
+/// - 422 [`unprocessable-content`](Problem::unprocessable_content): it is not of the type `T`. `errors` lists each member
+///   that is missing, unknown, there twice, or of another type.
+///
+/// ```
+/// use handler::{Body, Request, body, http::header::CONTENT_TYPE};
+///
+/// #[derive(serde::Deserialize)]
+/// struct NewOrder {
+///     sku: String,
+///     quantity: u8,
+/// }
+///
+/// let mut request = Request::new(Body::from(r#"{"sku": "A-7", "quantity": 2}"#));
+/// request.headers_mut().insert(CONTENT_TYPE, "application/json".parse()?);
+/// let order: NewOrder = body(&request, 16 * 1024)?;
+/// assert_eq!((&*order.sku, order.quantity), ("A-7", 2));
+///
+/// *request.body_mut() = Body::from(r#"{"quantity": 300}"#);
+/// assert_eq!(body::<NewOrder>(&request, 16 * 1024).err().map(|problem| problem.status().as_u16()), Some(422));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn body<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<T, Problem> {
+    check_format(request.headers())?;
+    let bytes: &[u8] = match request.body() {
+        Body::Text(text) => text.as_bytes(),
+        Body::Binary(bytes) => bytes,
+        _ => &[],
+    };
+    if bytes.is_empty() {
+        return Err(Problem::malformed_request("The body is empty, and must be JSON."));
+    }
+    if bytes.len() > max_bytes {
+        return Err(Problem::content_too_large(max_bytes));
+    }
+    let text = str::from_utf8(bytes).map_err(|_| Problem::malformed_request("The body is not UTF-8."))?;
+    let no_json = |error| Problem::malformed_request(format!("The body is no JSON: {error}."));
+    // Of a list serde makes a struct, too, by the order of its fields.
+    if !text.trim_start().starts_with('[') {
+        match serde_json::from_str(text) {
+            Ok(value) => return Ok(value),
+            Err(error) if !error.is_data() => return Err(no_json(error)),
+            Err(_) => {}
+        }
+    }
+    let json: &RawValue = serde_json::from_str(text).map_err(no_json)?;
+    read(Source::Json(json)).map_err(Problem::unprocessable_content)
+}
+
+/// Answers with `content` as JSON, whatever the request accepts. Beside it, [`negotiate`](crate::negotiate()) heeds that.
+///
+/// # Errors
+///
+/// An `internal` problem when `content` cannot be written as JSON.
+///
+/// ```
+/// # use handler::{http::StatusCode, json};
+/// let response = json(StatusCode::CREATED, &["A-7"])?;
+/// assert_eq!(response.status(), 201);
+/// # Ok::<(), handler::Problem>(())
+/// ```
+pub fn json(status: StatusCode, content: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_string(content).map_err(|error| Problem::internal().because(error))?;
+    let mut response = Response::new(Body::Text(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn check_format(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |detail| Problem::unsupported_media_type("application/json", detail);
+    let encoding = headers.get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        // RFC 9110, section 12.5.3: what would have been taken.
+        return Err(unsupported("The body must come without a content encoding.")
+            .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = content_type.to_ascii_lowercase();
+    let mut parts = content_type.split(';').map(str::trim);
+    let is_json = parts.next().and_then(|media| media.strip_prefix("application/")).is_some_and(|subtype| {
+        subtype == "json"
+            || subtype.strip_suffix("+json").is_some_and(|name| !name.is_empty() && !name.contains([',', ' ']))
+    });
+    if !is_json {
+        return Err(unsupported("The body must be JSON, with the Content-Type application/json."));
+    }
+    let mut charsets = parts.filter_map(|parameter| parameter.strip_prefix("charset="));
+    if charsets.any(|charset| charset.trim_matches('"') != "utf-8") {
+        return Err(unsupported("The body must be in UTF-8."));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct NewOrder {
+        sku: String,
+        quantity: u8,
+    }
+
+    fn request(content_type: Option<&str>, bytes: impl Into<Body>) -> Request {
+        let mut request = Request::new(bytes.into());
+        if let Some(content_type) = content_type {
+            request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
+        }
+        request
+    }
+
+    fn read_as<T: DeserializeOwned>(bytes: impl Into<Body>) -> Result<T, (u16, Value)> {
+        body(&request(Some("application/json"), bytes), 64).map_err(|problem| {
+            let response = problem.to_response("");
+            let Body::Text(json) = response.body() else { panic!("{response:?}") };
+            let json: Value = serde_json::from_str(json).unwrap();
+            (response.status().as_u16(), json.get("errors").unwrap_or(&json["detail"]).clone())
+        })
+    }
+
+    #[test]
+    fn a_body_is_json_of_a_type() {
+        let good = NewOrder { sku: "A".into(), quantity: 2 };
+        let json = r#" {"quantity": 2, "sku": "A"} "#;
+        assert_eq!(read_as(json), Ok(NewOrder { sku: "A".into(), quantity: 2 }));
+        assert_eq!(read_as(json.as_bytes().to_vec()), Ok(good));
+        assert_eq!(read_as("[[1], []]"), Ok([vec![1_u8], vec![]]));
+        let fault = |pointer, detail| json!([{ "detail": detail, "pointer": pointer }]);
+        let unknown = "is unknown; there is `sku` or `quantity`";
+        for (bytes, status, expected) in [
+            (&b""[..], 400, json!("The body is empty, and must be JSON.")),
+            (b"{", 400, json!("The body is no JSON: EOF while parsing an object at line 1 column 1.")),
+            (b"{} {}", 400, json!("The body is no JSON: trailing characters at line 1 column 4.")),
+            (b"{\"sku\": 7,", 400, json!("The body is no JSON: EOF while parsing an object at line 1 column 10.")),
+            (b"{\"sku\": \"\xff\"}", 400, json!("The body is not UTF-8.")),
+            (&[b'['; 65], 413, json!("The body may have at most 64 bytes.")),
+            (b"[\"A\", 2]", 422, fault("#", "must be an object")),
+            (b"{\"sku\": \"A\", \"quantity\": 256}", 422, fault("#/quantity", "must be an integer from 0 to 255")),
+            (b"{\"sku\": \"A\", \"quantity\": 1.0}", 422, fault("#/quantity", "must be an integer from 0 to 255")),
+            (b"{\"sku\": \"A\", \"sku\": \"B\", \"quantity\": 1}", 422, fault("#/sku", "is there twice")),
+            (b"{\"sku\": \"A\", \"quantity\": 1, \"a b%\": 1}", 422, fault("#/a%20b%25", unknown)),
+        ] {
+            assert_eq!(read_as::<NewOrder>(bytes.to_vec()), Err((status, expected)), "{}", bytes.escape_ascii());
+        }
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(128), "}".repeat(128));
+        let deep = body::<Value>(&request(Some("application/json"), deep), 4096).unwrap_err();
+        assert!(deep.to_string().contains("recursion limit exceeded"), "{deep}");
+    }
+
+    #[test]
+    fn a_body_says_that_it_is_json() {
+        for (content_type, is_json) in [
+            (Some("application/json"), true),
+            (Some("Application/JSON ; Charset=\"UTF-8\""), true),
+            (Some("application/merge-patch+json"), true),
+            (Some("application/json; charset=iso-8859-1"), false),
+            (Some("application/+json"), false),
+            (Some("application/xml, application/a+json"), false),
+            (Some("text/json"), false),
+            (Some("text/plain; a=application/json"), false),
+            (None, false),
+        ] {
+            let read = body::<BTreeMap<String, u8>>(&request(content_type, "{}"), 2);
+            assert_eq!(
+                read.map_err(|problem| problem.status().as_u16()),
+                if is_json { Ok(BTreeMap::new()) } else { Err(415) },
+                "{content_type:?}"
+            );
+        }
+        let mut compressed = request(Some("application/json"), "{}");
+        compressed.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let refused = body::<Value>(&compressed, 2).unwrap_err().to_response("");
+        assert_eq!(
+            (refused.status(), &refused.headers()[ACCEPT_ENCODING]),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, &HeaderValue::from_static("identity"))
+        );
+    }
+}

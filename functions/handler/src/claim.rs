@@ -1,0 +1,30 @@
+//! Who the caller is, as an authorizer found out before the function was invoked.
+
+use crate::{
+    Request,
+    event::{FromTrigger, Object},
+};
+
+/// The claim `name` about the caller, from the authorizer of an HTTP API or a REST API: of the token, if it is a JWT or
+/// Cognito authorizer; of the context that a Lambda authorizer returned; or of the caller's IAM identity, such as `userArn`.
+/// What is not text is given as JSON.
+///
+/// API Gateway puts it into the event, so a caller cannot make it up. `None` where no authorizer did its work: behind a
+/// load balancer, VPC Lattice, or a route without one.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-access-control.html>
+#[must_use]
+pub fn claim(request: &Request, name: &str) -> Option<String> {
+    let from: &FromTrigger = request.extensions().get()?;
+    let authorizer = Object::read(from.authorizer.as_deref()?);
+    let places = [
+        authorizer.object("jwt").object("claims"),
+        authorizer.object("lambda"),
+        authorizer.object("iam"),
+        authorizer.object("claims"),
+        authorizer,
+    ];
+    places.iter().find_map(|claims| {
+        let claim = claims.text(name).map(Into::into);
+        claim.or_else(|| Some(claims.get(name)?.get().to_owned()))
+    })
+}

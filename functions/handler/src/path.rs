@@ -1,0 +1,82 @@
+//! Parameters in the path, the same through every trigger.
+
+use std::borrow::Cow;
+
+use matchit::Router;
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    Problem, Request,
+    event::{FromTrigger, Object},
+    query::unreadable,
+};
+
+/// The value of the parameter `name` in the request's path, decoded: of the path that
+/// [`at`](crate::Resource::at) declares.
+///
+/// # Errors
+///
+/// [`Problem::invalid_parameter`] when it holds a control character, or is not UTF-8; `internal` when there is no such
+/// parameter.
+pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
+    let parameters = request.extensions().get().map_or(&[][..], |Parameters(parameters)| parameters);
+    let (_, value) = parameters.iter().find(|(parameter, _)| parameter == name).ok_or_else(|| {
+        Problem::internal().because(format!("no path with {{{name}}} is declared: `.at(\"/…/{{{name}}}\")` does it"))
+    })?;
+    match unreadable(value) {
+        Some(fault) => Err(Problem::invalid_parameter(format!("`{name}` {fault}."))),
+        None => Ok(value),
+    }
+}
+
+#[derive(Clone)]
+struct Parameters(Vec<(String, String)>);
+
+/// A path with parameters.
+pub(crate) struct Pattern {
+    names: Vec<String>,
+    router: Router<()>,
+}
+
+impl Pattern {
+    pub(crate) fn new(path: &str) -> Self {
+        let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        let names = names.map(|name| name.trim_end_matches('+').to_owned()).collect();
+        let mut router = Router::new();
+        let route = path.split('/').map(|segment| match segment.strip_suffix("+}") {
+            Some(rest) => rest.replacen('{', "{*", 1) + "}",
+            None => segment.to_owned(),
+        });
+        let added = router.insert(route.collect::<Vec<_>>().join("/"), ());
+        assert!(path.starts_with('/') && added.is_ok(), "{path} is no path: {added:?}");
+        Self { names, router }
+    }
+
+    /// Adds the parameters to the request: those that the trigger sent along, or those in the path.
+    pub(crate) fn find(&self, request: &mut Request) -> Result<(), Problem> {
+        let parameters = self.sent_along(request).or_else(|| {
+            let matched = self.router.at(request.uri().path()).ok()?;
+            Some(matched.params.iter().map(|(name, value)| (name.to_owned(), decoded(value))).collect())
+        });
+        let parameters = parameters.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
+        request.extensions_mut().insert(Parameters(parameters));
+        Ok(())
+    }
+
+    fn sent_along(&self, request: &Request) -> Option<Vec<(String, String)>> {
+        let from: &FromTrigger = request.extensions().get()?;
+        let sent = Object::read(from.path_parameters.as_deref()?);
+        let value = |name: &String| {
+            let value = sent.text(name)?;
+            Some((name.clone(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
+        };
+        // A route such as `/{proxy+}` sends others.
+        self.names.iter().map(value).collect()
+    }
+}
+
+/// What is not UTF-8 becomes U+FFFD, as in what an HTTP API has decoded.
+fn decoded(text: &str) -> String {
+    let text: Cow<'_, str> = percent_decode_str(text).decode_utf8_lossy();
+    text.into_owned()
+}

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    net::SocketAddr,
     path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
@@ -11,7 +12,10 @@ use handler::http::{
     HeaderMap, StatusCode,
     header::{CONTENT_ENCODING, RETRY_AFTER},
 };
-use reqwest::redirect::{self, Policy};
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::{self, Policy},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -19,7 +23,7 @@ use rustls::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{failure::Failure, http_date::http_date, resolve::Resolver, settings::Settings};
+use crate::{failure::Failure, http_date::http_date, settings::Settings};
 
 const MAX_REDIRECTS: usize = 3;
 
@@ -55,7 +59,7 @@ impl Client {
             return Ok(client);
         }
         let client = reqwest::Client::builder()
-            .dns_resolver(Resolver::default())
+            .dns_resolver(Resolver(aws::Resolver::default()))
             .no_proxy()
             .redirect(Policy::custom(follow))
             .referer(false)
@@ -65,6 +69,20 @@ impl Client {
             .user_agent(concat!("fetch/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(self.0.get_or_init(|| client))
+    }
+}
+
+struct Resolver(aws::Resolver);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.0.clone();
+        Box::pin(async move {
+            let addresses = resolver.lookup(name.as_str()).await?;
+            // The client replaces the port.
+            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
+            Ok::<_, Box<dyn Error + Send + Sync>>(addresses)
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In the order in which a request meets them: `settings` say what is fetched and within what bounds; `upstream` is
 //! the whole way; `cache` holds the last good response, and [`freshness`] says what may be done with it; `retry` and
-//! `breaker` say when the upstream is called; `secret` is what it is shown; `attempt` calls it, where `resolve` finds it;
+//! `breaker` say when the upstream is called; `secret` is what it is shown; `attempt` calls it;
 //! `failure` is what may come of that.
 
 mod attempt;
@@ -12,7 +12,6 @@ pub mod cache_control;
 mod failure;
 pub mod freshness;
 mod http_date;
-mod resolve;
 mod retry;
 mod secret;
 mod settings;

@@ -2,20 +2,15 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext, operation::get_secret_value::GetSecretValueError};
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use handler::http::HeaderValue;
 use tokio::{
-    sync::{Mutex, OnceCell},
+    sync::Mutex,
     time::{Instant, timeout_at},
 };
 
-use crate::{failure::Failure, resolve::Resolver};
+use crate::failure::Failure;
 
 /// How long a token is used before it is asked for anew.
 const USED_FOR: Duration = Duration::from_mins(5);
@@ -23,15 +18,12 @@ const USED_FOR: Duration = Duration::from_mins(5);
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
 /// Secrets Manager is left alone for so long when it did not give the secret.
 const PAUSE: Duration = Duration::from_secs(5);
-/// For loading the secret, retries included: a part of a request's time, most of which is the upstream's.
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// Packets can be lost. Another connection is tried while there is time.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
+
+static SECRETS: aws::Lazy<Client> = aws::Lazy::new(Client::new);
 
 /// A secret, loaded when it is first needed.
 pub(crate) struct Secret {
     id: String,
-    client: OnceCell<Client>,
     token: Mutex<Token>,
 }
 
@@ -47,7 +39,7 @@ struct Token {
 
 impl Secret {
     pub(crate) fn new(id: String) -> Self {
-        Self { id, client: OnceCell::new(), token: Mutex::default() }
+        Self { id, token: Mutex::default() }
     }
 
     /// The value of the `Authorization` header. Callers that need it at the same time load it once.
@@ -95,8 +87,8 @@ impl Secret {
     }
 
     async fn load(&self) -> Result<HeaderValue, Failure> {
-        let client = self.client.get_or_init(client).await;
-        let secret = client.get_secret_value().secret_id(&self.id).send().await.map_err(|error| failure(&error))?;
+        let secret = SECRETS.get().await.get_secret_value().secret_id(&self.id).send().await;
+        let secret = secret.map_err(|error| failure(&error))?;
         let token = secret.secret_string().map(str::trim).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| Failure::misconfigured("the secret holds no text"))?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
@@ -106,25 +98,11 @@ impl Secret {
     }
 }
 
-async fn client() -> Client {
-    // The SDK's TLS is reqwest's: two would be another megabyte.
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
-    let http = http.build_with_resolver(Resolver::default());
-    let config = ConfigLoader::default()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http)
-        .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
-        .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build())
-        .load()
-        .await;
-    Client::new(&config)
-}
-
 /// What this function must not do: load the configuration before anybody asks for it.
 #[cfg(feature = "eager-aws-config")]
 pub fn configure_eagerly() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let _client = tokio.map(|tokio| tokio.block_on(client()));
+    let _config = tokio.map(|tokio| tokio.block_on(aws::config()));
 }
 
 /// Whose fault it is that there is no secret: the operator's, or a passing one of AWS or the network.

@@ -4,8 +4,7 @@
 //! `getaddrinfo` loads parts of itself from whatever C library the machine has.
 
 use std::{
-    error::Error,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -14,7 +13,6 @@ use std::{
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use futures_util::future::select;
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
 
 /// A datagram can be lost, and the next one must go out while the attempt that waits for it has time left.
@@ -26,7 +24,7 @@ const MISSING_FOR: Duration = Duration::from_secs(1);
 
 /// Resolves by `/etc/hosts` and the name servers of `/etc/resolv.conf`, and remembers for as long as they allow.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Resolver(Arc<OnceLock<Families>>);
+pub struct Resolver(Arc<OnceLock<Families>>);
 
 /// Asked for one by one, so that a name server which has no response for one of them does not keep the other back.
 #[derive(Debug)]
@@ -36,7 +34,12 @@ struct Families {
 }
 
 impl Resolver {
-    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
+    /// The addresses of `name`, of both families.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or no name server says.
+    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
         let Families { v4, v6 } = self.families()?;
         let (v4, v6) = (pin!(v4.lookup_ip(name)), pin!(v6.lookup_ip(name)));
         let (first, other) = select(v4, v6).await.factor_first();
@@ -62,18 +65,6 @@ impl Resolver {
         };
         let families = Families { v4: family(LookupIpStrategy::Ipv4Only)?, v6: family(LookupIpStrategy::Ipv6Only)? };
         Ok(self.0.get_or_init(|| families))
-    }
-}
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = resolver.lookup(name.as_str()).await?;
-            // The client replaces the port.
-            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
-            Ok::<_, Box<dyn Error + Send + Sync>>(addresses)
-        })
     }
 }
 

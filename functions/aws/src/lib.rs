@@ -1,0 +1,75 @@
+//! AWS clients, made when a request first needs one: configuration that is loaded in `main` is 17 million instructions
+//! of every cold start. An endpoint without a client does not depend on this crate.
+//!
+//! ```no_run
+//! use aws_sdk_secretsmanager::Client;
+//! use handler::{Problem, Request, Response, negotiate};
+//!
+//! static SECRETS: aws::Lazy<Client> = aws::Lazy::new(Client::new);
+//!
+//! async fn secrets(request: Request) -> Result<Response, Problem> {
+//!     let secrets = SECRETS.get().await.list_secrets().send().await;
+//!     let secrets = secrets.map_err(|error| Problem::internal().because(error))?;
+//!     negotiate(&request, &secrets.secret_list().len())
+//! }
+//! ```
+
+mod resolve;
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use tokio::sync::OnceCell;
+
+pub use aws_config::SdkConfig;
+pub use resolve::Resolver;
+
+/// For an operation, retries included: a part of a request's time.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Packets can be lost. Another connection is tried while there is time.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A client of an AWS service, made when it is first asked for. All share one configuration and its connections.
+///
+/// An operation is tried twice, and takes at most a second. For other bounds, change the configuration where the client is
+/// made of it: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
+#[derive(Debug)]
+pub struct Lazy<C> {
+    client: OnceCell<C>,
+    new: fn(&SdkConfig) -> C,
+}
+
+impl<C> Lazy<C> {
+    /// The client that `new` makes.
+    pub const fn new(new: fn(&SdkConfig) -> C) -> Self {
+        Self { client: OnceCell::const_new(), new }
+    }
+
+    /// The client. The first time this takes some milliseconds.
+    pub async fn get(&self) -> &C {
+        self.client.get_or_init(async || (self.new)(config().await)).await
+    }
+}
+
+/// Region, credentials and all else that AWS's environment variables say, loaded when it is first asked for.
+pub async fn config() -> &'static SdkConfig {
+    static CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
+    CONFIG.get_or_init(load).await
+}
+
+async fn load() -> SdkConfig {
+    // The one TLS library that `fetch` has, too: two would be another megabyte.
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    let http = http.build_with_resolver(Resolver::default());
+    ConfigLoader::default()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build())
+        .load()
+        .await
+}

@@ -1,7 +1,7 @@
 """What must hold for template.yaml, each as a function from the parsed template to what is wrong with it.
 
-They read what the author wrote, so what SAM adds is not their business: for that, cfn-lint and checkov read the
-transformed template.
+They read what the author wrote, with its loops expanded, so what SAM adds is not their business: for that, cfn-lint and
+checkov read the transformed template.
 """
 
 import json
@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 GATEWAY_SECONDS = 30
 NO_VALUE = {"Ref": "AWS::NoValue"}
+
+# What IAM knows a log group's streams by: with an asterisk, as `!GetAtt Logs.Arn` has it.
+STREAMS = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:%s:*"
 
 # IAM knows no resource for these: "*" is the only one they can be granted on.
 ACTIONS_WITHOUT_RESOURCE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
@@ -78,10 +81,10 @@ def functions_are_watched(template: dict) -> list[str]:
     notify = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], NO_VALUE]}
     return [
         f"{name} has no alarm for {metric}"
-        for name in functions(template)
+        for name, function in functions(template).items()
         for metric in ("Errors", "Throttles", "ServerErrors", "Duration")
         if not any(
-            (metric, {"Ref": name}) in watched(alarm["Properties"])
+            (metric, function["FunctionName"]) in watched(alarm["Properties"])
             and alarm["Properties"].get("AlarmActions") == alarm["Properties"].get("OKActions") == notify
             and alarm.get("Condition") == template["Resources"][name].get("Condition")
             for alarm in alarms
@@ -173,6 +176,11 @@ def privileges_are_least(template: dict) -> list[str]:
     roles = [function.get("Role", {}).get("Fn::GetAtt", [None])[0] for function in functions(template).values()]
     if len(set(roles)) != len(roles) or None in roles:
         wrong.append(f"functions share roles, or let SAM make them: {roles}")
+    roles_of_logs = {
+        role: {"Fn::Sub": STREAMS % group["Properties"]["LogGroupName"]["Fn::Sub"]}
+        for role, function in zip(roles, functions(template).values())
+        if (group := template["Resources"].get(function["LoggingConfig"].get("LogGroup", {}).get("Ref")))
+    }
     for name, resource in template["Resources"].items():
         for statement in walk(resource):
             if "Effect" not in statement:
@@ -180,25 +188,78 @@ def privileges_are_least(template: dict) -> list[str]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
             if actions == ACTIONS_WITHOUT_RESOURCE and statement["Resource"] == "*":
                 continue
+            if actions == ["logs:CreateLogStream", "logs:PutLogEvents"] and name in roles_of_logs:
+                if statement.get("Resource") == roles_of_logs[name]:
+                    continue
             if "*" in str(actions) or "*" in str(statement.get("Resource")):
                 wrong.append(f"{name} has a wildcard: {statement}")
             if "sts:AssumeRole" not in actions and "Resource" not in statement:
                 wrong.append(f"{name} is not limited to a resource: {statement}")
     for name, function in functions(template).items():
-        role = (
-            template["Resources"].get(function.get("Role", {}).get("Fn::GetAtt", [None])[0], {}).get("Properties", {})
-        )
+        role_name = function.get("Role", {}).get("Fn::GetAtt", [None])[0]
+        role = template["Resources"].get(role_name, {}).get("Properties", {})
+        attached = [
+            policy["Properties"]
+            for policy in of_type(template, "AWS::IAM::Policy").values()
+            if {"Ref": role_name} in walk(policy["Properties"]["Roles"])
+        ]
         allowed = {"logs:CreateLogStream", "logs:PutLogEvents"}
         if code(function) == "fetch":
             allowed.add("secretsmanager:GetSecretValue")
         granted = set()
-        for statement in walk(role.get("Policies", [])):
+        for statement in walk([role.get("Policies", []), attached]):
             action = statement.get("Action", [])
             granted |= set(action if isinstance(action, list) else [action])
         if granted != allowed:
             wrong.append(f"{name} may {sorted(granted)}, not {sorted(allowed)}")
         if role.get("ManagedPolicyArns") != [{"Ref": "TracePolicy"}] or "Policies" in function:
             wrong.append(f"{name} has policies from elsewhere")
+    return wrong
+
+
+def loops_mean_the_same_on_aws(template: dict) -> list[str]:
+    """Of a template with its loops: `sam build` puts a loop's name into every string, CloudFormation only into the keys of
+    what is repeated, Fn::Sub and Ref; without what is not alphanumeric, into those keys alone.
+    """
+
+    def misplaced(node: object, within: str = "") -> Iterator[str]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from misplaced(key)
+                yield from misplaced(value, key)
+        elif isinstance(node, list):
+            for child in node:
+                yield from misplaced(child, within)
+        elif isinstance(node, str):
+            if "&{" in node or ("${" + name + "}" in node and within != "Fn::Sub"):
+                yield node
+
+    wrong = []
+    for section in ("Resources", "Outputs"):
+        for key, loop in template[section].items():
+            if key.startswith("Fn::ForEach::"):
+                name, _, repeated = loop
+                found = [text for value in repeated.values() for text in misplaced(value)]
+                wrong += [f"{key}: CloudFormation would leave {text!r} as it is" for text in found]
+    return wrong
+
+
+def functions_are_shown(template: dict) -> list[str]:
+    """The dashboard and the saved queries have each function, and the outputs its URL."""
+    wrong = []
+    groups = of_type(template, "AWS::Logs::LogGroup").keys() - {"ApiLogs"}
+    for name, query in of_type(template, "AWS::Logs::QueryDefinition").items():
+        searched = {mapping["Ref"] for mapping in walk(query["Properties"]["LogGroupNames"]) if "Ref" in mapping}
+        if searched - {"AWS::NoValue"} != groups:
+            wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
+    dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard")["Dashboard"])
+    urls = [output["Value"]["Fn::Sub"] for output in template["Outputs"].values()]
+    paths = {url[1]["Path"] for url in urls if isinstance(url, list)}
+    for name, function in functions(template).items():
+        if function["FunctionName"]["Fn::Sub"] + r"\\\"" not in dashboard:
+            wrong.append(f"{name} is not on the dashboard")
+        if not paths & {event["Properties"]["Path"] for event in function["Events"].values()}:
+            wrong.append(f"{name} has no URL among the outputs")
     return wrong
 
 

@@ -48,8 +48,8 @@ def broken(built: Path) -> Path:
     template = yaml_parse((built / "template.yaml").read_text())
     template["Resources"]["SecondLive"] = {
         "Type": "AWS::Lambda::Alias",
-        "DependsOn": "FetchFunctionAliaslive",
-        "Properties": {"FunctionName": {"Ref": "FetchFunction"}, "FunctionVersion": "$LATEST", "Name": "live"},
+        "DependsOn": "fetchFunctionAliaslive",
+        "Properties": {"FunctionName": {"Ref": "fetchFunction"}, "FunctionVersion": "$LATEST", "Name": "live"},
     }
     path = built / "broken.yaml"
     path.write_text(yaml_dump(template))
@@ -73,11 +73,11 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     aws.deploy(STACK, "Stage=prod", f"UpstreamUrl={old.url}", env="prod")
     assert status(aws) == "CREATE_COMPLETE"
     urls = {name: aws.reachable(url) for name, url in aws.outputs(STACK).items()}
-    assert urls.keys() == {"ApiUrl", "HelloUrl", "TimeUrl", "FetchUrl"}
+    assert urls.keys() == {"ApiUrl", "helloUrl", "timeUrl", "fetchUrl"}
     assert get(urls["ApiUrl"]).text == "Hello, world!"
-    assert get(urls["HelloUrl"]).text == "Hello, world!"
-    assert get(urls["TimeUrl"]).text.startswith("Current time: ")
-    assert get(urls["FetchUrl"]).content == old.body
+    assert get(urls["helloUrl"]).text == "Hello, world!"
+    assert get(urls["timeUrl"]).text.startswith("Current time: ")
+    assert get(urls["fetchUrl"]).content == old.body
     policies, variables = fetch_is_given(aws)
     assert policies == {"logs"}
     assert "UPSTREAM_SECRET_ID" not in variables
@@ -88,28 +88,28 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     aws.deploy(STACK, *changed, f"UpstreamUrl={new.url}", env="prod")
     assert status(aws) == "UPDATE_COMPLETE"
     assert live_version(aws, "fetch") != version
-    assert get(urls["FetchUrl"]).content == new.body
+    assert get(urls["fetchUrl"]).content == new.body
     policies, variables = fetch_is_given(aws)
     assert policies == {"logs", "upstream-secret"}
     assert variables["UPSTREAM_SECRET_ID"] == secret
     # Three tokens: before there was a secret, with it, and after it was rotated, which the upstream's 401 makes known.
     aws.client("secretsmanager").put_secret_value(SecretId=secret, SecretString="rotated")
     new.accepts = "Bearer rotated"
-    assert get(urls["FetchUrl"]).content == new.body
+    assert get(urls["fetchUrl"]).content == new.body
     assert (old.authorizations[-1], new.authorizations) == (None, ["Bearer token", "Bearer token", "Bearer rotated"])
     for origin, allowed in [("https://b.example", "https://b.example"), ("https://c.example", None)]:
-        assert get(urls["HelloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
+        assert get(urls["helloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
 
     # An update that fails half-way is taken back, and what was there goes on answering.
     failed = aws.deploy(STACK, *changed, f"UpstreamUrl={never.url}", env="prod", template=broken(built), check=False)
     assert failed.returncode != 0
     assert "already exists" in failed.stdout
     assert status(aws) == "UPDATE_ROLLBACK_COMPLETE"
-    assert get(urls["FetchUrl"]).content == new.body
-    assert get(urls["HelloUrl"]).text == "Hello, world!"
+    assert get(urls["fetchUrl"]).content == new.body
+    assert get(urls["helloUrl"]).text == "Hello, world!"
 
     # Deleted, it leaves nothing behind, and nobody answers any more.
     assert inventory(aws) != before
     aws.delete(STACK, env="prod")
     assert inventory(aws) - before == set()
-    assert get(urls["HelloUrl"]).status_code == 404
+    assert get(urls["helloUrl"]).status_code == 404

@@ -14,10 +14,13 @@ import proofs
 import pytest
 import yaml
 from harness import REGION, ROOT, environment
+from ministack.services.cloudformation import language_extensions
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
-TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+WRITTEN = yaml_parse((ROOT / "template.yaml").read_text())
+# With its loops expanded, as CloudFormation does it. The SAM CLI's own expansion resolves parameters and conditions, too.
+TEMPLATE = language_extensions.apply(copy.deepcopy(WRITTEN), {})
 ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
@@ -47,7 +50,7 @@ def access_log(template: dict) -> dict:
 
 
 def variables(template: dict) -> dict:
-    return properties(template, "FetchFunction")["Environment"]["Variables"]
+    return properties(template, "fetchFunction")["Environment"]["Variables"]
 
 
 def cors(template: dict) -> dict:
@@ -66,26 +69,26 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
     proofs.time_outs_nest: {
         "budget as long as the function": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS="10000"),
         "attempt longer than the budget": lambda t: variables(t).update(UPSTREAM_ATTEMPT_TIMEOUT_MS="5001"),
-        "function as long as the gateway": lambda t: properties(t, "FetchFunction").update(Timeout=30),
+        "function as long as the gateway": lambda t: properties(t, "fetchFunction").update(Timeout=30),
         "no budget": lambda t: variables(t).pop("UPSTREAM_TIMEOUT_MS"),
     },
     proofs.functions_are_watched: {
-        "no alarm": lambda t: t["Resources"].pop("TimeThrottles"),
-        "another function's": lambda t: properties(t, "TimeErrors").update(
-            Dimensions=[{"Name": "FunctionName", "Value": {"Ref": "HelloFunction"}}]
+        "no alarm": lambda t: t["Resources"].pop("timeThrottles"),
+        "another function's": lambda t: properties(t, "timeErrors").update(
+            Dimensions=properties(t, "helloErrors")["Dimensions"]
         ),
-        "another function's rate": lambda t: properties(t, "TimeServerErrorRate").update(
-            Metrics=properties(t, "HelloServerErrorRate")["Metrics"]
+        "another function's rate": lambda t: properties(t, "timeServerErrorRate").update(
+            Metrics=properties(t, "helloServerErrorRate")["Metrics"]
         ),
-        "nobody told": lambda t: properties(t, "HelloErrors").pop("AlarmActions"),
-        "alarm without its condition": lambda t: t["Resources"]["FetchOnInstancesErrors"].pop("Condition"),
+        "nobody told": lambda t: properties(t, "helloErrors").pop("AlarmActions"),
+        "alarm without its condition": lambda t: t["Resources"]["fetchoninstancesErrors"].pop("Condition"),
     },
     proofs.functions_are_logged: {
-        "no retention": lambda t: properties(t, "HelloLogs").pop("RetentionInDays"),
-        "shared group": lambda t: properties(t, "TimeFunction").update(
-            LoggingConfig={"LogGroup": {"Ref": "HelloLogs"}}
+        "no retention": lambda t: properties(t, "helloLogs").pop("RetentionInDays"),
+        "shared group": lambda t: properties(t, "timeFunction").update(
+            LoggingConfig={"LogGroup": {"Ref": "helloLogs"}}
         ),
-        "kept after the stack": lambda t: t["Resources"]["FetchLogs"].update(DeletionPolicy="Retain"),
+        "kept after the stack": lambda t: t["Resources"]["fetchLogs"].update(DeletionPolicy="Retain"),
         "access log of callers": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
         "access log in text": lambda t: access_log(t).update(Format="$context.requestId $context.status"),
         "no access log": lambda t: properties(t, "Api").pop("AccessLogSettings"),
@@ -97,42 +100,53 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "prod at once": lambda t: t["Globals"]["Function"]["DeploymentPreference"].update(
             Type={"Fn::If": ["IsProd", "AllAtOnce", "AllAtOnce"]}
         ),
-        "no rollback": lambda t: properties(t, "TimeFunction").pop("DeploymentPreference"),
+        "no rollback": lambda t: properties(t, "timeFunction").pop("DeploymentPreference"),
     },
     proofs.versions_follow_parameters: {
-        "one too few": lambda t: properties(t, "FetchFunction").update(VersionDescription={"Ref": "LogLevel"}),
-        "one too many": lambda t: properties(t, "HelloFunction").update(
+        "one too few": lambda t: properties(t, "fetchFunction").update(VersionDescription={"Ref": "LogLevel"}),
+        "one too many": lambda t: properties(t, "helloFunction").update(
             VersionDescription={"Fn::Sub": "${LogLevel} ${Stage}"}
         ),
-        "a new variable": lambda t: properties(t, "TimeFunction").update(
+        "a new variable": lambda t: properties(t, "timeFunction").update(
             Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}
         ),
     },
     proofs.privileges_are_least: {
-        "any resource": lambda t: statement(t, "HelloRole").update(Resource="*"),
-        "no resource": lambda t: statement(t, "HelloRole").pop("Resource"),
-        "any log group": lambda t: statement(t, "TimeRole").update(
+        "any resource": lambda t: statement(t, "helloRole").update(Resource="*"),
+        "no resource": lambda t: statement(t, "helloRole").pop("Resource"),
+        "any log group": lambda t: statement(t, "timeRole").update(
             Resource={"Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:*"}
         ),
-        "any action": lambda t: statement(t, "FetchRole").update(Action="logs:*"),
-        "one more action": lambda t: statement(t, "TimeRole")["Action"].append("secretsmanager:GetSecretValue"),
+        "another's log group": lambda t: statement(t, "timeRole").update(Resource=statement(t, "helloRole")["Resource"]),
+        "any secret": lambda t: properties(t, "secretPolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
+        "another's secret": lambda t: properties(t, "secretPolicy")["Roles"].append({"Ref": "timeRole"}),
+        "any action": lambda t: statement(t, "fetchRole").update(Action="logs:*"),
+        "one more action": lambda t: statement(t, "timeRole")["Action"].append("secretsmanager:GetSecretValue"),
         "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
             "xray:GetGroup"
         ),
-        "managed policy": lambda t: properties(t, "HelloRole")["ManagedPolicyArns"].append(
+        "managed policy": lambda t: properties(t, "helloRole")["ManagedPolicyArns"].append(
             "arn:aws:iam::aws:policy/ReadOnlyAccess"
         ),
-        "shared role": lambda t: properties(t, "TimeFunction").update(Role={"Fn::GetAtt": ["HelloRole", "Arn"]}),
-        "SAM's role": lambda t: properties(t, "TimeFunction").pop("Role"),
+        "shared role": lambda t: properties(t, "timeFunction").update(Role={"Fn::GetAtt": ["helloRole", "Arn"]}),
+        "SAM's role": lambda t: properties(t, "timeFunction").pop("Role"),
+    },
+    proofs.functions_are_shown: {
+        "not on the dashboard": lambda t: properties(t, "timeFunction")["FunctionName"].update(
+            {"Fn::Sub": "${AWS::StackName}-now"}
+        ),
+        "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": "timeLogs"}),
+        "no URL": lambda t: t["Outputs"].pop("timeUrl"),
+        "another URL": lambda t: t["Outputs"]["timeUrl"]["Value"]["Fn::Sub"][1].update(Path="/now"),
     },
     routes_agree: {
-        "one too few": lambda t: properties(t, "HelloFunction")["Events"].pop("Root"),
-        "one too many": lambda t: properties(t, "TimeFunction")["Events"].update(
+        "one too few": lambda t: properties(t, "helloFunction")["Events"].pop("Root"),
+        "one too many": lambda t: properties(t, "timeFunction")["Events"].update(
             Now={"Properties": {"Path": "/now", "Method": "ANY"}}
         ),
-        "one method": lambda t: properties(t, "TimeFunction")["Events"]["Time"]["Properties"].update(Method="GET"),
-        "wrong function": lambda t: properties(t, "TimeFunction").update(CodeUri="functions/hello"),
-        "taken by another": lambda t: properties(t, "FetchOnInstancesFunction")["Events"]["Get"]["Properties"].update(
+        "one method": lambda t: properties(t, "timeFunction")["Events"]["Time"]["Properties"].update(Method="GET"),
+        "wrong function": lambda t: properties(t, "timeFunction").update(CodeUri="functions/hello"),
+        "taken by another": lambda t: properties(t, "fetchoninstancesFunction")["Events"]["Get"]["Properties"].update(
             Path="/time"
         ),
     },
@@ -166,6 +180,29 @@ def test_template_holds(proof: Callable[[dict], list[str]]) -> None:
 )
 def test_proof_refuses(proof: Callable[[dict], list[str]], change: Change) -> None:
     assert proof(changed(change)) != []
+
+
+def repeated(template: dict) -> dict:
+    """What stands once for all functions."""
+    return template["Resources"]["Fn::ForEach::Functions"][2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda r: r["&{Name}Errors"]["Properties"].update(AlarmDescription="${Name} failed"), id="a text"),
+        pytest.param(lambda r: r["&{Name}Role"]["Properties"].update({"${Name}": 1}), id="a nested key"),
+        pytest.param(
+            lambda r: r["&{Name}Role"]["Properties"].update(RoleName={"Fn::Sub": "&{Name}"}), id="letters and digits alone"
+        ),
+        pytest.param(lambda r: r["&{Name}Slow"]["Properties"].update(AlarmName={"Ref": "${Name}Logs"}), id="a reference"),
+    ],
+)
+def test_loops_mean_the_same_on_aws(change: Change) -> None:
+    assert proofs.loops_mean_the_same_on_aws(WRITTEN) == []
+    template = copy.deepcopy(WRITTEN)
+    change(repeated(template))
+    assert proofs.loops_mean_the_same_on_aws(template) != []
 
 
 def test_routes_agree_refuses_another_router_and_other_events() -> None:
@@ -238,6 +275,7 @@ def test_a_versions_description_has_room_for_every_value_allowed() -> None:
 def transformed(template: dict, path: Path) -> Path:
     """The template as SAM's transform leaves it: what CloudFormation sees."""
     template = copy.deepcopy(template)
+    del template["Mappings"]  # which the loops have used up
     for function in proofs.of_type(template, "AWS::Serverless::Function").values():
         function["Properties"]["CodeUri"] = "s3://bucket/key"  # what `sam deploy` puts there
     nothing = type("NoManagedPolicies", (), {"load": staticmethod(dict)})
@@ -263,7 +301,7 @@ def test_sam_validate() -> None:
 def test_cfn_lint_of_the_transformed_template(tmp_path: Path) -> None:
     done = run("cfn-lint", transformed(TEMPLATE, tmp_path / "template.json"))
     assert (done.returncode, done.stdout) == (0, "")
-    bad = changed(lambda t: properties(t, "HelloErrors").update(Statistic="Mode"))
+    bad = changed(lambda t: properties(t, "helloErrors").update(Statistic="Mode"))
     assert "Mode" in run("cfn-lint", transformed(bad, tmp_path / "bad.json")).stdout
 
 
@@ -274,6 +312,6 @@ def test_policy_scan_of_the_transformed_template(tmp_path: Path) -> None:
 
     done = scan(TEMPLATE)
     assert done.returncode == 0, done.stdout + done.stderr
-    bad = scan(changed(lambda t: statement(t, "FetchRole").update(Action="*", Resource="*")))
+    bad = scan(changed(lambda t: statement(t, "fetchRole").update(Action="*", Resource="*")))
     assert bad.returncode != 0
-    assert "FetchRole" in bad.stdout
+    assert "fetchRole" in bad.stdout

@@ -76,15 +76,30 @@ fn number(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        process::{Command, Stdio},
+    };
+
     use super::*;
 
     #[test]
     fn a_process_that_works_has_used_something() {
-        let before = Usage::of(std::process::id());
-        let pages = vec![1_u8; 1 << 20];
-        let after = Usage::of(std::process::id());
-        assert!(pages.iter().all(|byte| *byte == 1));
-        assert!(after.cpu > before.cpu && after.minor_faults > before.minor_faults, "{before:?} {after:?}");
-        assert!(before.resident > 1 << 20 && after.peak >= after.resident, "{before:?} {after:?}");
+        // Not this one, whose threads come and go with the other tests.
+        let mut shell = Command::new("sh")
+            .args(["-c", "read line; i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done; echo done; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut input, output) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+        let before = Usage::of(shell.id());
+        input.write_all(b"work\n").unwrap();
+        BufReader::new(output).read_line(&mut String::new()).unwrap();
+        let after = Usage::of(shell.id());
+        drop(input);
+        shell.wait().unwrap();
+        assert!(after.cpu > before.cpu && after.minor_faults >= before.minor_faults, "{before:?} {after:?}");
+        assert!(after.resident > 0 && after.peak >= after.resident && after.open_files >= 3, "{before:?} {after:?}");
     }
 }

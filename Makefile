@@ -26,7 +26,7 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-.PHONY: help run test lint events budget soak fuzz bench build link deploy destroy clean tools
+.PHONY: help run test lint new events budget soak fuzz bench build link deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -35,7 +35,9 @@ help: ## list the targets
 ADDRESS = $(shell python3 -c 'import socket; socket.create_server(("::", 0), family=socket.AF_INET6); print("::")' \
 	2>/dev/null || echo 0.0.0.0)
 
-run: tools ## serve hello, time and fetch on localhost, rebuilt when their code changes
+ROUTES = $(shell sed -n '/watch.router/,$$s/^"\(.*\)" = .*/\1 /p' Cargo.toml)
+
+run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
 	@cargo build
@@ -43,7 +45,7 @@ run: tools ## serve hello, time and fetch on localhost, rebuilt when their code 
 		until python3 -c 'import http.client as h; c = h.HTTPConnection("localhost", $(PORT)); \
 			c.request("GET", "'$$path'"); c.getresponse()' 2>/dev/null; \
 		do kill -0 $$$$ 2>/dev/null || exit; sleep 0.2; done; done; \
-		printf '\nready: http://localhost:$(PORT)/  /hello  /time  /fetch\n\n'; \
+		printf '\nready: http://localhost:$(PORT)%s\n\n' '$(ROUTES)'; \
 		printf '  curl %s\n' "'http://localhost:$(PORT)/hello?name=Ada'" \
 			"'http://localhost:$(PORT)/time?tz=Europe/Paris'" 'http://localhost:$(PORT)/fetch'; echo) & \
 	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
@@ -56,6 +58,9 @@ lint: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+
+new: tools ## add an endpoint: NAME=orders, and if you like ROUTE='/shops/{shop}/orders' METHODS=GET,POST
+	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)'
 
 events: ## make the payloads of the other triggers from those of HTTP APIs
 	cargo run --quiet --package testbed --example events

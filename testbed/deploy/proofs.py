@@ -292,12 +292,19 @@ def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
     """With CORS on, a page may use the methods and headers of openapi.yaml, and read the headers of its answers."""
     wrong = []
     cors = of_type(template, "AWS::Serverless::HttpApi")["Api"]["Properties"]["CorsConfiguration"]["Fn::If"][1]
-    operations = {method.upper() for path in spec["paths"].values() for method in path if method != "summary"}
+    items = [
+        (method.upper(), operation)
+        for path in spec["paths"].values()
+        for method, operation in path.items()
+        if method not in ("summary", "parameters")
+    ]
+    operations = {method for method, _ in items}
+    bodies = {"content-type" for _, operation in items if "requestBody" in operation}
     sent = {parameter["name"] for parameter in spec["components"]["parameters"].values() if parameter["in"] == "header"}
     got = {header for answer in spec["components"]["responses"].values() for header in answer["headers"]}
     for what, given, needed in [
         ("AllowMethods", cors.get("AllowMethods"), operations - {"OPTIONS"}),
-        ("AllowHeaders", cors.get("AllowHeaders"), sent | {"accept", "traceparent"}),
+        ("AllowHeaders", cors.get("AllowHeaders"), sent | bodies | {"accept", "traceparent"}),
         ("ExposeHeaders", cors.get("ExposeHeaders"), got - SAFE_HEADERS - FOR_BROWSERS),
     ]:
         if set(given or []) != needed:

@@ -77,6 +77,15 @@ def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
     assert answer.status_code != 406 or not satisfiable
 
 
+def test_allow_lists_the_methods_of_the_contract(api: Api) -> None:
+    if api.where != "local":
+        pytest.skip("what stands in front may answer OPTIONS itself")
+    for path, item in SPEC["paths"].items():
+        answer = api.call(re.sub(r"\{.*?\}", "a", path), "OPTIONS")
+        methods = {method.upper() for method in item if method not in ("summary", "parameters")}
+        assert set(answer.headers["allow"].split(", ")) == methods, path
+
+
 def test_an_upstreams_error_is_as_described(api: Api, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     if api.where == "given":
         pytest.skip("its upstream is not ours")

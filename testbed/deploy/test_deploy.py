@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 from aws import Aws
-from harness import Upstream
+from harness import ROOT, Upstream
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 STACK = "life"
@@ -73,7 +73,8 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     aws.deploy(STACK, "Stage=prod", f"UpstreamUrl={old.url}", env="prod")
     assert status(aws) == "CREATE_COMPLETE"
     urls = {name: aws.reachable(url) for name, url in aws.outputs(STACK).items()}
-    assert urls.keys() == {"ApiUrl", "helloUrl", "timeUrl", "fetchUrl"}
+    names = {folder.name.replace("-", "") for folder in (ROOT / "events").iterdir()}
+    assert urls.keys() == {"ApiUrl", *(f"{name}Url" for name in names)}
     assert get(urls["ApiUrl"]).text == "Hello, world!"
     assert get(urls["helloUrl"]).text == "Hello, world!"
     assert get(urls["timeUrl"]).text.startswith("Current time: ")

@@ -53,10 +53,18 @@ def test_a_command_prints_what_is_shown(fetching_time: str, command: str, shown:
     assert re.fullmatch(pattern(shown.strip()), done.stdout.strip()), done.stdout
 
 
+def test_the_example_is_compiled() -> None:
+    """And run, by testbed/tests/endpoint.rs."""
+    example = (ROOT / "functions" / "handler" / "examples" / "orders.rs").read_text()
+    (shown,) = re.findall(r"```rust\n(.*?)```", README, re.DOTALL)
+    parts = shown.split("\n\n")
+    assert len(parts) == 2 and all(part.strip("\n") in example for part in parts)
+
+
 def test_the_other_commands_are_targets_of_make() -> None:
-    """Which other tests run: build, run and test by themselves, deploy and destroy through the SAM CLI; what `make
+    """Which other tests run: new in test_new.py, build, run and test by themselves, deploy and destroy through the SAM CLI; what `make
     bench` measures with is one of `cargo test`'s, as are the properties that `make soak` and `make fuzz` hold to."""
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     targets = set(re.findall(r"^  make (\w+)", listed, re.MULTILINE))
     named = set(re.findall(r"^    make (\w+)", README, re.MULTILINE))
-    assert named == {"run", "test", "build", "bench", "soak", "fuzz", "deploy", "destroy"} and named <= targets
+    assert named == {"run", "test", "build", "new", "bench", "soak", "fuzz", "deploy", "destroy"} and named <= targets

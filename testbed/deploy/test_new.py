@@ -1,0 +1,95 @@
+"""`make new`: two endpoints in a copy of this repository, which from then on has them, and passes its tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import ROOT, environment
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git knows or would take, in a repository of their own."""
+    copy = tmp_path_factory.mktemp("copy")
+    listed = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
+    ).splitlines()
+    for file in filter(lambda file: (ROOT / file).exists(), listed):
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, copy / file)
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    for command in (
+        "git init --quiet",
+        "git add --all --force",
+        "git -c user.name=test -c user.email=test@example.com commit --quiet --message=all",
+    ):
+        subprocess.run(command.split(), cwd=copy, check=True)
+    return copy
+
+
+def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    # What has been compiled here need not be compiled anew there.
+    target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
+    return subprocess.run(
+        command, cwd=copy, env=environment(CARGO_TARGET_DIR=target), text=True, capture_output=True, stdin=subprocess.DEVNULL
+    )
+
+
+def passes(copy: Path, *command: str) -> str:
+    done = run(copy, *command)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def changes(copy: Path) -> set[str]:
+    return set(passes(copy, "git", "status", "--short").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({}, "a name has lower-case letters"),
+        ({"NAME": "Orders"}, "a name has lower-case letters"),
+        ({"NAME": "orders-"}, "a name has lower-case letters"),
+        ({"NAME": "o" * 33}, "at most 32 characters"),
+        ({"NAME": "build"}, "cargo keeps a folder"),
+        ({"NAME": "hello"}, "is there already"),
+        ({"NAME": "aws"}, "is there already"),
+        ({"NAME": "fetchon-instances"}, "has a fetchoninstancesFunction already"),
+        ({"NAME": "orders", "ROUTE": "/time"}, "time is served there already"),
+        ({"NAME": "orders", "ROUTE": "orders"}, "a route has segments"),
+        ({"NAME": "orders", "ROUTE": "/a/../b"}, "a route has segments"),
+        ({"NAME": "orders", "ROUTE": "/{a}/{a}"}, "two parameters have the same name"),
+        ({"NAME": "orders", "METHODS": "FETCH"}, "an endpoint can have GET, POST"),
+        ({"NAME": "orders", "METHODS": "GET,GET"}, "a method is there twice"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(copy: Path, wanted: dict[str, str], why: str) -> None:
+    done = run(copy, "make", "new", *(f"{name}={value}" for name, value in wanted.items()))
+    assert done.returncode != 0 and why in done.stderr, done.stdout + done.stderr
+    assert changes(copy) == set()
+
+
+def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
+    told = passes(copy, "make", "new", "NAME=orders")
+    assert len(told.splitlines()[-3:]) == 3 and "functions/orders/src/main.rs" in told
+    passes(copy, "make", "new", "NAME=shop-orders", "ROUTE=/shops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
+    passes(copy, "make", "new", "NAME=drop", "ROUTE=/shops/{shop}/orders/{order}", "METHODS=DELETE")
+    assert "already" in run(copy, "make", "new", "NAME=orders").stderr
+    packages = ["--package=orders-function", "--package=shop-orders-function", "--package=drop-function"]
+    passes(copy, "cargo", "fmt", "--check", *packages)
+    passes(copy, "cargo", "clippy", "--quiet", *packages, "--all-targets", "--", "-D", "warnings")
+    replayed = passes(copy, "cargo", "test", *packages)
+    assert replayed.count("answers_its_events ... ok") == 3
+    # Among these, the contract with what `make run` serves, and with what `sam deploy` put into the emulator.
+    tests = [f"testbed/deploy/test_{name}.py" for name in ("template", "contract")]
+    tested = passes(copy, sys.executable, "-m", "pytest", "-q", "-rA", *tests)
+    for where in ("local", "deployed"):
+        for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}"):
+            assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
+    passes(copy, "git", "checkout", "--quiet", ".")
+    passes(copy, "git", "clean", "--quiet", "--force", "-d")
+    assert changes(copy) == set()

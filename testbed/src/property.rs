@@ -2,6 +2,7 @@
 //! `make fuzz`. A property panics when it does not hold.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env,
     hash::{BuildHasher, RandomState},
     sync::LazyLock,
@@ -23,6 +24,7 @@ use proptest::{
     collection::vec,
     test_runner::{Config, RngSeed, TestRunner},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{Call, HttpAnswer, Outcome, TRIGGERS, case::payloads};
@@ -31,9 +33,10 @@ use crate::{Call, HttpAnswer, Outcome, TRIGGERS, case::payloads};
 pub type Property = fn(&mut Unstructured<'_>) -> Result<()>;
 
 /// Those of `handler`, by name.
-pub const PROPERTIES: [(&str, Property); 4] = [
+pub const PROPERTIES: [(&str, Property); 5] = [
     ("any_event_gets_an_answer_or_a_named_failure", any_event_gets_an_answer_or_a_named_failure),
     ("a_request_gets_the_same_answer_through_every_trigger", a_request_gets_the_same_answer_through_every_trigger),
+    ("any_body_is_read_or_all_its_faults_are_told", any_body_is_read_or_all_its_faults_are_told),
     ("accept_takes_any_text", accept_takes_any_text),
     ("traceparent_takes_any_text", traceparent_takes_any_text),
 ];
@@ -291,6 +294,43 @@ fn echo(request: &Request, body: Vec<u8>) -> std::result::Result<Response, Probl
         response.headers_mut().append(name, HeaderValue::from_static(value));
     }
     Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "what is read is of no interest")]
+struct Thing {
+    text: String,
+    number: Option<u8>,
+    list: Vec<Thing>,
+    kind: Kind,
+    #[serde(default)]
+    more: BTreeMap<String, f32>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "what is read is of no interest")]
+enum Kind {
+    One,
+    Other(bool),
+}
+
+fn any_body_is_read_or_all_its_faults_are_told(u: &mut Unstructured<'_>) -> Result<()> {
+    let inner = json!({ "text": "", "list": [], "kind": { "Other": true }, "more": { "a/b~c": 1.5 } });
+    let mut thing = json!({ "text": "a", "number": 7, "list": [inner], "kind": "One" });
+    for _ in 0..u.int_in_range(0..=6)? {
+        change(u, &mut thing)?;
+    }
+    let mut request = Request::new(Body::from(thing.to_string()));
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let Err(problem) = handler::body::<Thing>(&request, 1 << 20) else { return Ok(()) };
+    assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY, "{problem}: {thing}");
+    let told = format!("{problem:?}");
+    let pointers: Vec<&str> =
+        told.split("\"pointer\": String(\"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let all: BTreeSet<_> = pointers.iter().collect();
+    assert!(!all.is_empty() && all.len() == pointers.len(), "{told}: {thing}");
+    Ok(())
 }
 
 /// A request with a made-up header, in up to three lines.

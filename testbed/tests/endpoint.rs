@@ -76,6 +76,18 @@ fn all_faults_of_a_body_are_told() {
 }
 
 #[test]
+fn neither_bodies_nor_claims_are_logged() {
+    for body in [r#"{"sku": "secret-7", "quantity": 2}"#, r#"{"sku": "secret-7", "quantity": "secret-8"}"#, "secret-9"]
+    {
+        let call = Call { claims: vec![("sub".into(), "secret-ada".into())], ..order(body) };
+        let event = call.event("http-api", "orders").expect("an event").to_string();
+        let observed = handler::observe(orders::orders(), event.as_bytes(), Context::default()).now_or_never();
+        let (_, line) = observed.expect("an endpoint that never waits").expect("an HTTP answer");
+        assert!(line.contains("/shops/{shop}/orders") && !line.contains("secret"), "{line}");
+    }
+}
+
+#[test]
 fn a_problem_of_ones_own_is_told() {
     let (status, problem) = answer(&order(r#"{"sku": "A-7", "quantity": 4}"#));
     assert_eq!((status, &problem["type"], &problem["left"]), (409, &json!("urn:problem-type:out-of-stock"), &json!(3)));

@@ -13,6 +13,11 @@ fn a_request_gets_the_same_answer_through_every_trigger() {
 }
 
 #[test]
+fn any_body_is_read_or_all_its_faults_are_told() {
+    check(&PROPERTIES, "any_body_is_read_or_all_its_faults_are_told", 5_000);
+}
+
+#[test]
 fn accept_takes_any_text() {
     check(&PROPERTIES, "accept_takes_any_text", 20_000);
 }

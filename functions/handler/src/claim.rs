@@ -12,6 +12,24 @@ use crate::{
 /// API Gateway puts it into the event, so a caller cannot make it up. `None` where no authorizer did its work: behind a
 /// load balancer, VPC Lattice, or a route without one.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-access-control.html>
+///
+/// ```
+/// use handler::{Context, Problem, Request, Response, claim, http::StatusCode, json};
+///
+/// async fn me(request: Request) -> Result<Response, Problem> {
+///     let caller = claim(&request, "sub").ok_or_else(|| Problem::unauthorized("Bearer", "A token is needed."))?;
+///     json(StatusCode::OK, &caller)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let event = br#"{"rawPath": "/me", "requestContext": {
+///     "http": {"method": "GET"}, "authorizer": {"jwt": {"claims": {"sub": "ada"}}}}}"#;
+/// let answer = handler::invoke(me, event, Context::default()).await?;
+/// assert!(answer.contains("ada"));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub fn claim(request: &Request, name: &str) -> Option<String> {
     let from: &FromTrigger = request.extensions().get()?;

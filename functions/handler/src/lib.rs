@@ -18,6 +18,9 @@
 //! }
 //! ```
 //!
+//! That is an endpoint for `GET` and `HEAD`. [`get()`], [`post()`] and the like make one of several methods. A request may
+//! have a [`body()`], parameters in its [`path()`], and a caller of whom API Gateway knows a [`claim()`].
+//!
 //! Everything around that function is [`run()`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
 

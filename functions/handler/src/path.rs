@@ -18,6 +18,22 @@ use crate::{
 ///
 /// [`Problem::invalid_parameter`] when it holds a control character, or is not UTF-8; `internal` when there is no such
 /// parameter.
+///
+/// ```
+/// use handler::{Context, Problem, Request, Response, get, http::StatusCode, json, path};
+///
+/// async fn shop(request: Request) -> Result<Response, Problem> {
+///     json(StatusCode::OK, &path(&request, "shop")?)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let event = br#"{"path": "/shops/caf%C3%A9", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
+/// let answer = handler::invoke(get(shop).at("/shops/{shop}"), event, Context::default()).await?;
+/// assert!(answer.contains("café"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
     let parameters = request.extensions().get().map_or(&[][..], |Parameters(parameters)| parameters);
     let (_, value) = parameters.iter().find(|(parameter, _)| parameter == name).ok_or_else(|| {

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_what_cannot_be_is_refused_before_anything_is_written(copy: Path, wanted
     assert changes(copy) == set()
 
 
+@pytest.fixture
+def packages_kept(tmp_path: Path) -> Iterator[None]:
+    """`sam build` in the copy takes away what `make build` packaged here, which other tests run."""
+    packaged = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "lambda"
+    shutil.copytree(packaged, tmp_path / "lambda")
+    yield
+    shutil.rmtree(packaged)
+    shutil.copytree(tmp_path / "lambda", packaged)
+
+
+@pytest.mark.usefixtures("packages_kept")
 def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     told = passes(copy, "make", "new", "NAME=orders")
     assert len(told.splitlines()[-3:]) == 3 and "functions/orders/src/main.rs" in told

@@ -75,16 +75,18 @@ def test_what_cannot_be_is_refused_before_anything_is_written(copy: Path, wanted
 
 
 @pytest.fixture
-def packages_kept(tmp_path: Path) -> Iterator[None]:
-    """`sam build` in the copy takes away what `make build` packaged here, which other tests run."""
+def target_kept(tmp_path: Path) -> Iterator[None]:
+    """Undoes what the copy does to the target folder that it shares. `sam build` there takes away what `make build`
+    packaged here, and testbed, to cargo the same, has the copy's path compiled in."""
     packaged = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "lambda"
     shutil.copytree(packaged, tmp_path / "lambda")
     yield
     shutil.rmtree(packaged)
     shutil.copytree(tmp_path / "lambda", packaged)
+    (ROOT / "testbed/src/lib.rs").touch()
 
 
-@pytest.mark.usefixtures("packages_kept")
+@pytest.mark.usefixtures("target_kept")
 def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     told = passes(copy, "make", "new", "NAME=orders")
     assert len(told.splitlines()[-3:]) == 3 and "functions/orders/src/main.rs" in told

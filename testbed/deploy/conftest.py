@@ -1,6 +1,7 @@
 """Fixtures: an emulated AWS, a stack that the SAM CLI deploys there, an upstream, and the API that the checks call."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,19 @@ from threading import Thread
 import pytest
 import requests
 from aws import Aws
-from harness import Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
+from harness import ROOT, Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Whole fleets connect at once.
+    request_queue_size = 512
+
+
+def serving(handler: type[BaseHTTPRequestHandler]) -> Server:
+    server = Server(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +40,10 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
                 authorization = self.headers.get("authorization")
                 upstream.authorizations.append(authorization)
                 welcome = upstream.accepts in (None, authorization)
-                self.send_response(200 if welcome else 401)
+                self.send_response(upstream.status if welcome else 401)
                 self.send_header("content-type", Upstream.content_type)
+                for name, value in upstream.headers.items():
+                    self.send_header(name, value)
                 self.send_header("content-length", str(len(upstream.body)))
                 self.end_headers()
                 self.wfile.write(upstream.body)
@@ -36,9 +51,7 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
+        server = serving(Handler)
         servers.append(server)
         upstream.url = f"http://127.0.0.1:{server.server_port}/{name}"
         return upstream
@@ -84,6 +97,14 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
 
         wait_for(ready, "the emulator", 30)
         yield Aws(endpoint, scratch)
+
+
+@pytest.fixture(scope="session")
+def invoke() -> list[str]:
+    """Runs the packaged `fetch`: an event on a line of its input, an answer on a line of its output."""
+    build = ["cargo", "build", "--quiet", "--package", "testbed", "--example", "invoke"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
 
 
 @pytest.fixture(scope="session")

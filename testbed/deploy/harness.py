@@ -31,6 +31,8 @@ class Upstream:
     content_type: str = "application/octet-stream"
     # The `Authorization` that it answers; any but this gets 401. None: it answers all.
     accepts: str | None = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
     # The `Authorization` of each request.
     authorizations: list[str | None] = field(default_factory=list)
 

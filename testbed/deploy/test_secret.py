@@ -21,14 +21,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         yield aws
 
 
-@pytest.fixture(scope="module")
-def invoke() -> list[str]:
-    """Runs a packaged function: an event on a line of its input, an answer on a line of its output."""
-    build = ["cargo", "build", "--quiet", "--package", "testbed", "--example", "invoke"]
-    subprocess.run(build, cwd=ROOT, check=True)
-    return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
-
-
 @contextmanager
 def fetching(command: list[str], log: Path, **env: str) -> Iterator[Callable[[], tuple[int, str]]]:
     """A running `fetch`; calling it gives the status and the body, or the problem's type."""

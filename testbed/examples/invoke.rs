@@ -1,27 +1,53 @@
 //! Runs a packaged function and gives it the events that come on standard input, one a line: the answers go to standard
 //! output, one a line, and in the end the function's log to standard error. For tests in other languages.
 //!
+//! With two numbers after the function's name, each event goes to so many new environments, so many of them at a time.
+//!
 //! The function gets this process's environment.
 
 #![expect(clippy::expect_used, reason = "a tool of the tests: it ends, and says why")]
 
 use std::{env, io};
 
+use futures_util::{StreamExt, stream};
 use testbed::{Function, Invocation, Outcome, packaged};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let function = env::args().nth(1).expect("the function's name is the argument");
+    let mut arguments = env::args().skip(1);
+    let function = arguments.next().expect("the function's name is the argument");
+    let numbers: Vec<usize> = arguments.map(|number| number.parse().expect("a number")).collect();
+    let executable = packaged(&function);
     let variables: Vec<(String, String)> = env::vars().collect();
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
-    let mut process = Function::start(&packaged(&function), &variables).await;
-    for event in io::stdin().lines() {
-        let event = event.expect("events in UTF-8");
-        match process.invoke(&Invocation::new(event)).await {
-            Outcome::Answer(answer) => println!("{answer}"),
-            Outcome::Failure(message) => println!("{message:?}"),
+    let start = || Function::start(&executable, &variables);
+    let events = io::stdin().lines().map(|event| event.expect("events in UTF-8"));
+    if let [environments, at_a_time] = numbers[..] {
+        for event in events {
+            let invoke = async |_| {
+                let mut process = start().await;
+                tell(&process.invoke(&Invocation::new(event.clone())).await);
+                log(process).await;
+            };
+            stream::iter(0..environments).map(invoke).buffer_unordered(at_a_time).collect::<()>().await;
         }
+    } else {
+        let mut process = start().await;
+        for event in events {
+            tell(&process.invoke(&Invocation::new(event)).await);
+        }
+        log(process).await;
     }
+}
+
+fn tell(outcome: &Outcome) {
+    match outcome {
+        Outcome::Answer(answer) => println!("{answer}"),
+        Outcome::Failure(message) => println!("{message:?}"),
+    }
+}
+
+async fn log(process: Function) {
     for line in process.terminate().await {
         eprintln!("{line}");
     }

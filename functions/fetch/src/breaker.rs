@@ -18,9 +18,9 @@ const MIN_CALLS: u32 = 10;
 /// Calls that are all older than this prove nothing either.
 const MEMORY: Duration = Duration::from_mins(1);
 /// How long the upstream is left alone before a probe.
-const OPEN_FOR: Duration = Duration::from_secs(5);
+pub(crate) const OPEN_FOR: Duration = Duration::from_secs(5);
 /// The longest that it is left alone because it asks for that.
-const HELD_FOR: Duration = Duration::from_mins(5);
+pub(crate) const HELD_FOR: Duration = Duration::from_mins(5);
 
 /// Opens when half of the latest calls failed, lets a single probe through after a while, closes when that succeeds.
 #[derive(Debug, Default)]
@@ -70,7 +70,8 @@ impl Breaker {
         Ok(Permit { breaker: self, outcome: Outcome::None })
     }
 
-    /// Leaves the upstream alone for as long as it asks for (`Retry-After`), within bounds.
+    /// Leaves the upstream alone for as long as it asks for (`Retry-After`) or other environments do, within bounds. For no
+    /// time at all, what comes next is a probe.
     pub(crate) fn hold(&self, wait: Duration) {
         let asked_for = Instant::now() + wait.min(HELD_FOR);
         let mut state = self.state();
@@ -88,7 +89,20 @@ impl Breaker {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(*self.state(), State::Open { .. })
+        self.open_for().is_some()
+    }
+
+    /// How long it stays open, if it is.
+    pub(crate) fn open_for(&self) -> Option<Duration> {
+        match *self.state() {
+            State::Open { until } => Some(until.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
+
+    /// Whether it is open, and for some time.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.open_for().is_some_and(|left| !left.is_zero())
     }
 
     fn record(&self, outcome: Outcome) {

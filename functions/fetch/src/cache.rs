@@ -47,6 +47,7 @@ pub(crate) struct Entry {
     headers: HeaderMap,
     body: Body,
     policy: Policy,
+    requested: SystemTime,
     received: SystemTime,
 }
 
@@ -57,7 +58,7 @@ impl Cache {
 
     /// Keeps `entry` instead of what there was, or nothing if it may not be stored.
     pub(crate) fn put(&self, entry: &Arc<Entry>) {
-        let stored = entry.policy.is_storable().then(|| Arc::clone(entry));
+        let stored = entry.may_be_stored().then(|| Arc::clone(entry));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stored;
     }
 }
@@ -71,7 +72,43 @@ impl Entry {
 
     fn with(status: StatusCode, headers: HeaderMap, body: Body, requested: SystemTime, received: SystemTime) -> Self {
         let policy = Policy::new(status, &headers, requested, received);
-        Self { status, headers, body, policy, received }
+        Self { status, headers, body, policy, requested, received }
+    }
+
+    /// The response that another environment received.
+    pub(crate) fn restored(
+        status: StatusCode,
+        headers: &HeaderMap,
+        bytes: Vec<u8>,
+        requested: SystemTime,
+        received: SystemTime,
+    ) -> Self {
+        Self::with(status, kept(headers), body(bytes), requested, received)
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Those that are kept.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    pub(crate) fn requested(&self) -> SystemTime {
+        self.requested
+    }
+
+    pub(crate) fn received(&self) -> SystemTime {
+        self.received
+    }
+
+    pub(crate) fn may_be_stored(&self) -> bool {
+        self.policy.is_storable()
     }
 
     /// The headers that make a request conditional on this response's having changed: RFC 9111, section 4.3.1.
@@ -103,6 +140,17 @@ impl Entry {
 
     pub(crate) fn is_fresh(&self, now: SystemTime) -> bool {
         self.policy.is_fresh(now)
+    }
+
+    /// Whether it is stale, or will be within this part of its lifetime.
+    pub(crate) fn is_stale_within(&self, part: f64, now: SystemTime) -> bool {
+        !self.is_fresh(now) || self.policy.age(now) >= self.policy.lifetime().mul_f64(1.0 - part)
+    }
+
+    /// How long it may be of use from when it was received, fresh or stale.
+    pub(crate) fn of_use_for(&self, operators: Duration) -> Duration {
+        let stale = self.policy.if_error(operators).max(self.policy.while_revalidating()).unwrap_or_default();
+        self.policy.lifetime().saturating_add(stale)
     }
 
     /// Whether it may be used at once while a new one is fetched: as long as the upstream says.
@@ -177,9 +225,9 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CacheStatus {
     /// It was stored and fresh.
-    Hit,
+    Hit { shared: bool },
     /// It was stored and stale, and is used for the reason that is given.
-    Stale { forwarded: Option<Forwarded>, because: &'static str },
+    Stale { forwarded: Option<Forwarded>, because: &'static str, shared: bool },
     /// It came from the upstream.
     Forwarded(Forwarded),
 }
@@ -196,7 +244,7 @@ impl CacheStatus {
     /// For the log: `hit`, `stale` or `miss`, and `revalidated` for a stored response that proved to be good.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Hit => "hit",
+            Self::Hit { .. } => "hit",
             Self::Stale { .. } => "stale",
             Self::Forwarded(Forwarded { status: Some(StatusCode::NOT_MODIFIED), .. }) => "revalidated",
             Self::Forwarded(_) => "miss",
@@ -205,15 +253,22 @@ impl CacheStatus {
 
     /// Whether the caller got what was stored, without waiting for the upstream to say that it may.
     pub(crate) fn is_from_cache(self) -> bool {
-        matches!(self, Self::Hit | Self::Stale { .. })
+        matches!(self, Self::Hit { .. } | Self::Stale { .. })
     }
 
     fn header(self, ttl: i64) -> HeaderValue {
         let text = match self {
-            Self::Hit => format!("fetch; hit; ttl={ttl}"),
-            Self::Stale { forwarded: None, because } => format!("fetch; hit; ttl={ttl}; detail={because}"),
-            Self::Stale { forwarded: Some(forwarded), because } => {
+            Self::Hit { shared: false } => format!("fetch; hit; ttl={ttl}"),
+            Self::Hit { shared: true } => format!("shared; hit; ttl={ttl}, fetch; fwd=miss"),
+            Self::Stale { forwarded: None, because, shared: false } => {
+                format!("fetch; hit; ttl={ttl}; detail={because}")
+            }
+            Self::Stale { forwarded: Some(forwarded), because, shared: false } => {
                 format!("fetch; {forwarded}; ttl={ttl}; detail={because}")
+            }
+            Self::Stale { forwarded, because, shared: true } => {
+                let forwarded = forwarded.unwrap_or(Forwarded { stale: false, status: None });
+                format!("shared; hit; ttl={ttl}; detail={because}, fetch; {forwarded}")
             }
             Self::Forwarded(forwarded) => format!("fetch; {forwarded}"),
         };
@@ -278,6 +333,8 @@ fn max_age(lifetime: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HIT: CacheStatus = CacheStatus::Hit { shared: false };
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const MODIFIED: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
@@ -357,7 +414,7 @@ mod tests {
         let fresh = old.validated(&not_modified, after(61)).unwrap();
         assert!(fresh.is_fresh(after(120)) && !fresh.is_fresh(after(121)));
         assert_eq!((fresh.status, &fresh.body), (StatusCode::OK, &old.body));
-        let answer = fresh.answer(&HeaderMap::new(), CacheStatus::Hit, after(61));
+        let answer = fresh.answer(&HeaderMap::new(), HIT, after(61));
         assert_eq!(
             (&answer.headers()[CONTENT_TYPE], &answer.headers()[CONTENT_LANGUAGE]),
             (&"text/plain".parse().unwrap(), &"en".parse().unwrap())
@@ -374,7 +431,7 @@ mod tests {
             (handler::http::header::SERVER, "nginx"),
             (handler::http::header::CONNECTION, "close"),
         ]);
-        let response = entry.answer(&HeaderMap::new(), CacheStatus::Hit, after(20));
+        let response = entry.answer(&HeaderMap::new(), HIT, after(20));
         let mut headers: Vec<_> =
             response.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         headers.sort();
@@ -395,7 +452,7 @@ mod tests {
             (CONTENT_TYPE, "text/html"),
             (ETAG, "\"é\""),
         ]);
-        let response = entry.answer(&HeaderMap::new(), CacheStatus::Hit, NOW);
+        let response = entry.answer(&HeaderMap::new(), HIT, NOW);
         assert_eq!(response.headers()[CACHE_CONTROL], "max-age=60, Must-Revalidate");
         assert_eq!(response.headers()[CONTENT_LANGUAGE], "en, de");
         assert_eq!(response.headers()[CONTENT_TYPE], "text/plain");
@@ -405,7 +462,7 @@ mod tests {
     #[test]
     fn a_lifetime_that_was_said_otherwise_is_said_in_cache_control() {
         let ten_hours_old = entry(&[(LAST_MODIFIED, MODIFIED), (DATE, "Thu, 01 Jan 1970 10:00:00 GMT")]);
-        let response = ten_hours_old.answer(&HeaderMap::new(), CacheStatus::Hit, NOW);
+        let response = ten_hours_old.answer(&HeaderMap::new(), HIT, NOW);
         assert_eq!(response.headers()[CACHE_CONTROL], "max-age=3600");
     }
 
@@ -414,7 +471,7 @@ mod tests {
         for status in [200, 201, 202, 203, 204, 299] {
             let status = StatusCode::from_u16(status).unwrap();
             let entry = Entry::new(Fetched { status, ..fetched(&[]) }, NOW);
-            assert_eq!(entry.answer(&HeaderMap::new(), CacheStatus::Hit, NOW).status(), status);
+            assert_eq!(entry.answer(&HeaderMap::new(), HIT, NOW).status(), status);
         }
     }
 
@@ -445,7 +502,7 @@ mod tests {
             (&[(DATE, "Fri, 02 Jan 1970 00:00:00 GMT")], &[(IF_MODIFIED_SINCE, MODIFIED)], 200),
             (&[], &[(IF_MODIFIED_SINCE, MODIFIED)], 304),
         ] {
-            let response = entry(stored).answer(&headers(conditions), CacheStatus::Hit, NOW);
+            let response = entry(stored).answer(&headers(conditions), HIT, NOW);
             assert_eq!(response.status(), status, "{stored:?} {conditions:?}");
             assert_eq!(*response.body() == Body::Empty, status == 304, "{conditions:?}");
             assert_eq!(response.headers().get(ETAG).is_some(), stored[..stored.len().min(1)] == etag[..1]);
@@ -456,13 +513,18 @@ mod tests {
     fn says_how_an_answer_came_about() {
         let forwarded = Forwarded { stale: true, status: Some(StatusCode::BAD_GATEWAY) };
         for (status, header) in [
-            (CacheStatus::Hit, "fetch; hit; ttl=-7"),
+            (HIT, "fetch; hit; ttl=-7"),
+            (CacheStatus::Hit { shared: true }, "shared; hit; ttl=-7, fetch; fwd=miss"),
             (
-                CacheStatus::Stale { forwarded: None, because: "revalidating" },
+                CacheStatus::Stale { forwarded: Some(forwarded), because: "error", shared: true },
+                "shared; hit; ttl=-7; detail=error, fetch; fwd=stale; fwd-status=502",
+            ),
+            (
+                CacheStatus::Stale { forwarded: None, because: "revalidating", shared: false },
                 "fetch; hit; ttl=-7; detail=revalidating",
             ),
             (
-                CacheStatus::Stale { forwarded: Some(forwarded), because: "error" },
+                CacheStatus::Stale { forwarded: Some(forwarded), because: "error", shared: false },
                 "fetch; fwd=stale; fwd-status=502; ttl=-7; detail=error",
             ),
             (CacheStatus::Forwarded(Forwarded { stale: false, status: None }), "fetch; fwd=miss"),

@@ -2,7 +2,8 @@
 //!
 //! In the order in which a request meets them: `settings` say what is fetched and within what bounds; `upstream` is
 //! the whole way; `cache` holds the last good response, and [`freshness`] says what may be done with it; `retry` and
-//! `breaker` say when the upstream is called; `secret` is what it is shown; `attempt` calls it;
+//! `breaker` say when the upstream is called; `shared` and `table` are what other environments know of that, if they are
+//! told to; `secret` is what it is shown; `attempt` calls it;
 //! `failure` is what may come of that.
 
 mod attempt;
@@ -15,6 +16,8 @@ mod http_date;
 mod retry;
 mod secret;
 mod settings;
+mod shared;
+mod table;
 mod upstream;
 
 use std::sync::Arc;

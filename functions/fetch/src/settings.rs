@@ -12,6 +12,7 @@ const UPSTREAM_MAX_ATTEMPTS: &str = "UPSTREAM_MAX_ATTEMPTS";
 const UPSTREAM_MAX_BODY_BYTES: &str = "UPSTREAM_MAX_BODY_BYTES";
 const STALE_IF_ERROR_SECONDS: &str = "STALE_IF_ERROR_SECONDS";
 const UPSTREAM_CA_FILE: &str = "UPSTREAM_CA_FILE";
+const SHARED_STATE_TABLE: &str = "SHARED_STATE_TABLE";
 
 /// OpenSSL's variable, which other libraries read, too: the AWS SDK trusts what is in it instead of the machine's own.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
@@ -35,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) stale_if_error: Duration,
     /// Certificates in PEM that the upstream's may be signed with, instead of Mozilla's.
     pub(crate) ca_file: Option<PathBuf>,
+    /// The DynamoDB table by which environments know of the upstream from each other.
+    pub(crate) shared_state_table: Option<String>,
 }
 
 impl Settings {
@@ -65,6 +68,7 @@ impl Settings {
             max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
             stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
             ca_file: variable(UPSTREAM_CA_FILE).or_else(|| variable(SSL_CERT_FILE)).map(PathBuf::from),
+            shared_state_table: variable(SHARED_STATE_TABLE),
         })
     }
 }

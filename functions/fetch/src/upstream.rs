@@ -18,12 +18,13 @@ use tracing::{Instrument, info_span, warn};
 
 use crate::{
     attempt::{Client, Fetched},
-    breaker::Breaker,
+    breaker::{Breaker, OPEN_FOR},
     cache::{Cache, CacheStatus, Entry, Forwarded},
     failure::Failure,
     retry::{Retries, RetryBudget},
     secret::Secret,
     settings::{InvalidSetting, Settings},
+    shared::{Leave, News, Shared},
 };
 
 /// The operator's upstream, and what this process knows of it.
@@ -34,6 +35,7 @@ pub(crate) struct Upstream {
     cache: Cache,
     breaker: Breaker,
     retry_budget: RetryBudget,
+    shared: Option<Shared>,
     /// The call that is under way, for all who need its outcome.
     call: Mutex<Option<Call>>,
 }
@@ -57,15 +59,21 @@ struct Outcome {
     took: Duration,
     /// Whether this made the circuit breaker open.
     opened: bool,
+    /// Whether the stored response is now one of another environment.
+    shared: bool,
+    /// For the other environments.
+    news: Option<News>,
 }
 
 impl Upstream {
     /// Nothing is connected, and no TLS is set up, before the first request.
     pub(crate) fn new(settings: Result<Settings, InvalidSetting>) -> Self {
         let secret = settings.as_ref().ok().and_then(|settings| settings.secret_id.clone()).map(Secret::new);
+        let shared = settings.as_ref().ok().and_then(Shared::new);
         Self {
             settings,
             secret,
+            shared,
             client: Client::default(),
             cache: Cache::default(),
             breaker: Breaker::default(),
@@ -91,24 +99,35 @@ impl Upstream {
             Ok(entry.answer(request.headers(), status, now))
         };
 
+        let while_revalidating =
+            |shared| CacheStatus::Stale { forwarded: None, because: "stale-while-revalidate", shared };
         if let Some(entry) = stored.as_ref().filter(|entry| entry.is_fresh(now)) {
-            return answer(entry, CacheStatus::Hit);
+            if self.shared.as_ref().is_some_and(|shared| shared.is_due(entry, now)) {
+                self.refresh(settings, stored.clone(), trace_headers(request), deadline);
+            }
+            return answer(entry, CacheStatus::Hit { shared: false });
         }
         if let Some(entry) = stored.as_ref().filter(|entry| entry.may_be_used_while_revalidating(now)) {
             self.refresh(settings, stored.clone(), trace_headers(request), deadline);
-            return answer(entry, CacheStatus::Stale { forwarded: None, because: "stale-while-revalidate" });
+            return answer(entry, while_revalidating(false));
         }
         let outcome = self.outcome(settings, stored.as_ref(), request, deadline).await;
         record("breaker_state", self.breaker.state_name());
         let forwarded = Forwarded { stale: stored.is_some(), status: outcome.status };
-        match (outcome.response, stored) {
+        let shared = outcome.shared;
+        match (outcome.response, self.cache.get()) {
+            (Ok(entry), stored) if shared && !entry.is_fresh(now) && entry.may_be_used_while_revalidating(now) => {
+                self.refresh(settings, stored, trace_headers(request), deadline);
+                answer(&entry, while_revalidating(true))
+            }
+            (Ok(entry), _) if shared => answer(&entry, CacheStatus::Hit { shared }),
             (Ok(entry), _) => answer(&entry, CacheStatus::Forwarded(forwarded)),
             (Err(failure), Some(entry))
                 if failure.may_be_stood_in_for() && entry.may_stand_in(settings.stale_if_error, now) =>
             {
                 let status = match failure {
-                    Failure::Open(_) => CacheStatus::Stale { forwarded: None, because: "circuit-breaker-open" },
-                    _ => CacheStatus::Stale { forwarded: Some(forwarded), because: "stale-if-error" },
+                    Failure::Open(_) => CacheStatus::Stale { forwarded: None, because: "circuit-breaker-open", shared },
+                    _ => CacheStatus::Stale { forwarded: Some(forwarded), because: "stale-if-error", shared },
                 };
                 record("stood_in_for", &failure.into_problem());
                 answer(&entry, status)
@@ -138,6 +157,7 @@ impl Upstream {
                 let outcome = call.outcome().await;
                 tell(&outcome);
                 record("breaker_state", upstream.breaker.state_name());
+                upstream.share(outcome.news).await;
                 if let Some(failure) = outcome.response.err().filter(|failure| !matches!(failure, Failure::Open(_))) {
                     let error: &dyn std::error::Error = &failure.into_problem();
                     warn!(error, "the stored response could not be refreshed");
@@ -158,12 +178,16 @@ impl Upstream {
             let headers = trace_headers(request);
             let (call, is_own) = self.join_or_call(stored.cloned(), headers, deadline, settings.max_attempts);
             if is_own {
-                let outcome = call.outcome().await;
+                let mut outcome = call.outcome().await;
                 tell(&outcome);
+                if let Some(news) = outcome.news.take() {
+                    let upstream = Arc::clone(self);
+                    after_response(async move { upstream.share(Some(news)).await });
+                }
                 return outcome;
             }
             let had_less_time = call.deadline < deadline;
-            let outcome = timeout_at(deadline, call.outcome()).await.unwrap_or(Failure::TimedOut.into());
+            let outcome = timeout_at(deadline, call.outcome()).await.unwrap_or(Err(Failure::TimedOut).into());
             if !had_less_time || !matches!(outcome.response, Err(Failure::TimedOut)) {
                 return outcome;
             }
@@ -198,11 +222,18 @@ impl Upstream {
         (call, true)
     }
 
+    async fn share(&self, news: Option<News>) {
+        if let (Some(shared), Some(news)) = (&self.shared, news) {
+            shared.tell(news).await;
+        }
+    }
+
     fn under_way(&self) -> MutexGuard<'_, Option<Call>> {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls the upstream until there is a good response, which is then stored, or no more hope of one.
+    /// Calls the upstream until there is a good response, which is then stored, or no more hope of one. First of all, what
+    /// other environments know of it counts.
     async fn call(
         &self,
         mut stored: Option<Arc<Entry>>,
@@ -210,9 +241,74 @@ impl Upstream {
         deadline: Instant,
         max_attempts: u32,
     ) -> Outcome {
-        let Ok(settings) = &self.settings else { return Failure::Bug.into() };
+        let own = stored.clone();
+        let allowed = match &self.shared {
+            Some(shared) if !self.breaker.is_waiting() => {
+                shared.leave(&mut stored, self.breaker.is_open(), deadline).await
+            }
+            _ => Leave::Call,
+        };
+        let mut shared = stored.as_ref().map(Arc::as_ptr) != own.as_ref().map(Arc::as_ptr);
+        if let Some(entry) = stored.as_ref().filter(|_| shared) {
+            self.cache.put(entry);
+        }
+        let (lease, renews) = match allowed {
+            Leave::Call => (None, false),
+            Leave::Lease { lease, renews, probe } => {
+                if probe {
+                    self.breaker.hold(Duration::ZERO);
+                }
+                (Some(lease), renews)
+            }
+            Leave::Use(entry) => return Outcome { shared, ..Ok(entry).into() },
+            Leave::Fail(failure) => {
+                if let Failure::Open(left) = failure {
+                    self.breaker.hold(left);
+                }
+                return Outcome { shared, ..Err(failure).into() };
+            }
+        };
         let began = Instant::now();
         let was_open = self.breaker.is_open();
+        let mut outcome = self.retried(stored.clone(), headers, deadline, max_attempts).await;
+        outcome.took = began.elapsed();
+        outcome.opened = !was_open && self.breaker.is_open();
+        match &outcome.response {
+            Ok(entry) => {
+                self.cache.put(entry);
+                shared = false;
+            }
+            Err(failure) => {
+                let stands_in = stored.is_some_and(|stored| self.may_stand_in(&stored));
+                // All can do without the upstream for a while, and it need not show each of them that it is ill.
+                if lease.is_some() && stands_in && failure.is_of_health() && !self.breaker.is_open() {
+                    self.breaker.hold(OPEN_FOR);
+                }
+                if let (None, Some(table)) = (self.cache.get(), &self.shared)
+                    && let Some(late) = table.late().await
+                {
+                    self.cache.put(&late);
+                    shared = true;
+                }
+            }
+        }
+        outcome.shared = shared;
+        let response = outcome.response.as_ref().ok().filter(|_| renews).cloned();
+        let open_for = self.breaker.open_for().filter(|left| !left.is_zero());
+        let is_news = self.shared.is_some() && (lease.is_some() || outcome.opened);
+        outcome.news = is_news.then_some(News { lease, response, open_for });
+        outcome
+    }
+
+    /// Calls the upstream, and again while there is hope.
+    async fn retried(
+        &self,
+        mut stored: Option<Arc<Entry>>,
+        headers: HeaderMap,
+        deadline: Instant,
+        max_attempts: u32,
+    ) -> Outcome {
+        let Ok(settings) = &self.settings else { return Err(Failure::Bug).into() };
         let mut retries = Retries::new(&self.retry_budget, max_attempts, deadline);
         let mut attempts = 0;
         let mut status;
@@ -235,11 +331,12 @@ impl Upstream {
                 }
             }
         };
-        if let Ok(entry) = &response {
-            self.cache.put(entry);
-        }
-        let opened = !was_open && self.breaker.is_open();
-        Outcome { response, status, attempts, took: began.elapsed(), opened }
+        Outcome { status, attempts, ..response.into() }
+    }
+
+    fn may_stand_in(&self, stored: &Entry) -> bool {
+        let settings = self.settings.as_ref();
+        settings.is_ok_and(|settings| stored.may_stand_in(settings.stale_if_error, SystemTime::now()))
     }
 
     /// One attempt, if the circuit breaker lets it through.
@@ -301,7 +398,7 @@ impl Call {
     async fn outcome(mut self) -> Outcome {
         match self.outcome.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
-            _ => Failure::Bug.into(),
+            _ => Err(Failure::Bug).into(),
         }
     }
 }
@@ -314,10 +411,10 @@ fn tell(outcome: &Outcome) {
     count("BreakerOpens", outcome.opened.into());
 }
 
-/// Nothing came of it, and no response.
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        Self { response: Err(failure), status: None, attempts: 0, took: Duration::ZERO, opened: false }
+/// What came of it without a call.
+impl From<Result<Arc<Entry>, Failure>> for Outcome {
+    fn from(response: Result<Arc<Entry>, Failure>) -> Self {
+        Self { response, status: None, attempts: 0, took: Duration::ZERO, opened: false, shared: false, news: None }
     }
 }
 

@@ -1,0 +1,409 @@
+"""`fetch` with SHARED_STATE_TABLE: packaged environments, each under a Runtime API of its own, and the emulator's DynamoDB.
+
+Environments are started a few at a time: with all 200 at once, two processors take longer to start them than the table's
+50 ms.
+"""
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from threading import Event
+
+import pytest
+import requests
+from aws import Aws
+from conftest import emulator, serving
+from harness import ROOT, Upstream, emulator_environment, free_port, wait_for
+
+EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
+FLEET = 200
+AT_A_TIME = 4
+
+
+@dataclass
+class Gate:
+    """Stands before the emulator's DynamoDB, and can be of no use in several ways."""
+
+    endpoint: str
+    # "open", or how it fails.
+    state: str = "open"
+    # The operations that it was asked for.
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+@dataclass
+class Answer:
+    status: int
+    cache_status: str
+    body: str
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with emulator(tmp_path_factory.mktemp("tables"), AUTH="true") as aws:
+        yield aws
+
+
+@pytest.fixture
+def table(aws: Aws) -> str:
+    name = f"shared-{random.randrange(10**9)}"
+    aws.client("dynamodb").create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("key", "part")],
+        KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}, {"AttributeName": "part", "KeyType": "RANGE"}],
+    )
+    return name
+
+
+@pytest.fixture
+def gate(aws: Aws) -> Iterator[Gate]:
+    gate = Gate(aws.endpoint)
+    end = Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # What is written in several parts must not wait for acknowledgement of the first.
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            gate.asked.append(self.headers["x-amz-target"].rpartition(".")[2])
+            if gate.state == "silent":
+                end.wait(10)
+            if gate.state == "slow":
+                end.wait(0.3)
+            if gate.state == "throttling":
+                error = "com.amazonaws.dynamodb.v20120810#ThrottlingException"
+                self.answer(400, json.dumps({"__type": error, "message": "Rate exceeded"}).encode())
+                return
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            passed = requests.post(gate.endpoint, data=body, headers=headers, timeout=10)
+            self.answer(passed.status_code, b"no JSON" if gate.state == "malformed" else passed.content)
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("content-type", "application/x-amz-json-1.0")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            # Who asked is gone where the gate was silent.
+            with suppress(BrokenPipeError):
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = serving(Handler)
+    gate.url = f"http://127.0.0.1:{server.server_port}"
+    yield gate
+    end.set()
+    server.shutdown()
+    server.server_close()
+
+
+def settings(endpoint: str, upstream: Upstream, table: str, **more: str) -> dict[str, str]:
+    shared = {"UPSTREAM_URL": upstream.url, "SHARED_STATE_TABLE": table}
+    return emulator_environment(endpoint) | shared | more
+
+
+def answer(line: str) -> Answer:
+    answer = json.loads(line)
+    return Answer(answer["statusCode"], answer["headers"].get("cache-status", ""), answer["body"])
+
+
+def fleet(invoke: list[str], env: dict[str, str], environments: int = FLEET) -> tuple[list[Answer], list[dict]]:
+    """The answers of new environments, one request each, and what they logged."""
+    done = subprocess.run(
+        [*invoke, str(environments), str(AT_A_TIME)], input=EVENT + "\n", env=env, capture_output=True, text=True, check=True
+    )
+    return list(map(answer, done.stdout.splitlines())), list(map(json.loads, done.stderr.splitlines()))
+
+
+@contextmanager
+def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[..., Answer]]:
+    """An environment that lives on; calling it gives its answer."""
+    with log.open("w") as lines:
+        running = subprocess.Popen(
+            invoke, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
+        )
+
+        def fetch(event: str = EVENT) -> Answer:
+            running.stdin.write(event + "\n")
+            running.stdin.flush()
+            return answer(running.stdout.readline())
+
+        try:
+            yield fetch
+        finally:
+            running.stdin.close()
+            assert running.wait() == 0
+
+
+def invocations(lines: list[dict]) -> list[dict]:
+    return [line for line in lines if line["message"] == "invocation"]
+
+
+def items(aws: Aws, table: str) -> dict[str, dict]:
+    found = aws.client("dynamodb").scan(TableName=table)["Items"]
+    return {item["part"]["S"]: item for item in found}
+
+
+def test_a_new_fleet_answers_with_the_shared_response_while_the_upstream_is_down(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("down")
+    env = settings(aws.endpoint, upstream, table)
+    first, _ = fleet(invoke, env, 1)
+    assert (first[0].status, first[0].cache_status) == (200, "fetch; fwd=miss; fwd-status=200")
+    upstream.status = 503
+    upstream.authorizations.clear()
+    answers, _ = fleet(invoke, env)
+    assert {answer.status for answer in answers} == {200} and {answer.body for answer in answers} == {first[0].body}
+    assert all(answer.cache_status.startswith("shared; hit; ttl=") for answer in answers)
+    assert len(upstream.authorizations) <= 5
+
+
+def test_a_new_fleet_calls_the_upstream_once_each_at_most_and_not_at_all_while_the_shared_response_is_fresh(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("well")
+    upstream.headers = {"cache-control": "max-age=3600"}
+    env = settings(aws.endpoint, upstream, table)
+    for most in (1.1 * FLEET, 5):
+        upstream.authorizations.clear()
+        answers, lines = fleet(invoke, env)
+        assert {answer.status for answer in answers} == {200} and len({answer.body for answer in answers}) == 1
+        assert len(upstream.authorizations) <= most
+    assert {line["shared_state"] for line in invocations(lines)} >= {"hit"}
+    assert sum(answer.cache_status.startswith("shared; hit; ttl=3") for answer in answers) >= FLEET - 5
+
+
+def test_one_environment_at_a_time_finds_out_that_the_upstream_is_back(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    upstream = start_upstream("back")
+    env = settings(aws.endpoint, upstream, table)
+    with ExitStack() as stack:
+        fetches = [stack.enter_context(environment_of(invoke, tmp_path / f"{n}", env)) for n in range(5)]
+        assert {fetch().status for fetch in fetches} == {200}
+        upstream.status = 503
+
+        def all_stand_in() -> bool:
+            return all("circuit-breaker-open" in fetch().cache_status for fetch in fetches)
+
+        wait_for(all_stand_in, "the breaker's verdict in all environments", 30)
+        upstream.authorizations.clear()
+        upstream.headers = {"cache-control": "max-age=3600"}
+        upstream.status = 200
+        began = time.monotonic()
+        wait_for(lambda: any("fwd-status=200" in fetch().cache_status for fetch in fetches), "a probe", 30)
+        found = time.monotonic() - began
+        assert len(upstream.authorizations) == 1
+        wait_for(lambda: all("hit; ttl=3" in fetch().cache_status for fetch in fetches), "the others", 30)
+        print(f"found after {found:.1f} s, used by all after {time.monotonic() - began:.1f} s")
+        assert len(upstream.authorizations) == 1, "the others have it from the table"
+    assert "open_until" not in items(aws, table)["upstream"]
+
+
+@pytest.mark.parametrize("how", ["unreachable", "silent", "slow", "throttling", "malformed", "absent", "denied"])
+def test_a_table_of_no_use_changes_no_answer(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path, how: str
+) -> None:
+    upstream = start_upstream(how)
+    env = settings(gate.url, upstream, table)
+    gate.state = how
+    if how == "unreachable":
+        env["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{free_port()}"
+    if how == "absent":
+        env["SHARED_STATE_TABLE"] = "absent"
+    if how == "denied":
+        iam = aws.client("iam")
+        iam.create_user(UserName="stranger")
+        key = iam.create_access_key(UserName="stranger")["AccessKey"]
+        # A signature is for a host, which the gate is not.
+        env["AWS_ENDPOINT_URL"] = aws.endpoint
+        env |= {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    log = tmp_path / "log"
+    with environment_of(invoke, log, env) as fetch:
+        assert [fetch().cache_status for _ in range(3)] == [
+            "fetch; fwd=miss; fwd-status=200",
+            "fetch; fwd=stale; fwd-status=200",
+            "fetch; fwd=stale; fwd-status=200",
+        ]
+        upstream.status = 503
+        assert "detail=stale-if-error" in fetch().cache_status
+    lines = list(map(json.loads, log.read_text().splitlines()))
+    assert invocations(lines)[0]["shared_state"] == "unavailable"
+    [warning] = [line for line in lines if line["level"] == "WARN"]
+    cause = {
+        "unreachable": "dispatch failure",
+        "silent": "took too long",
+        "slow": "took too long",
+        "throttling": "ThrottlingException",
+        "malformed": "expected literal",
+        "absent": "ResourceNotFoundException",
+        "denied": "AccessDenied",
+    }[how]
+    assert cause in warning["error"] and warning["request_id"]
+    # Twice by the SDK, and then not for a while.
+    assert gate.asked.count("Query") <= 2 and set(gate.asked) <= {"Query"}
+
+
+def test_what_is_read_too_late_stands_in_all_the_same(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("late")
+    env = settings(gate.url, upstream, table)
+    assert fleet(invoke, env, 1)[0][0].status == 200
+    gate.state = "slow"
+    upstream.status, upstream.headers = 503, {"retry-after": "1"}
+    answers, _ = fleet(invoke, env, 1)
+    assert (answers[0].status, "shared; hit" in answers[0].cache_status) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "corrupt",
+    [
+        {"body": None},
+        {"body": {"S": "text"}},
+        {"encoding": {"S": "br"}},
+        {"encoding": {"S": "gzip"}},
+        {"headers": {"M": {"not a name": {"B": b"x"}}}},
+        {"status": {"N": "1"}},
+        {"status": {"N": "503"}},
+        {"received": {"S": "today"}},
+        {"received": {"N": "99999999999999"}},
+        {"requested": {"N": "-1"}},
+    ],
+    ids=str,
+)
+def test_a_response_that_cannot_be_is_none_and_is_written_anew(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream], corrupt: dict
+) -> None:
+    upstream = start_upstream("corrupt")
+    env = settings(aws.endpoint, upstream, table)
+    fleet(invoke, env, 1)
+    item = items(aws, table)["response"]
+    broken = {name: value for name, value in {**item, **corrupt}.items() if value is not None}
+    aws.client("dynamodb").put_item(TableName=table, Item=broken)
+    answers, lines = fleet(invoke, env, 1)
+    assert (answers[0].status, answers[0].cache_status) == (200, "fetch; fwd=miss; fwd-status=200")
+    assert [line["level"] for line in lines if "SHARED_STATE_TABLE" in line["message"]] == ["WARN"]
+    mended = items(aws, table)["response"]
+    assert mended.keys() == item.keys() and mended["body"] == item["body"] and mended != broken
+
+
+def test_a_verdict_that_cannot_be_is_none(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    env = settings(aws.endpoint, start_upstream("verdict"), table)
+    fleet(invoke, env, 1)
+    never = {"N": "99999999999999"}
+    item = items(aws, table)["upstream"] | {"open_until": never, "leased_until": never, "closed": never}
+    aws.client("dynamodb").put_item(TableName=table, Item=item)
+    answers, _ = fleet(invoke, env, 1)
+    assert answers[0].cache_status == "fetch; fwd=miss; fwd-status=200"
+    assert never not in items(aws, table)["upstream"].values()
+
+
+def test_nothing_is_asked_of_the_table_while_the_response_is_fresh_or_may_not_be_shared(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    upstream = start_upstream("fresh")
+    upstream.headers = {"cache-control": "max-age=3600"}
+    env = settings(gate.url, upstream, table)
+    with environment_of(invoke, tmp_path / "log", env) as fetch:
+        assert fetch().status == 200
+        # Written after the answer, which is before the next.
+        assert fetch().cache_status.startswith("fetch; hit")
+        asked = list(gate.asked)
+        assert asked == ["Query", "UpdateItem", "PutItem", "UpdateItem"]
+        assert {fetch().cache_status.partition("; ttl")[0] for _ in range(50)} == {"fetch; hit"}
+        assert gate.asked == asked
+    for unshareable in ("no-store", "private, max-age=60"):
+        upstream = start_upstream("unshareable")
+        upstream.headers = {"cache-control": unshareable}
+        before = items(aws, table).keys()
+        fleet(invoke, settings(gate.url, upstream, table), 1)
+        after = aws.client("dynamodb").scan(TableName=table)["Items"]
+        assert [item["part"]["S"] for item in after].count("response") == 1, unshareable
+
+
+def test_no_secret_is_written(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    arn = aws.client("secretsmanager").create_secret(Name="shared", SecretString="planted-token")["ARN"]
+    upstream = start_upstream("secrets")
+    upstream.url += "?key=planted-query"
+    upstream.headers = {"cache-control": "max-age=60", "set-cookie": "planted=1", "x-internal": "planted"}
+    event = json.loads(EVENT)
+    event["headers"] |= {"authorization": "planted-caller", "cookie": "planted-cookie"}
+    event["rawQueryString"] = "q=planted"
+    with environment_of(invoke, tmp_path / "log", settings(aws.endpoint, upstream, table, UPSTREAM_SECRET_ID=arn)) as fetch:
+        assert fetch(json.dumps(event)).status == 200
+    assert upstream.authorizations == ["Bearer planted-token"]
+    found = items(aws, table)
+    assert found["response"]["headers"]["M"].keys() == {"cache-control", "content-type", "date"}
+    assert "planted" not in str(found) + (tmp_path / "log").read_text()
+
+
+def test_what_decides_the_response_decides_where_it_is(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("keys")
+    upstream.headers = {"cache-control": "max-age=60"}
+    arn = aws.client("secretsmanager").create_secret(Name="keys", SecretString="token")["ARN"]
+    same = settings(aws.endpoint, upstream, table)
+    for calls, env in [
+        (1, same),
+        (1, same),
+        (2, same | {"UPSTREAM_URL": upstream.url + "?another"}),
+        (3, same | {"UPSTREAM_SECRET_ID": arn}),
+    ]:
+        assert fleet(invoke, env, 1)[0][0].status == 200
+        assert len(upstream.authorizations) == calls
+
+
+@pytest.mark.parametrize(("bytes_", "is_random", "is_shared"), [(900, True, True), (1_500_000, False, True), (500_000, True, False)])
+def test_a_large_body_is_compressed_and_one_that_is_still_too_large_is_kept_back(
+    aws: Aws,
+    table: str,
+    invoke: list[str],
+    start_upstream: Callable[[str], Upstream],
+    bytes_: int,
+    is_random: bool,
+    is_shared: bool,
+) -> None:
+    upstream = start_upstream("large")
+    upstream.body = random.Random(0).randbytes(bytes_) if is_random else b"a line of JSON or HTML " * (bytes_ // 23)
+    upstream.headers = {"cache-control": "max-age=60"}
+    env = settings(aws.endpoint, upstream, table)
+    (first,), lines = fleet(invoke, env, 1)
+    assert invocations(lines)[0].get("not_shared") == (None if is_shared else "too-large")
+    assert ("response" in items(aws, table)) == is_shared
+    (second,), _ = fleet(invoke, env, 1)
+    assert second.body == first.body
+    assert len(upstream.authorizations) == (1 if is_shared else 2)
+
+
+def test_a_response_that_may_no_longer_be_stored_is_removed(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("removed")
+    env = settings(aws.endpoint, upstream, table)
+    fleet(invoke, env, 1)
+    assert "response" in items(aws, table)
+    # As if ten seconds had passed.
+    item = items(aws, table)["response"]
+    item |= {name: {"N": str(int(item[name]["N"]) - 10_000)} for name in ("requested", "received")}
+    aws.client("dynamodb").put_item(TableName=table, Item=item)
+    upstream.headers = {"cache-control": "no-store"}
+    assert fleet(invoke, env, 1)[0][0].status == 200
+    assert "response" not in items(aws, table)

@@ -17,6 +17,8 @@ STREAMS = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group
 # IAM knows no resource for these: "*" is the only one they can be granted on.
 ACTIONS_WITHOUT_RESOURCE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 
+ACTIONS_ON_TABLE = {f"dynamodb:{action}" for action in ("DeleteItem", "PutItem", "Query", "UpdateItem")}
+
 
 def of_type(template: dict, kind: str) -> dict[str, dict]:
     return {name: r for name, r in template["Resources"].items() if r["Type"] == kind}
@@ -171,7 +173,7 @@ def versions_follow_parameters(template: dict) -> list[str]:
 
 
 def privileges_are_least(template: dict) -> list[str]:
-    """A role each; no wildcard; all may log and send traces, `fetch` alone may read its one secret."""
+    """A role each; no wildcard; all may log and send traces, `fetch` alone may read its one secret and use its one table."""
     wrong = []
     roles = [function.get("Role", {}).get("Fn::GetAtt", [None])[0] for function in functions(template).values()]
     if len(set(roles)) != len(roles) or None in roles:
@@ -205,7 +207,7 @@ def privileges_are_least(template: dict) -> list[str]:
         ]
         allowed = {"logs:CreateLogStream", "logs:PutLogEvents"}
         if code(function) == "fetch":
-            allowed.add("secretsmanager:GetSecretValue")
+            allowed |= {"secretsmanager:GetSecretValue", *ACTIONS_ON_TABLE}
         granted = set()
         for statement in walk([role.get("Policies", []), attached]):
             action = statement.get("Action", [])
@@ -214,6 +216,23 @@ def privileges_are_least(template: dict) -> list[str]:
             wrong.append(f"{name} may {sorted(granted)}, not {sorted(allowed)}")
         if role.get("ManagedPolicyArns") != [{"Ref": "TracePolicy"}] or "Policies" in function:
             wrong.append(f"{name} has policies from elsewhere")
+    return wrong
+
+
+def tables_are_caches(template: dict) -> list[str]:
+    """A table costs nothing while it is not used, forgets by itself, and goes with the stack."""
+    wrong = []
+    for name, table in of_type(template, "AWS::DynamoDB::Table").items():
+        properties = table["Properties"]
+        for what, given, needed in [
+            ("is billed for more than its use", properties.get("BillingMode"), "PAY_PER_REQUEST"),
+            ("never forgets", properties.get("TimeToLiveSpecification"), {"AttributeName": "expires", "Enabled": True}),
+            ("is not encrypted", properties.get("SSESpecification"), {"SSEEnabled": True}),
+            ("outlives the stack", {table.get("DeletionPolicy"), table.get("UpdateReplacePolicy")}, {"Delete"}),
+            ("is there unasked", table.get("Condition"), "HasSharedState"),
+        ]:
+            if given != needed:
+                wrong.append(f"{name} {what}")
     return wrong
 
 

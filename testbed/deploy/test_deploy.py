@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 from aws import Aws
-from harness import ROOT, Upstream
+from harness import ROOT, Upstream, wait_for
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 STACK = "life"
@@ -24,6 +24,7 @@ def inventory(aws: Aws) -> set[str]:
         *(g["arn"] for g in logs.describe_log_groups()["logGroups"]),
         *(r["Arn"] for r in iam.list_roles()["Roles"]),
         *(p["Arn"] for p in iam.list_policies(Scope="Local")["Policies"]),
+        *aws.client("dynamodb").list_tables()["TableNames"],
         *(a["AlarmArn"] for a in aws.client("cloudwatch").describe_alarms()["MetricAlarms"]),
         *(s["StackId"] for s in aws.client("cloudformation").describe_stacks()["Stacks"]),
         *(f"{b}/{o['Key']}" for b in buckets for o in s3.list_objects_v2(Bucket=b).get("Contents", [])),
@@ -100,6 +101,34 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     assert (old.authorizations[-1], new.authorizations) == (None, ["Bearer token", "Bearer token", "Bearer rotated"])
     for origin, allowed in [("https://b.example", "https://b.example"), ("https://c.example", None)]:
         assert get(urls["helloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
+
+    # Environments share what they know, if they are told to: what a new version answers while the upstream is down.
+    version = live_version(aws, "fetch")
+    aws.deploy(STACK, *changed, "SharedState=on", f"UpstreamUrl={new.url}", env="prod")
+    assert live_version(aws, "fetch") != version
+    policies, variables = fetch_is_given(aws)
+    assert policies == {"logs", "upstream-secret", "shared-state"}
+    dynamodb = aws.client("dynamodb")
+    table = dynamodb.describe_table(TableName=variables["SHARED_STATE_TABLE"])["Table"]
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    first = get(urls["fetchUrl"])
+    assert (first.content, first.headers["cache-status"]) == (new.body, "fetch; fwd=miss; fwd-status=200")
+
+    def written() -> bool:
+        return {item["part"]["S"] for item in dynamodb.scan(TableName=table["TableName"])["Items"]} == {"response", "upstream"}
+
+    wait_for(written, "the response in the table", 10)
+    new.status = 503
+    aws.deploy(STACK, *changed, "SharedState=on", "LogLevel=WARN", f"UpstreamUrl={new.url}", env="prod")
+    stored = get(urls["fetchUrl"])
+    assert (stored.status_code, stored.content) == (200, new.body)
+    assert stored.headers["cache-status"].startswith("shared; hit; ttl=")
+    new.status = 200
+    changed.append("SharedState=off")
+    aws.deploy(STACK, *changed, f"UpstreamUrl={new.url}", env="prod")
+    assert fetch_is_given(aws)[0] == {"logs", "upstream-secret"}
+    assert table["TableName"] not in dynamodb.list_tables()["TableNames"]
+    assert get(urls["fetchUrl"]).content == new.body
 
     # An update that fails half-way is taken back, and what was there goes on answering.
     failed = aws.deploy(STACK, *changed, f"UpstreamUrl={never.url}", env="prod", template=broken(built), check=False)

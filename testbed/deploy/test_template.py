@@ -120,6 +120,10 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "another's log group": lambda t: statement(t, "timeRole").update(Resource=statement(t, "helloRole")["Resource"]),
         "any secret": lambda t: properties(t, "secretPolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
         "another's secret": lambda t: properties(t, "secretPolicy")["Roles"].append({"Ref": "timeRole"}),
+        "any table": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
+        "one more action on it": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0][
+            "Action"
+        ].append("dynamodb:DeleteTable"),
         "any action": lambda t: statement(t, "fetchRole").update(Action="logs:*"),
         "one more action": lambda t: statement(t, "timeRole")["Action"].append("secretsmanager:GetSecretValue"),
         "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
@@ -130,6 +134,13 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         ),
         "shared role": lambda t: properties(t, "timeFunction").update(Role={"Fn::GetAtt": ["helloRole", "Arn"]}),
         "SAM's role": lambda t: properties(t, "timeFunction").pop("Role"),
+    },
+    proofs.tables_are_caches: {
+        "provisioned": lambda t: properties(t, "SharedStateTable").pop("BillingMode"),
+        "no time to live": lambda t: properties(t, "SharedStateTable").pop("TimeToLiveSpecification"),
+        "in clear": lambda t: properties(t, "SharedStateTable").pop("SSESpecification"),
+        "kept after the stack": lambda t: t["Resources"]["SharedStateTable"].pop("DeletionPolicy"),
+        "always there": lambda t: t["Resources"]["SharedStateTable"].pop("Condition"),
     },
     proofs.functions_are_shown: {
         "not on the dashboard": lambda t: properties(t, "timeFunction")["FunctionName"].update(
@@ -237,7 +248,7 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
                 "https:///b",
             ],
         ),
-        ("UpstreamUrl", ["https://a.example/" + "b" * 102], ["https://a.example/" + "b" * 103]),
+        ("UpstreamUrl", ["https://a.example/" + "b" * 98], ["https://a.example/" + "b" * 99]),
         ("UpstreamSecretId", ["", SECRET], ["upstream/token", SECRET.removesuffix("-AbC123"), SECRET + "*"]),
         ("ReservedConcurrency", ["", "0", "100"], ["-1", "many"]),
         (
@@ -245,6 +256,7 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
             ["", "*", "https://a.example", "https://a.example,http://localhost:3000"],
             ["a.example", "https://*.example", "*,https://a.example", "https://a.example/", "https://a.example,"],
         ),
+        ("SharedState", ["on", "off"], ["", "true"]),
         ("AlarmTopicArn", ["", "arn:aws:sns:us-east-1:123456789012:alarms"], ["alarms"]),
         ("CapacityProviderArn", ["", "arn:aws:lambda:us-east-1:123456789012:capacity-provider:fleet"], ["fleet"]),
         ("LogRetentionDays", [1, 30, 3653], [0, 2]),
@@ -267,9 +279,9 @@ def test_samconfig_gives_parameters_that_the_template_takes(stage: str) -> None:
 
 
 def test_a_versions_description_has_room_for_every_value_allowed() -> None:
-    longest = [max(map(len, TEMPLATE["Parameters"]["LogLevel"]["AllowedValues"]))]
+    longest = [max(map(len, TEMPLATE["Parameters"][name]["AllowedValues"])) for name in ("LogLevel", "SharedState")]
     longest += [TEMPLATE["Parameters"][name]["MaxLength"] for name in ("UpstreamUrl", "UpstreamSecretId")]
-    assert sum(longest) + len("  ") <= 256
+    assert sum(longest) + len("   ") <= 256
 
 
 def transformed(template: dict, path: Path) -> Path:

@@ -542,7 +542,8 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9211",
             "`Cache-Status`",
-            "`hit`, `fwd` (`miss`, `stale`), `fwd-status`, `ttl`, and as `detail` why a stale response was used. Not `key`, `stored` \
+            "`hit`, `fwd` (`miss`, `stale`), `fwd-status`, `ttl`, and as `detail` why a stale response was used. `shared` is the table's, \
+             before `fetch`. Not `key`, `stored` \
              and `collapsed`.",
             vec![
                 reused(&["cache-control: max-age=60", "age: 20"]),

@@ -13,6 +13,7 @@ const UPSTREAM_MAX_BODY_BYTES: &str = "UPSTREAM_MAX_BODY_BYTES";
 const STALE_IF_ERROR_SECONDS: &str = "STALE_IF_ERROR_SECONDS";
 const UPSTREAM_CA_FILE: &str = "UPSTREAM_CA_FILE";
 const SHARED_STATE_TABLE: &str = "SHARED_STATE_TABLE";
+const SHARED_STATE_TIMEOUT_MS: &str = "SHARED_STATE_TIMEOUT_MS";
 
 /// OpenSSL's variable, which other libraries read, too: the AWS SDK trusts what is in it instead of the machine's own.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
@@ -38,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) ca_file: Option<PathBuf>,
     /// The DynamoDB table by which environments know of the upstream from each other.
     pub(crate) shared_state_table: Option<String>,
+    /// What of a request's time is that table's.
+    pub(crate) shared_state_timeout: Duration,
 }
 
 impl Settings {
@@ -69,6 +72,7 @@ impl Settings {
             stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
             ca_file: variable(UPSTREAM_CA_FILE).or_else(|| variable(SSL_CERT_FILE)).map(PathBuf::from),
             shared_state_table: variable(SHARED_STATE_TABLE),
+            shared_state_timeout: milliseconds(SHARED_STATE_TIMEOUT_MS, 40)?,
         })
     }
 }

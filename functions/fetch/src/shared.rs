@@ -3,7 +3,7 @@
 //! An environment asks the table when its own stored response will not do, before it calls the upstream. A later response
 //! in the table takes the place of its own. While the upstream is ill, and when a stored response is to be renewed, one
 //! environment calls, by a lease; who has none waits for what comes of that, or does as if the circuit breaker were open.
-//! Whatever the table does, a request is [`PATIENCE`] later at most: then each environment is on its own again.
+//! Whatever the table does, a request is later by `SHARED_STATE_TIMEOUT_MS` at most, and by some milliseconds in which the first one makes the client: then each environment is on its own again.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,8 +24,6 @@ use crate::{
     table::{Items, Lease, Table, TableError},
 };
 
-/// What of a request's time is the table's.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// The table is left alone for so long when it was of no use.
 const PAUSE: Duration = Duration::from_secs(5);
 /// It is asked no more often than this, whatever the upstream's responses say.
@@ -42,6 +40,7 @@ pub(crate) struct Shared {
     table: Table,
     stale_if_error: Duration,
     attempt_timeout: Duration,
+    patience: Duration,
     /// This environment's moment within [`EARLY`], from 0 to 1.
     moment: f64,
     state: Mutex<State>,
@@ -83,9 +82,14 @@ pub(crate) struct News {
 impl Shared {
     /// With the table that `settings` name, if they do.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
-        let Settings { stale_if_error, attempt_timeout, .. } = *settings;
-        let table = Table::new(settings)?;
-        Some(Self { table, stale_if_error, attempt_timeout, moment: fastrand::f64(), state: Mutex::default() })
+        Some(Self {
+            table: Table::new(settings)?,
+            stale_if_error: settings.stale_if_error,
+            attempt_timeout: settings.attempt_timeout,
+            patience: settings.shared_state_timeout,
+            moment: fastrand::f64(),
+            state: Mutex::default(),
+        })
     }
 
     /// Whether `entry` should be renewed, which is a little before it is stale.
@@ -101,7 +105,7 @@ impl Shared {
             return Leave::Call;
         }
         Table::ready().await;
-        let mut patience = Instant::now() + PATIENCE;
+        let mut patience = Instant::now() + self.patience;
         let enough = deadline.min(Instant::now() + self.attempt_timeout);
         let mut wait = FIRST_WAIT;
         let mut waited = false;
@@ -150,7 +154,7 @@ impl Shared {
             sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             wait *= 2;
             waited = true;
-            patience = Instant::now() + PATIENCE;
+            patience = Instant::now() + self.patience;
         }
     }
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 import requests
@@ -33,6 +33,8 @@ class Gate:
     endpoint: str
     # "open", or how it fails.
     state: str = "open"
+    # Lets two through at once that ask for this.
+    together: str = ""
     # The operations that it was asked for.
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -67,6 +69,7 @@ def table(aws: Aws) -> str:
 def gate(aws: Aws) -> Iterator[Gate]:
     gate = Gate(aws.endpoint)
     end = Event()
+    pair = Barrier(2, timeout=30)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -75,7 +78,10 @@ def gate(aws: Aws) -> Iterator[Gate]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            gate.asked.append(self.headers["x-amz-target"].rpartition(".")[2])
+            operation = self.headers["x-amz-target"].rpartition(".")[2]
+            gate.asked.append(operation)
+            if operation == gate.together and gate.asked.count(operation) <= 2:
+                pair.wait()
             if gate.state == "silent":
                 end.wait(10)
             if gate.state == "slow":
@@ -168,6 +174,19 @@ def test_a_new_fleet_answers_with_the_shared_response_while_the_upstream_is_down
     assert {answer.status for answer in answers} == {200} and {answer.body for answer in answers} == {first[0].body}
     assert all(answer.cache_status.startswith("shared; hit; ttl=") for answer in answers)
     assert len(upstream.authorizations) <= 5
+
+
+def test_of_two_that_ask_for_the_lease_at_once_one_calls(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("two")
+    assert fleet(invoke, settings(aws.endpoint, upstream, table), 1)[0][0].status == 200
+    upstream.status = 503
+    upstream.authorizations.clear()
+    gate.together = "UpdateItem"
+    answers, _ = fleet(invoke, settings(gate.url, upstream, table), 2)
+    assert [answer.status for answer in answers] == [200, 200]
+    assert len(upstream.authorizations) == 3, "one environment's attempts"
 
 
 def test_a_new_fleet_calls_the_upstream_once_each_at_most_and_not_at_all_while_the_shared_response_is_fresh(

@@ -26,7 +26,7 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-.PHONY: help run test lint new events budget soak fuzz bench build link deploy destroy clean tools
+.PHONY: help run test lint new events budget soak fuzz bench screenshot build link deploy destroy clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
 	@cargo build
-	@(for path in / /time /fetch; do \
+	@(for path in / /time /fetch /docs; do \
 		until python3 -c 'import http.client as h; c = h.HTTPConnection("localhost", $(PORT)); \
 			c.request("GET", "'$$path'"); c.getresponse()' 2>/dev/null; \
 		do kill -0 $$$$ 2>/dev/null || exit; sleep 0.2; done; done; \
@@ -82,6 +82,9 @@ fuzz: ## look for input that breaks them, for FUZZ_SECONDS each; it takes a nigh
 bench: build ## compare the functions with the bare runtime, the least there is, and other languages
 	sh testbed/bench/candidates.sh
 	cargo bench --package testbed --bench functions
+
+screenshot: tools .venv/deploy ## make README's picture of the reference; it takes a chromium
+	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet testbed/deploy/test_docs.py -k light
 
 # One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
 build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)

@@ -273,7 +273,7 @@ def functions_are_shown(template: dict) -> list[str]:
             wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
     dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard")["Dashboard"])
     urls = [output["Value"]["Fn::Sub"] for output in template["Outputs"].values()]
-    paths = {url[1]["Path"] for url in urls if isinstance(url, list)}
+    paths = {url[1]["Path"] if isinstance(url, list) else url.removeprefix("${Api.ApiEndpoint}") for url in urls}
     for name, function in functions(template).items():
         if function["FunctionName"]["Fn::Sub"] + r"\\\"" not in dashboard:
             wrong.append(f"{name} is not on the dashboard")
@@ -288,11 +288,11 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
     for name, function in functions(template).items():
         for event in function["Events"].values():
             path, method = event["Properties"]["Path"], event["Properties"]["Method"]
-            if "Condition" not in template["Resources"][name]:
+            if method == "ANY":
                 routes[path] = code(function)
-                if method != "ANY":
-                    wrong.append(f"{path} leaves other methods than {method} to the gateway")
-            elif router.get(path) != code(function):
+            elif "Condition" not in template["Resources"][name]:
+                wrong.append(f"{path} leaves other methods than {method} to the gateway")
+            if router.get(path) != code(function):
                 wrong.append(f"{name} takes {path} from another function")
     if routes != router:
         wrong.append(f"template.yaml routes {routes}, the local router {router}")

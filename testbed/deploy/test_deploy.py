@@ -79,6 +79,8 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     assert get(urls["ApiUrl"]).text == "Hello, world!"
     assert get(urls["helloUrl"]).text == "Hello, world!"
     assert get(urls["timeUrl"]).text.startswith("Current time: ")
+    assert get(urls["docsUrl"]).headers["content-type"] == "text/html; charset=utf-8"
+    assert "/time" in get(urls["docsUrl"] + "/openapi.json").json()["paths"]
     assert get(urls["fetchUrl"]).content == old.body
     policies, variables = fetch_is_given(aws)
     assert policies == {"logs"}
@@ -124,9 +126,10 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     assert (stored.status_code, stored.content) == (200, new.body)
     assert stored.headers["cache-status"].startswith("shared; hit; ttl=")
     new.status = 200
-    changed.append("SharedState=off")
+    changed += ["SharedState=off", "Docs=off"]
     aws.deploy(STACK, *changed, f"UpstreamUrl={new.url}", env="prod")
     assert fetch_is_given(aws)[0] == {"logs", "upstream-secret"}
+    assert get(urls["docsUrl"]).status_code == 404
     assert table["TableName"] not in dynamodb.list_tables()["TableNames"]
     assert get(urls["fetchUrl"]).content == new.body
 

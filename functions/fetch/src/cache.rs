@@ -22,6 +22,7 @@ use handler::{
             LAST_MODIFIED, PRAGMA, VARY,
         },
     },
+    lists_etag,
 };
 
 use crate::{
@@ -123,7 +124,7 @@ impl Entry {
         let new = &not_modified.headers;
         let is_about_this = match (new.get(ETAG), new.get(LAST_MODIFIED)) {
             (Some(etag), _) if etag.as_bytes().starts_with(b"W/") => {
-                self.headers.get(ETAG).is_some_and(|stored| opaque(stored.as_bytes()) == opaque(etag.as_bytes()))
+                self.headers.get(ETAG).is_some_and(|stored| lists_etag(stored.as_bytes(), etag.as_bytes()))
             }
             (Some(etag), _) => self.headers.get(ETAG) == Some(etag),
             (None, Some(modified)) => self.headers.get(LAST_MODIFIED) == Some(modified),
@@ -190,7 +191,7 @@ impl Entry {
     /// The caller's conditions: RFC 9110, section 13.2.2, of which there are these two for `GET`.
     fn is_what_the_caller_has(&self, headers: &HeaderMap) -> bool {
         match headers.get(IF_NONE_MATCH) {
-            Some(etags) => self.headers.get(ETAG).is_some_and(|etag| lists(etags.as_bytes(), etag.as_bytes())),
+            Some(etags) => self.headers.get(ETAG).is_some_and(|etag| lists_etag(etags.as_bytes(), etag.as_bytes())),
             None => date(headers, &IF_MODIFIED_SINCE, self.received).is_some_and(|since| {
                 let modified = [LAST_MODIFIED, DATE].iter().find_map(|name| date(&self.headers, name, self.received));
                 modified.unwrap_or(self.received) <= since
@@ -299,30 +300,6 @@ fn json_escape_bytes(byte: u8) -> usize {
         0x00..=0x1f => 5,
         _ => 0,
     }
-}
-
-/// Whether an `If-None-Match` lists `etag`, compared weakly: RFC 9110, section 13.1.2. A tag may hold a comma.
-fn lists(mut etags: &[u8], etag: &[u8]) -> bool {
-    loop {
-        let start = etags.iter().position(|byte| !b" \t,".contains(byte));
-        etags = start.map_or(&[][..], |start| &etags[start..]);
-        let tag = opaque(etags);
-        let end = match tag.split_first() {
-            None => return false,
-            Some((b'"', rest)) => rest.iter().position(|byte| *byte == b'"').map(|end| end + 2),
-            Some(_) => tag.iter().position(|byte| b" \t,".contains(byte)),
-        };
-        let (tag, rest) = tag.split_at(end.unwrap_or(tag.len()));
-        if tag == b"*" || tag == opaque(etag) {
-            return true;
-        }
-        etags = rest;
-    }
-}
-
-/// An entity tag without the mark of a weak one: RFC 9110, section 8.8.3.2.
-fn opaque(etag: &[u8]) -> &[u8] {
-    etag.strip_prefix(b"W/").unwrap_or(etag)
 }
 
 fn max_age(lifetime: Duration) -> HeaderValue {

@@ -234,3 +234,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_of_no_use_is_left_alone_for_a_while() {
+        let variables = [("UPSTREAM_URL", "https://example.com"), ("SHARED_STATE_TABLE", "table")];
+        let variable =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let shared = Shared::new(&Settings::read(variable).unwrap()).expect("a table");
+        assert!(shared.is_to_be_asked(false));
+        assert!(!shared.is_to_be_asked(false), "just asked");
+        assert!(shared.is_to_be_asked(true), "before a probe");
+        shared.pause(&TableError::Late);
+        advance(PAUSE.saturating_sub(Duration::from_millis(1))).await;
+        assert!(!shared.is_to_be_asked(false) && !shared.is_to_be_asked(true));
+        advance(Duration::from_millis(1)).await;
+        assert!(shared.is_to_be_asked(false));
+    }
+}

@@ -1,0 +1,78 @@
+//! Makes what `/docs` serves: openapi.yaml in JSON, and Swagger UI, which is in a crate, so that no browser asks another host.
+//! All of it is compressed here, once.
+
+use std::{
+    borrow::Cow,
+    env,
+    error::Error,
+    fmt::Write as _,
+    fs,
+    io::{Cursor, Read, Write as _},
+    path::Path,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
+use zip::ZipArchive;
+
+const OPENAPI: &str = "../../openapi.yaml";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={OPENAPI}");
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=build.rs");
+    let mut files = vec![
+        ("openapi.json", "application/json", openapi()?),
+        ("swagger-ui.css", "text/css; charset=utf-8", swagger_ui("/dist/swagger-ui.css")?),
+        ("swagger-ui-bundle.js", "text/javascript; charset=utf-8", swagger_ui("/dist/swagger-ui-bundle.js")?),
+        ("LICENSE.txt", "text/plain; charset=utf-8", swagger_ui("/LICENSE")?),
+        ("docs.css", "text/css; charset=utf-8", fs::read("src/docs.css")?),
+        ("docs.js", "text/javascript; charset=utf-8", fs::read("src/docs.js")?),
+    ];
+    // A page names its files by what is in them, so that a browser may keep each for ever.
+    let mut page = fs::read_to_string("src/docs.html")?;
+    for (name, _, content) in &files {
+        page = page.replace(&format!("docs/{name}\""), &format!("docs/{name}?v={}\"", version(content)));
+    }
+    files.push(("docs", "text/html; charset=utf-8", page.into_bytes()));
+
+    let folder = env::var("OUT_DIR")?;
+    let mut list = String::from("&[\n");
+    for (name, content_type, content) in files {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&content)?;
+        let path = Path::new(&folder).join(name).with_added_extension("gz");
+        fs::write(&path, gzip.finish()?)?;
+        let etag = format!("W/\"{}\"", version(&content));
+        let path = path.display().to_string();
+        writeln!(
+            list,
+            "File {{ name: {name:?}, content_type: {content_type:?}, etag: {etag:?}, gzipped: include_bytes!({path:?}) }},"
+        )?;
+    }
+    fs::write(Path::new(&folder).join("files.rs"), list + "]")?;
+    Ok(())
+}
+
+/// The contract, with the one server that this reference belongs to: what is tried there is sent where it came from.
+fn openapi() -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut openapi: Value = serde_saphyr::from_str(&fs::read_to_string(OPENAPI)?)?;
+    openapi["servers"] = json!([{ "url": "..", "description": "Where this reference comes from." }]);
+    Ok(serde_json::to_vec(&openapi)?)
+}
+
+fn swagger_ui(name: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut archive = ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED))?;
+    let path = archive.file_names().filter_map(Result::ok).find(|path| path.ends_with(name)).map(Cow::into_owned);
+    let path = path.ok_or_else(|| format!("Swagger UI has no {name}"))?;
+    let mut content = Vec::new();
+    archive.by_name(&path)?.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn version(content: &[u8]) -> String {
+    let digest = Sha256::digest(content);
+    format!("{:016x}", u64::from_be_bytes(std::array::from_fn(|index| digest[index])))
+}

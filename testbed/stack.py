@@ -1,0 +1,137 @@
+"""What `make` asks of a stack on AWS, before and after it is deployed.
+
+    stack.py preflight|url|logs|rollback STAGE [--stack-name NAME]
+
+Names and regions are samconfig.toml's.
+"""
+
+import argparse
+import json
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, TokenRetrievalError
+
+ROOT = Path(__file__).resolve().parents[1]
+LOG_IN = "log in, as with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+# A field of a line and how it is shown; a line has what it has.
+SHOWN = ("status", "method", "route", "duration_ms", "problem", "error", "cache_status", "attempts", "request_id")
+
+
+class Stopped(Exception):
+    """Why it goes no further, and what to do."""
+
+
+class Stack:
+    def __init__(self, stage: str, name: str | None) -> None:
+        tables = tomllib.loads((ROOT / "samconfig.toml").read_text())
+        table = tables.get("default" if stage == "dev" else stage)
+        if not isinstance(table, dict):
+            raise Stopped(f"STAGE={stage}: samconfig.toml has no table for it; docs/deploying.md says how to add one.")
+        settings = table["global"]["parameters"]
+        self.stage, self.name, self.region = stage, name or settings["stack_name"], settings["region"]
+        # Which versions answered before the latest deployment.
+        self.before = ROOT / "target" / f"before-{self.name}.json"
+
+    def client(self, service: str):
+        config = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 2})
+        return boto3.client(service, region_name=self.region, config=config)
+
+    def aliases(self) -> dict[str, str]:
+        """The version that answers, by function."""
+        pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.name)
+        resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
+        names = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::Lambda::Function"]
+        functions = self.client("lambda")
+        return {name: functions.get_alias(FunctionName=name, Name="live")["FunctionVersion"] for name in names}
+
+    def exists(self) -> bool:
+        try:
+            self.client("cloudformation").describe_stacks(StackName=self.name)
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return False
+            raise
+        return True
+
+    def preflight(self) -> None:
+        """Says where a deployment goes, and notes what answers there now."""
+        account = self.client("sts").get_caller_identity()["Account"]
+        exists = self.exists()
+        change = "changes" if exists else "makes"
+        print(f"account {account}, region {self.region}, stage {self.stage}: {change} the stack {self.name}")
+        self.before.parent.mkdir(exist_ok=True)
+        self.before.write_text(json.dumps(self.aliases() if exists else {}))
+
+    def url(self) -> None:
+        outputs = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]["Outputs"]
+        print(next(output["OutputValue"] for output in outputs if output["OutputKey"] == "ApiUrl"))
+
+    def logs(self) -> None:
+        """Follows the functions' lines, from a minute ago on, until it is interrupted."""
+        logs, since, seen = self.client("logs"), int(time.time() * 1000) - 60_000, set()
+        groups = [f"/aws/lambda/{name}" for name in self.aliases()]
+        while True:
+            found = []
+            for group in groups:
+                pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since)
+                found += [(event, group) for page in pages for event in page["events"] if event["eventId"] not in seen]
+            for event, group in sorted(found, key=lambda pair: pair[0]["timestamp"]):
+                seen.add(event["eventId"])
+                print(line(group.removeprefix(f"/aws/lambda/{self.name}-"), event["message"]), flush=True)
+            time.sleep(2)
+
+    def rollback(self) -> None:
+        """Has the versions answer that did before the latest deployment from this folder."""
+        if not self.before.exists():
+            raise Stopped(f"Nothing is known of what {self.name} was before: it was not deployed from this folder.")
+        functions, now = self.client("lambda"), self.aliases()
+        for name, version in json.loads(self.before.read_text()).items():
+            if name in now and now[name] != version:
+                functions.update_alias(
+                    FunctionName=name, Name="live", FunctionVersion=version, RoutingConfig={"AdditionalVersionWeights": {}}
+                )
+                print(f"{name}: version {version} answers again, instead of {now[name]}")
+
+
+def line(function: str, message: str) -> str:
+    """A line of the log for people; what is no JSON stays as it is."""
+    try:
+        event = json.loads(message)
+    except ValueError:
+        return f"{function}  {message.rstrip()}"
+    if not isinstance(event, dict) or "message" not in event:
+        return f"{function}  {message.rstrip()}"
+    said = [] if event["message"] == "invocation" else [event["message"]]
+    said += [f"{name}={event[name]}" for name in SHOWN if name in event]
+    return f"{event.get('timestamp', '')[11:23]} {event.get('level', ''):5} {function:12} {' '.join(map(str, said))}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["preflight", "url", "logs", "rollback"])
+    parser.add_argument("stage")
+    parser.add_argument("--stack-name")
+    given = parser.parse_args()
+    try:
+        getattr(Stack(given.stage, given.stack_name), given.command)()
+    except (NoCredentialsError, TokenRetrievalError) as error:
+        print(f"There are no AWS credentials ({error}): {LOG_IN}.", file=sys.stderr)
+        return 1
+    except (BotoCoreError, ClientError) as error:
+        print(f"AWS did not do it: {error}. If that is about credentials, {LOG_IN}.", file=sys.stderr)
+        return 1
+    except Stopped as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -79,10 +79,12 @@ class Stack:
             found = []
             for group in groups:
                 pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since)
-                found += [(event, group) for page in pages for event in page["events"] if event["eventId"] not in seen]
-            for event, group in sorted(found, key=lambda pair: pair[0]["timestamp"]):
-                seen.add(event["eventId"])
-                print(line(group.removeprefix(f"/aws/lambda/{self.name}-"), event["message"]), flush=True)
+                events = [event for page in pages for event in page["events"]]
+                found += [(event["timestamp"], group, event["logStreamName"], event["message"]) for event in events]
+            for event in sorted(set(found) - seen):
+                _, group, _, message = event
+                print(line(group.removeprefix(f"/aws/lambda/{self.name}-"), message), flush=True)
+            seen.update(found)
             time.sleep(2)
 
     def rollback(self) -> None:

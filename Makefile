@@ -123,7 +123,7 @@ notes: ## print what CHANGELOG.md says of VERSION
 	@awk -v version='$(VERSION)' '/^## / { found = index($$0, "[" version "]") || index($$0, "## " version) == 1; next } found' CHANGELOG.md
 
 # `sam build` goes by samconfig.toml's.
-deploy link: ARCHITECTURE = $(or $(shell sed -n '/^\[$(SAM_ENV)\./,/^$$/s/.*"Architecture=\([^"]*\)".*/\1/p' samconfig.toml),x86_64)
+deploy link: ARCHITECTURE := $(or $(shell sed -n '/^\[$(SAM_ENV)\./,/^$$/s/.*"Architecture=\([^"]*\)".*/\1/p' samconfig.toml),$(ARCHITECTURE))
 
 link:
 	@echo "$(LINK)"

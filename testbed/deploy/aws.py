@@ -1,6 +1,7 @@
 """The emulated AWS, and the SAM CLI pointed at it."""
 
 import json
+import os
 import shlex
 import subprocess
 import time
@@ -10,6 +11,10 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from harness import REGION, ROOT, emulator_environment, loopback_only
+
+
+# Of this machine: the emulator runs the functions on it.
+ARCHITECTURE = f"Architecture={os.environ.get('ARCHITECTURE', 'x86_64')}"
 
 
 class Aws:
@@ -64,7 +69,7 @@ class Aws:
             "deploy",
             *("--config-env", env, "--stack-name", stack, "--no-confirm-changeset"),
             *("--template-file", str(template or self.build_dir / "template.yaml")),
-            *(["--parameter-overrides", *overrides] if overrides else []),
+            *("--parameter-overrides", ARCHITECTURE, *overrides),
             check=check,
         )
 

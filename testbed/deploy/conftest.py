@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 import requests
-from aws import Aws
+from aws import ARCHITECTURE, Aws
 from harness import ROOT, Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
 
 
@@ -110,7 +110,7 @@ def invoke() -> list[str]:
 @pytest.fixture(scope="session")
 def built(aws: Aws) -> Path:
     """What `sam build` makes of template.yaml."""
-    aws.sam("build", "--build-dir", str(aws.build_dir))
+    aws.sam("build", "--build-dir", str(aws.build_dir), "--parameter-overrides", ARCHITECTURE)
     return aws.build_dir
 
 

@@ -1,0 +1,117 @@
+"""What can be held of .github where it cannot run: its schemas, its safety, and that what it names is there."""
+
+import copy
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import ROOT, environment
+
+WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+# What the README tells a user to run, and what only a team needs: these are in CONTRIBUTING and in docs/deploying.md.
+TOLD = "".join((ROOT / page).read_text() for page in ("README.md", ".github/CONTRIBUTING.md", "docs/deploying.md"))
+
+Change = Callable[[dict], object]
+
+
+def jobs(workflows: dict) -> Iterator[tuple[str, dict]]:
+    for name, workflow in workflows.items():
+        for job in workflow["jobs"].values():
+            yield name, job
+
+
+def scripts(workflows: dict) -> Iterator[tuple[str, str, dict]]:
+    """Each line of shell, with its job."""
+    for name, job in jobs(workflows):
+        for step in job["steps"]:
+            for line in step.get("run", "").splitlines():
+                yield name, line, job
+
+
+def targets_are_there_and_told(workflows: dict) -> list[str]:
+    wrong = []
+    for name, line, job in scripts(workflows):
+        named = re.findall(r"\bmake (?:--[a-z-]+ )*\"?([a-z]+|\$TARGET)", line)
+        if "$TARGET" in named:
+            named = job["strategy"]["matrix"]["target"]
+        wrong += [f"{name}: there is no target {target}" for target in named if target not in TARGETS]
+        wrong += [f"{name}: no page tells of `make {target}`" for target in named if f"make {target}" not in TOLD]
+    return wrong
+
+
+def shells_get_no_text_of_others(workflows: dict) -> list[str]:
+    """An expression in a script becomes a part of it, whatever a branch is called; a variable does not."""
+    return [f"{name}: {line}" for name, line, _ in scripts(workflows) if "${{" in line]
+
+
+def jobs_are_bounded(workflows: dict) -> list[str]:
+    wrong = [f"{name}: a job without timeout-minutes" for name, job in jobs(workflows) if "timeout-minutes" not in job]
+    wrong += [f"{name}: a job without permissions" for name, job in jobs(workflows) if "permissions" not in job]
+    return wrong + [f"{name}: permissions for all jobs" for name, workflow in workflows.items() if workflow["permissions"]]
+
+
+def both_processors_are_tested(workflows: dict) -> list[str]:
+    (job,) = workflows["ci.yml"]["jobs"].values()
+    tested = {(entry["runner"].endswith("-arm"), entry["architecture"]) for entry in job["strategy"]["matrix"]["include"]}
+    return [] if tested == {(False, "x86_64"), (True, "arm64")} else [f"tested on {tested}"]
+
+
+PROOFS: dict[Callable[[dict], list[str]], Change] = {
+    targets_are_there_and_told: lambda w: w["ci.yml"]["jobs"]["test"]["steps"].append({"run": "make tset"}),
+    shells_get_no_text_of_others: lambda w: w["ci.yml"]["jobs"]["test"]["steps"].append(
+        {"run": "echo ${{ github.head_ref }}"}
+    ),
+    jobs_are_bounded: lambda w: w["nightly.yml"]["jobs"]["run"].pop("timeout-minutes"),
+    both_processors_are_tested: lambda w: w["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]["include"].pop(),
+}
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.__name__)
+def test_workflows_hold(proof: Callable[[dict], list[str]]) -> None:
+    assert proof(WORKFLOWS) == []
+    changed = copy.deepcopy(WORKFLOWS)
+    PROOFS[proof](changed)
+    assert proof(changed) != []
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+
+
+def test_zizmor_finds_nothing(tmp_path: Path) -> None:
+    def audited(folder: str) -> subprocess.CompletedProcess[str]:
+        return run("zizmor", "--offline", "--no-progress", "--strict-collection", folder)
+
+    done = audited(".github")
+    assert done.returncode == 0, done.stdout + done.stderr
+    unpinned = (ROOT / ".github/workflows/ci.yml").read_text()
+    (tmp_path / "ci.yml").write_text(re.sub(r"checkout@\w+", "checkout@v6", unpinned))
+    assert "unpinned-uses" in audited(str(tmp_path / "ci.yml")).stdout
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [
+        ("github-workflows", "workflows/*.yml"),
+        ("dependabot", "dependabot.yml"),
+        ("github-issue-forms", "ISSUE_TEMPLATE/*.yml"),
+    ],
+)
+def test_files_are_of_their_schema(tmp_path: Path, schema: str, pattern: str) -> None:
+    files = sorted((ROOT / ".github").glob(pattern))
+    check = ["check-jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = run(*check, *map(str, files))
+    assert files and done.returncode == 0, done.stdout
+    (tmp_path / "other.yml").write_text(files[0].read_text() + "\nunheard-of: true\n")
+    assert run(*check, str(tmp_path / "other.yml")).returncode != 0
+
+
+def test_each_action_says_its_version() -> None:
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for used in re.findall(r"uses: (.*)", path.read_text()):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used

@@ -96,7 +96,7 @@ screenshot: tools .venv/deploy ## make README's picture of the reference; it tak
 	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet testbed/deploy/test_docs.py -k light
 
 # One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
-build: tools ## make the three zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)
+build: tools ## make the zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)
 	@for function in $(FUNCTIONS); do \
 		$(LINK) cargo $(AUDITABLE) lambda build --manifest-path functions/$$function/Cargo.toml --release --output-format zip \
 			--$(subst _,-,$(ARCHITECTURE)) $(BUILD_FLAGS) || exit; done

@@ -196,9 +196,12 @@ mod tests {{
         Alarms: !If [IsProd, [!Ref {self.id}Errors], [!Ref AWS::NoValue]]
       Events:
         Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: "{self.route}", Method: ANY }} }}
+        Options: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: "{self.route}", Method: OPTIONS }} }}
 
 """
         text = insert(text, r"(?=  # What every function has, from its name\.\n)", block)
+        secured = "{ x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }"
+        text = insert(text, r"(?=      FailOnWarnings: true\n)", f'          "{self.route}": {secured}\n')
         for loop in ("Functions", "Urls"):
             text = insert(text, rf"(?<=  Fn::ForEach::{loop}:\n    - Name\n    - \[)[^\]]*(?=\])", f", {self.name}", after=True)
         text = insert(text, r"(?=        - !If \[HasManagedInstances, !Ref fetchoninstancesLogs,)", f"        - !Ref {self.id}Logs\n")

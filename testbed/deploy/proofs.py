@@ -273,7 +273,7 @@ def functions_are_shown(template: dict) -> list[str]:
             wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
     dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard")["Dashboard"])
     urls = [output["Value"]["Fn::Sub"] for output in template["Outputs"].values()]
-    paths = {url[1]["Path"] if isinstance(url, list) else url.removeprefix("${Api.ApiEndpoint}") for url in urls}
+    paths = {values.get("Path", url.removeprefix("${Api}")) for url, values in urls}
     for name, function in functions(template).items():
         if function["FunctionName"]["Fn::Sub"] + r"\\\"" not in dashboard:
             wrong.append(f"{name} is not on the dashboard")
@@ -290,7 +290,7 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
             path, method = event["Properties"]["Path"], event["Properties"]["Method"]
             if method == "ANY":
                 routes[path] = code(function)
-            elif "Condition" not in template["Resources"][name]:
+            elif method != "OPTIONS" and "Condition" not in template["Resources"][name]:
                 wrong.append(f"{path} leaves other methods than {method} to the gateway")
             if router.get(path) != code(function):
                 wrong.append(f"{name} takes {path} from another function")
@@ -298,6 +298,33 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
         wrong.append(f"template.yaml routes {routes}, the local router {router}")
     if set(routes.values()) != folders:
         wrong.append(f"template.yaml routes to {set(routes.values())}, events/ has {folders}")
+    return wrong
+
+
+def callers_need_a_token(template: dict) -> list[str]:
+    """With an issuer, every route but the reference's needs a token of it, except for OPTIONS, which browsers send without."""
+    wrong, public = [], {"/docs", "/docs/{file}"}
+    body = template["Resources"]["Api"]["Properties"]["DefinitionBody"]
+    scheme = body["components"]["Fn::If"]
+    token = {"Fn::If": ["HasJwt", [{"jwt": []}], NO_VALUE]}
+    if scheme[0] != "HasJwt" or scheme[1].get("securitySchemes", {}).keys() != {"jwt"} or scheme[2] != NO_VALUE:
+        wrong.append(f"there is no authorizer on condition, but {scheme}")
+    routes = {
+        (event["Properties"]["Path"], event["Properties"]["Method"])
+        for function in functions(template).values()
+        for event in function["Events"].values()
+    }
+    for path, method in routes:
+        key = "x-amazon-apigateway-any-method" if method == "ANY" else method.lower()
+        security = body["paths"].get(path, {}).get(key, {}).get("security")
+        if path not in public and method != "OPTIONS" and security != token:
+            wrong.append(f"{method} {path} needs no token")
+        if method == "ANY" and path not in public and (path, "OPTIONS") not in routes:
+            wrong.append(f"OPTIONS {path} needs a token")
+    for path, methods in body["paths"].items():
+        for method in methods:
+            if (path, "ANY" if "any" in method else method.upper()) not in routes:
+                wrong.append(f"{method} {path} is no route")
     return wrong
 
 

@@ -62,9 +62,9 @@ def test_the_example_is_compiled() -> None:
 
 
 def test_the_other_commands_are_targets_of_make() -> None:
-    """Which other tests run: new in test_new.py, build, run and test by themselves, deploy and destroy through the SAM CLI; what `make
+    """Which other tests run: new in test_new.py, build, run and test by themselves, deploy and destroy through the SAM CLI, logs in test_stack.py; what `make
     bench` measures with is one of `cargo test`'s, as are the properties that `make soak` and `make fuzz` hold to."""
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     targets = set(re.findall(r"^  make (\w+)", listed, re.MULTILINE))
     named = set(re.findall(r"^    make (\w+)", README, re.MULTILINE))
-    assert named == {"run", "test", "build", "new", "bench", "soak", "fuzz", "deploy", "destroy"} and named <= targets
+    assert named == {"run", "test", "build", "new", "bench", "soak", "fuzz", "deploy", "logs", "destroy"} and named <= targets

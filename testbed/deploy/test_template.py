@@ -65,6 +65,10 @@ def pages_may_do_what_the_contract_has(template: dict) -> list[str]:
     return proofs.pages_may_do_what_the_contract_has(template, SPEC)
 
 
+def paths(template: dict) -> dict:
+    return properties(template, "Api")["DefinitionBody"]["paths"]
+
+
 PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
     proofs.time_outs_nest: {
         "budget as long as the function": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS="10000"),
@@ -134,6 +138,15 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         ),
         "shared role": lambda t: properties(t, "timeFunction").update(Role={"Fn::GetAtt": ["helloRole", "Arn"]}),
         "SAM's role": lambda t: properties(t, "timeFunction").pop("Role"),
+    },
+    proofs.callers_need_a_token: {
+        "a route without": lambda t: paths(t)["/time"].pop("x-amazon-apigateway-any-method"),
+        "a path without": lambda t: paths(t).pop("/hello"),
+        "always": lambda t: paths(t)["/time"]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
+        "on instances without": lambda t: paths(t)["/fetch"].pop("get"),
+        "preflight": lambda t: properties(t, "timeFunction")["Events"].pop("TimeOptions"),
+        "no such route": lambda t: paths(t).update({"/now": {"get": {}}}),
+        "another scheme": lambda t: properties(t, "Api")["DefinitionBody"]["components"]["Fn::If"][1].pop("securitySchemes"),
     },
     proofs.tables_are_caches: {
         "provisioned": lambda t: properties(t, "SharedStateTable").pop("BillingMode"),
@@ -256,6 +269,11 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
             ["", "*", "https://a.example", "https://a.example,http://localhost:3000"],
             ["a.example", "https://*.example", "*,https://a.example", "https://a.example/", "https://a.example,"],
         ),
+        ("JwtIssuer", ["", "https://login.example/pool"], ["http://login.example", "login.example"]),
+        ("JwtAudience", ["", "api", "api,app"], ["api app", ",api"]),
+        ("DomainName", ["", "api.example.com"], ["https://api.example.com", "localhost", "Api.example.com"]),
+        ("CertificateArn", ["", "arn:aws:acm:us-east-1:123456789012:certificate/ab-12"], ["ab-12"]),
+        ("HostedZoneId", ["", "Z0123456789ABC"], ["example.com"]),
         ("SharedState", ["on", "off"], ["", "true"]),
         ("AlarmTopicArn", ["", "arn:aws:sns:us-east-1:123456789012:alarms"], ["alarms"]),
         ("CapacityProviderArn", ["", "arn:aws:lambda:us-east-1:123456789012:capacity-provider:fleet"], ["fleet"]),
@@ -293,6 +311,19 @@ def transformed(template: dict, path: Path) -> Path:
     nothing = type("NoManagedPolicies", (), {"load": staticmethod(dict)})
     path.write_text(json.dumps(transform(template, {}, nothing), indent=1))
     return path
+
+
+def test_sam_leaves_the_tokens_where_they_are(tmp_path: Path) -> None:
+    resources = json.loads(transformed(TEMPLATE, tmp_path / "template.json").read_text())["Resources"]
+    paths = resources["Api"]["Properties"]["Body"]["paths"]
+    routes = [(path, method, json.dumps(route)) for path, item in paths.items() for method, route in item.items()]
+    assert len(routes) >= 11 and all("/invocations" in route for _, _, route in routes)
+    public = {(path, method) for path, method, route in routes if '"security"' not in route}
+    any_method = "x-amazon-apigateway-any-method"
+    assert public == {(path, "options") for path in ("/", "/hello", "/time", "/fetch")} | {
+        ("/docs", any_method),
+        ("/docs/{file}", any_method),
+    }
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:

@@ -267,7 +267,7 @@ def insert(text: str, place: str, what: str, after: bool = False) -> str:
     """`text` with `what` at the one place there is for it."""
     found = list(re.finditer(place, text))
     if len(found) != 1:
-        raise Refused(f"There is no one place for {what.strip()!r}, which is looked for by {place!r}: add it by hand.")
+        raise Refused(f"{place!r} does not match exactly one place for {what.strip()!r}: add it by hand.")
     at = found[0].end() if after else found[0].start()
     return text[:at] + what + text[at:]
 

@@ -101,7 +101,7 @@ class Stack:
 
 
 def line(function: str, message: str) -> str:
-    """A line of the log for people; what is no JSON stays as it is."""
+    """A line of the log for people. A line that is not JSON stays as it is."""
     try:
         event = json.loads(message)
     except ValueError:

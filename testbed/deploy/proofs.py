@@ -238,7 +238,7 @@ def tables_are_caches(template: dict) -> list[str]:
 
 def loops_mean_the_same_on_aws(template: dict) -> list[str]:
     """Of a template with its loops: `sam build` puts a loop's name into every string, CloudFormation only into the keys of
-    what is repeated, Fn::Sub and Ref; without what is not alphanumeric, into those keys alone.
+    what is repeated, Fn::Sub and Ref. `&{Name}`, which keeps letters and digits alone, works in those keys only.
     """
 
     def misplaced(node: object, within: str = "") -> Iterator[str]:

@@ -98,7 +98,7 @@ async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut
     grown
 }
 
-/// A case of events/, one that was changed, or what is no event at all.
+/// A case of events/, a changed one, or text that is not an event at all.
 fn made_up<'a>(cases: &'a [Case], random: &mut Rng) -> (Option<&'a Case>, Invocation) {
     if random.bool() {
         let case = &cases[random.usize(..cases.len())];

@@ -1,8 +1,8 @@
 //! Lambda's Runtime API, as far as a function sees it.
 //!
 //! The crate `lambda-simulator` (0.2) was looked at first. It holds an invocation's payload as a `serde_json::Value`, so
-//! it cannot send what is no JSON and cannot send bytes as they are in a file, and it gives every invocation a deadline
-//! in the future: three of the things that have to be tested here.
+//! it cannot send text that is not JSON, nor the bytes of a file unchanged, and it gives every invocation a deadline in the
+//! future. All three have to be tested here.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 

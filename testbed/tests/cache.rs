@@ -264,8 +264,8 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.2.1",
             "the lifetime",
-            "`s-maxage`, else `max-age`, else `Expires` less `Date`. Of a directive with two values, or one that is no number of \
-             seconds, nothing is believed: the response is stale.",
+            "`s-maxage`, else `max-age`, else `Expires` less `Date`. A directive with two values, or with \
+             one that is not a number of seconds, makes the response stale.",
             vec![
                 fetched(&["cache-control: max-age=60, s-maxage=0"]),
                 fetched(&["cache-control: s-maxage=0", "cache-control: max-age=60"]),
@@ -384,7 +384,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.1",
             "`Age`",
-            "Sent with every answer. Of several in the upstream's response the first counts; one that is no number is ignored.",
+            "Sent with every answer. Of several in the upstream's response the first counts; one that is not a number is ignored.",
             vec![
                 reused(&["cache-control: max-age=3600", "age: abc"]),
                 reused(&["cache-control: max-age=3600", "age: -7200"]),
@@ -467,7 +467,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2.5",
             "`no-store`",
-            "Not stored, nor is what was stored before used again.",
+            "Not stored, and what was stored before is not used again.",
             vec![
                 fetched(&["cache-control: no-store"]),
                 fetched(&["cache-control: No-StOrE, max-age=60", soon]),

@@ -1,4 +1,4 @@
-//! One call of the upstream: a request, and its response to the last byte or the reason why there is none.
+//! One call of the upstream: a request, and its response to the last byte, or why that failed.
 
 use std::{
     error::Error,

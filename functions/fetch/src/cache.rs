@@ -284,7 +284,7 @@ impl fmt::Display for Forwarded {
     }
 }
 
-/// Text where that makes the answer shorter than base64 would, which also holds what is not UTF-8.
+/// Text where that makes the answer shorter than base64 would. What is not UTF-8 is sent in base64.
 fn body(bytes: Vec<u8>) -> Body {
     let escapes: usize = bytes.iter().map(|byte| json_escape_bytes(*byte)).sum();
     if escapes > bytes.len() / 3 {

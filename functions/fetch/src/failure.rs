@@ -102,7 +102,7 @@ impl Failure {
     }
 }
 
-/// A shared error as one that can be owned: `Arc<dyn Error>` is none itself.
+/// A shared error as one that can be owned: `Arc<dyn Error>` does not implement `Error`.
 #[derive(Debug)]
 struct Chained(Cause);
 

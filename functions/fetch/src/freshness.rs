@@ -152,7 +152,7 @@ fn initial_age(headers: &HeaderMap, requested: SystemTime, received: SystemTime)
     apparent.max(age(headers).saturating_add(delay))
 }
 
-/// Section 5.1: of a list the first counts, and what is no number of seconds does not.
+/// Section 5.1: the first value of a list counts, and one that is not a number of seconds is ignored.
 fn age(headers: &HeaderMap) -> Duration {
     let first = headers.get(AGE).and_then(|age| age.to_str().ok()?.split(',').next());
     first.and_then(|age| delta_seconds(age.trim())).unwrap_or_default()

@@ -102,7 +102,7 @@ impl Table {
         DYNAMODB.get().await;
     }
 
-    /// Reads both items. A response that this program cannot have written counts as none.
+    /// Reads both items. A response that is not valid is ignored.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl Table {
                 Some(S(part)) if part == RESPONSE => {
                     items.response = response(item, self.max_body_bytes, now);
                     if items.response.is_none() {
-                        warn!("the response in the table of SHARED_STATE_TABLE is none of this program's");
+                        warn!("the response in the table of SHARED_STATE_TABLE is not valid, and is ignored");
                     }
                 }
                 _ => {}
@@ -250,7 +250,7 @@ fn item(response: &Entry) -> Option<HashMap<String, AttributeValue>> {
     fits.then_some(item)
 }
 
-/// The response that `item` is. `None` if it is none.
+/// The response in `item`. `None` if it is not a valid one.
 fn response(mut item: HashMap<String, AttributeValue>, max_body_bytes: usize, now: SystemTime) -> Option<Entry> {
     let status = StatusCode::from_u16(item.get("status")?.as_n().ok()?.parse().ok()?).ok()?;
     let received = time(&item, "received").filter(|received| *received < now + SKEW)?;

@@ -266,8 +266,8 @@ fn body(event: &Object<'_>) -> Result<Body, Malformed> {
     }
 }
 
-/// A JSON object whose values are looked at when they are asked for, so that what is in the others does not matter. What
-/// is no object is one without members; a member that is `null` is not there.
+/// A JSON object whose values are parsed when they are asked for, so that the others may hold anything. Any other value counts
+/// as an object without members, and a member that is `null` as absent.
 pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {

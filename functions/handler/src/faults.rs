@@ -140,7 +140,7 @@ fn repeated(json: &RawValue, pointer: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-/// The items of a list, and none of what is no list.
+/// The items of a list; nothing for any other value.
 fn items(json: &RawValue) -> Vec<&RawValue> {
     if json.get().starts_with('[') { serde_json::from_str(json.get()).unwrap_or_default() } else { Vec::new() }
 }

@@ -40,7 +40,7 @@ pub(crate) fn last_values(request: &Request) -> BTreeMap<Cow<'_, str>, Cow<'_, s
     last
 }
 
-/// Why the value of a parameter is no text for people, if it is none.
+/// Why the value of a parameter is not readable text, if it is not.
 pub(crate) fn unreadable(value: &str) -> Option<&'static str> {
     // That is what bytes that are not UTF-8 are decoded to, by the trigger or just now.
     if value.contains(char::REPLACEMENT_CHARACTER) {

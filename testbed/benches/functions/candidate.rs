@@ -51,6 +51,7 @@ impl Candidate {
         let (function, expected) = match &*name {
             name if name.starts_with("fetch") || name == "naive" => ("fetch", UPSTREAM_BODY),
             name if name.starts_with("time") => ("time", "Current time: "),
+            "docs" => ("docs", "<!doctype html>"),
             _ => ("hello", "Hello, world!"),
         };
         let zip_bytes = fs::metadata(zip).unwrap_or_else(|error| panic!("{}: {error}", zip.display())).len();

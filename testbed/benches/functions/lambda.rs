@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    io,
+    fs, io,
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
     rc::Rc,
@@ -26,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::candidate::Candidate;
+use crate::{candidate::Candidate, share::Quota};
 
 /// A candidate that takes longer has ended, or never will answer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -64,6 +64,15 @@ struct Run {
 impl Function {
     /// Starts `candidate` and waits for its first poll: the function, and how long that took.
     pub(crate) async fn start(candidate: &Candidate, env: &[(&str, String)]) -> (Self, Duration) {
+        Self::run(candidate, env, None).await
+    }
+
+    /// The same, in `quota`'s cgroup from exec on. Joining it takes the kernel milliseconds, which do not count.
+    pub(crate) async fn start_within(candidate: &Candidate, env: &[(&str, String)], quota: &Quota) -> (Self, Duration) {
+        Self::run(candidate, env, Some(quota)).await
+    }
+
+    async fn run(candidate: &Candidate, env: &[(&str, String)], quota: Option<&Quota>) -> (Self, Duration) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let api = Rc::new(Api {
@@ -74,7 +83,16 @@ impl Function {
             run: RefCell::default(),
             answered: Notify::default(),
         });
-        let mut command = Command::new(&candidate.executable);
+        let mut command = match quota {
+            None => Command::new(&candidate.executable),
+            Some(quota) => {
+                let mut shell = Command::new("sh");
+                // What joins the cgroup becomes the function at once, and says when.
+                shell.args(["-c", "echo $$ >\"$1\" && echo >&2 && exec \"$0\""]);
+                shell.arg(&candidate.executable).arg(quota.processes()).stderr(Stdio::piped());
+                shell
+            }
+        };
         command
             .env_clear()
             .envs(lambda_variables(address))
@@ -86,8 +104,15 @@ impl Function {
             .stdout(Stdio::piped());
         let mut polls = api.polls.subscribe();
         let server = spawn_local(serve(listener, Rc::clone(&api)));
-        let started = Instant::now();
+        let mut started = Instant::now();
         let mut process = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", candidate.name));
+        if let Some(mut joined) = process.stderr.take() {
+            let said = io::Read::read(&mut joined, &mut [0]);
+            assert!(matches!(said, Ok(1)), "{} could not join its cgroup", candidate.name);
+            started = Instant::now();
+            // It stays open: who writes there later must not fail.
+            process.stderr = Some(joined);
+        }
         let polled = timeout(PATIENCE, polls.wait_for(Option::is_some)).await;
         let polled = polled.unwrap_or_else(|_| panic!("{} never polled", candidate.name));
         let polled = *polled.expect("the sender is in `api`");
@@ -112,6 +137,11 @@ impl Function {
 
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.process.id())
+    }
+
+    /// Moves it into `quota`'s cgroup.
+    pub(crate) fn join(&self, quota: &Quota) {
+        fs::write(quota.processes(), self.process.id().to_string()).expect("a cgroup that takes processes");
     }
 
     /// The bytes that it has written into its log.

@@ -13,6 +13,7 @@ mod fetch;
 mod lambda;
 mod plot;
 mod report;
+mod share;
 mod spread;
 mod upstream;
 
@@ -66,6 +67,7 @@ async fn measure(full: bool) -> Report {
     if full {
         candidates.extend(Candidate::others());
     }
+    let shared = share::measure(&candidates, effort, &ProgressBar::hidden()).await;
     let steps = candidates.len() * (effort.starts + effort.batches) + fetch::STEPS;
     let progress = ProgressBar::new(steps as u64);
     progress.set_style(ProgressStyle::with_template("{msg:24} {wide_bar} {eta}").expect("a template"));
@@ -78,7 +80,7 @@ async fn measure(full: bool) -> Report {
             row.counts = budget::cost(&row.name).await;
         }
     }
-    Report { rows, fetch }
+    Report { shared, rows, fetch }
 }
 
 async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: &ProgressBar) -> Vec<Row> {

@@ -3,11 +3,18 @@
 use serde::Serialize;
 use testbed::budget::Cost;
 
-use crate::{fetch::Fetch, spread::Spread};
+use crate::{
+    fetch::Fetch,
+    share::{self, Shared},
+    spread::Spread,
+};
 
 /// All of it; as JSON, with its units in the names.
 #[derive(Serialize)]
 pub(crate) struct Report {
+    /// With the share of a core that Lambda gives: what a user gets.
+    pub(crate) shared: Vec<Shared>,
+    /// On a whole core.
     pub(crate) rows: Vec<Row>,
     pub(crate) fetch: Fetch,
 }
@@ -43,6 +50,7 @@ pub(crate) struct Row {
 impl Report {
     /// Tables in Markdown.
     pub(crate) fn print(&self) {
+        share::print(&self.shared);
         println!("\nStart (minimum; median, quartiles), memory and size:\n");
         println!(
             "| | first poll, ms | | CPU, ms | first answer, ms | CPU, ms | page faults | resident, MB | after an answer | peak | zip, kB |"

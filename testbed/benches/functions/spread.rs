@@ -11,6 +11,7 @@ pub(crate) struct Spread {
     pub(crate) p25: f64,
     pub(crate) median: f64,
     pub(crate) p75: f64,
+    pub(crate) p95: f64,
     pub(crate) p99: f64,
 }
 
@@ -20,7 +21,8 @@ impl Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);
         let quantile = |percent: usize| values[(values.len() - 1) * percent / 100];
-        Self { minimum: quantile(0), p25: quantile(25), median: quantile(50), p75: quantile(75), p99: quantile(99) }
+        let [minimum, p25, median, p75, p95, p99] = [0, 25, 50, 75, 95, 99].map(quantile);
+        Self { minimum, p25, median, p75, p95, p99 }
     }
 
     /// Of `times`, in microseconds.

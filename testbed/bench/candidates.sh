@@ -85,17 +85,6 @@ build_node() {
     run node index.mjs "$nodejs/bin/node" "$node/node_modules/aws-lambda-ric/index.mjs"
 }
 
-build_go() {
-    needs go
-    # go.sum is made here, from Go's checksum database: the sources stay as they are.
-    mkdir -p "$bench/.go" "$bench/go"
-    cp "$source/go/go.mod" "$bench/.go"
-    export CGO_ENABLED=0 GOCACHE="$bench/.go/cache" GOFLAGS=-modcacherw GOPATH="$bench/.go/path"
-    (cd "$source/go" && go build -mod=mod -modfile "$bench/.go/go.mod" \
-        -tags lambda.norpc -trimpath -ldflags '-s -w' -o "$bench/go/bootstrap" .)
-    pack go bootstrap
-}
-
 install_python() {
     cmp -s "$2" "$1/installed" && return
     python3 -m venv --clear "$1"
@@ -127,7 +116,7 @@ if [ "${1-}" = --build ]; then
     exit
 fi
 
-[ $# -gt 0 ] || set -- bare lean floor naive python node go
+[ $# -gt 0 ] || set -- bare lean floor naive python node
 mkdir -p "$bench/.log"
 for name in "$@"; do
     echo "building: $name"

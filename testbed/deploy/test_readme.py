@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -68,3 +69,35 @@ def test_the_other_commands_are_targets_of_make() -> None:
     targets = set(re.findall(r"^  make (\w+)", listed, re.MULTILINE))
     named = set(re.findall(r"^    make (\w+)", README, re.MULTILINE))
     assert named == {"run", "test", "build", "new", "bench", "soak", "fuzz", "deploy", "logs", "destroy"} and named <= targets
+
+
+# Each command that the pages name, and what runs it; or why nothing does.
+RUN_BY = {
+    r"make (run|test|build)( .*)?": "the tests themselves",
+    r"make(| new.*| events| check| audit)": "test_new.py, test_template.py's lint, or `make test`",
+    r"make (url|logs|rollback|deploy|destroy).*": "test_stack.py and test_deploy.py, by what these targets call",
+    r"make smoke.*": "test_api.py and test_contract.py are what it runs",
+    r"make (bench|soak|fuzz|budget|screenshot).*": "too long for every change: the nightly workflow, and who changes a cost",
+    r"make (advisories|release|notes).*": "the nightly and the release workflow: they take the network, or minutes to compile",
+    r"make doctor": "test_stack.py",
+    r"cargo test.*|cargo lambda (watch|build --release|invoke.*)|\.venv/bin/pytest .*": "`make test`",
+    r"cargo lambda new --http": "testbed/bench/bare is what it makes",
+    r"rustup .*|aws .*|git switch .*|gh .*": "of somebody's account, or machine",
+    r"curl .*": "the commands above",
+}
+
+
+PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_it_is_known_what_runs_each_command(page: Path) -> None:
+    text = page.read_text()
+    commands = re.findall(r"^\$ (.*?)(?: +#.*)?$", text, re.MULTILINE)
+    commands += re.findall(r"^    (make .*?)(?: +#.*)?$", text, re.MULTILINE)
+    commands += re.findall(r"`((?:make|cargo|aws|rustup|git|gh|\.venv/bin/pytest) [^`]*)`", text)
+    unknown = [command for command in commands if not any(re.fullmatch(known, command.replace("\n", " ")) for known in RUN_BY)]
+    assert unknown == []
+    targets = {command.split()[1] for command in commands if re.match(r"make [a-z]", command)}
+    makefile = (ROOT / "Makefile").read_text()
+    assert [target for target in targets if not re.search(rf"^{target}( \w+)*:", makefile, re.MULTILINE)] == []

@@ -13,11 +13,17 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{callgrind, outside_of_cargo, packaged, packaged_zip};
+use crate::{
+    Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip,
+    upstream::{Answer, Certificate, Upstream},
+};
 
 /// In per cent: how far a count may be over its budget. The same build gives the same counts to a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps); the rest is for a compiler that is a patch release newer.
 const TOLERANCE: u64 = 3;
+
+/// The same of page faults, which are a few more where the kernel keeps files in memory in other portions.
+const PAGES_TOLERANCE: u64 = 10;
 
 /// These are small whole numbers: one more is a decision.
 const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
@@ -29,7 +35,8 @@ const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
 /// | `zip_bytes` | the zip that Lambda takes |
 /// | `linked_crates` | the packages that are compiled into it |
 /// | `start_instructions` | from exec to the first poll |
-/// | `first_instructions` | the first invocation, to the second poll |
+/// | `first_instructions` | the first invocation, to the second poll; for `fetch` with a call over TLS |
+/// | `page_faults` | from exec to the second poll: pages that were touched for the first time |
 /// | `warm_instructions` | every later one; for `fetch` one that its cache answers |
 /// | `warm_allocations` | how often that one asks for memory, or for more of it, in the debug build |
 pub type Cost = BTreeMap<String, u64>;
@@ -95,7 +102,12 @@ impl Budget {
             }
             // What is new has no budget yet, and must get one.
             let budget = self.functions.get(function).and_then(|budget| budget.get(name)).copied().unwrap_or_default();
-            let most = if EXACT.contains(&name.as_str()) { budget } else { budget + budget * TOLERANCE / 100 };
+            let tolerance = match name.as_str() {
+                name if EXACT.contains(&name) => 0,
+                "page_faults" => PAGES_TOLERANCE,
+                _ => TOLERANCE,
+            };
+            let most = budget + budget * tolerance / 100;
             (*count > most)
                 .then(|| format!("{function}: {name} is {count}, and may be {most} (the budget is {budget})"))
         };
@@ -126,6 +138,7 @@ pub async fn cost(function: &str) -> Cost {
     if is_countable() {
         cost.extend(instructions(function, &packaged(function)).await);
         cost.insert("warm_allocations".to_owned(), allocations(function).await);
+        cost.insert("page_faults".to_owned(), page_faults(function).await);
     }
     cost
 }
@@ -170,6 +183,26 @@ async fn allocations(function: &str) -> u64 {
     let executable = root.join("target/debug").join(function);
     let some = callgrind::count(function, &executable, 3).await.allocations;
     each(callgrind::count(function, &executable, 23).await.allocations, some)
+}
+
+/// The fewest of some starts: what the machine does besides can only add to them.
+async fn page_faults(function: &str) -> u64 {
+    let mut fewest = u64::MAX;
+    for _ in 0..5 {
+        let upstream = Upstream::start_tls(Certificate::Valid);
+        let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
+        upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
+        let variables = [("UPSTREAM_CA_FILE", &*ca_file), ("UPSTREAM_URL", &upstream.url("/"))];
+        let mut process = Function::start(&packaged(function), &variables).await;
+        let plain = Case::plain(function);
+        let invocation = plain.invocation();
+        let outcome = process.invoke(&invocation).await;
+        plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{function}: {difference}"));
+        process.polled(2).await;
+        process.idle().await;
+        fewest = fewest.min(Usage::of(process.id()).minor_faults);
+    }
+    fewest
 }
 
 /// What 20 invocations add is free of all that happens once; half an invocation's share rounds to the nearest.

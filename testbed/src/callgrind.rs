@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     Case, Function,
-    upstream::{Answer, Upstream},
+    upstream::{Answer, Certificate, Upstream},
 };
 
 /// What a function did between exec and an idle poll.
@@ -28,7 +28,9 @@ pub(crate) fn is_there() -> bool {
 
 /// Runs `executable` in the place of `function`, gives it `invocations` plain requests, and ends it when it asks for more.
 pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Work {
-    let upstream = Upstream::start();
+    // A first answer has a handshake in it.
+    let upstream = Upstream::start_tls(Certificate::Valid);
+    let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
     let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
     upstream.always(answer.cache_control("max-age=3600"));
     let executable = executable.canonicalize().expect("an executable");
@@ -42,6 +44,7 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     let variables = [
         ("AWS_REGION", "us-east-1"),
         ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000"),
+        ("UPSTREAM_CA_FILE", &ca_file),
         ("UPSTREAM_TIMEOUT_MS", "60000"),
         ("UPSTREAM_URL", &upstream.url("/")),
     ];

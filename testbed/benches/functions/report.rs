@@ -132,9 +132,7 @@ impl Report {
         };
         let first_poll = |row: &Row| row.first_poll_us.minimum;
         let warm = |row: &Row| row.warm_us.median;
-        for (other, most) in
-            [("bare", 0.6), ("lean", 0.75), ("floor", 3.0), ("go", 0.5), ("node", 0.05), ("python", 0.05)]
-        {
+        for (other, most) in [("bare", 0.6), ("lean", 0.75), ("floor", 3.0), ("node", 0.05), ("python", 0.05)] {
             ratio(&format!("`hello` start / {other}"), most, "hello", other, first_poll);
         }
         let cpu = |row: &Row| row.first_answer_cpu_us.median;

@@ -87,8 +87,8 @@ impl Function {
             None => Command::new(&candidate.executable),
             Some(quota) => {
                 let mut shell = Command::new("sh");
-                // What joins the cgroup becomes the function at once, and says when.
-                shell.args(["-c", "echo $$ >\"$1\" && echo >&2 && exec \"$0\""]);
+                // What joins the cgroup says so, waits for the clock to start, and becomes the function.
+                shell.args(["-c", "echo $$ >\"$1\" && echo >&2 && read -r _ && exec \"$0\""]);
                 shell.arg(&candidate.executable).arg(quota.processes()).stderr(Stdio::piped());
                 shell
             }
@@ -100,7 +100,7 @@ impl Function {
             .env("AWS_REGION", "us-east-1")
             .env("AWS_SECRET_ACCESS_KEY", "bench")
             .envs(env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(if quota.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped());
         let mut polls = api.polls.subscribe();
         let server = spawn_local(serve(listener, Rc::clone(&api)));
@@ -109,7 +109,9 @@ impl Function {
         if let Some(mut joined) = process.stderr.take() {
             let said = io::Read::read(&mut joined, &mut [0]);
             assert!(matches!(said, Ok(1)), "{} could not join its cgroup", candidate.name);
+            let mut go = process.stdin.take().expect("a piped standard input");
             started = Instant::now();
+            io::Write::write_all(&mut go, b"\n").expect("a shell that reads");
             // It stays open: who writes there later must not fail.
             process.stderr = Some(joined);
         }

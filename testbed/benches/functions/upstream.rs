@@ -26,7 +26,9 @@ impl Threaded {
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = vec![("UPSTREAM_URL", self.upstream.url("/"))];
         if let Some(file) = self.upstream.ca_file() {
-            settings.push(("UPSTREAM_CA_FILE", file.to_string_lossy().into_owned()));
+            // The second name is for `naive`.
+            settings
+                .extend(["UPSTREAM_CA_FILE", "SSL_CERT_FILE"].map(|name| (name, file.to_string_lossy().into_owned())));
         }
         settings
     }

@@ -3,7 +3,8 @@
 //! An environment asks the table when its own stored response will not do, before it calls the upstream. A later response
 //! in the table takes the place of its own. While the upstream is ill, and when a stored response is to be renewed, one
 //! environment calls, by a lease; who has none waits for what comes of that, or does as if the circuit breaker were open.
-//! Whatever the table does, a request is later by `SHARED_STATE_TIMEOUT_MS` at most, and by some milliseconds in which the first one makes the client: then each environment is on its own again.
+//! Whatever the table does, a request is later by `SHARED_STATE_TIMEOUT_MS` at most: then each environment is on its own
+//! again. The first request also makes the client, which takes some milliseconds.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,5 +1,6 @@
 """Fixtures: an emulated AWS, a stack that the SAM CLI deploys there, an upstream, and the API that the checks call."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -105,6 +106,26 @@ def invoke() -> list[str]:
     build = ["cargo", "build", "--quiet", "--package", "testbed", "--example", "invoke"]
     subprocess.run(build, cwd=ROOT, check=True)
     return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
+
+
+@contextmanager
+def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[[str], dict]]:
+    """An environment that lives on; calling it with an event gives the answer. In the end its lines are in `log`."""
+    with log.open("w") as lines:
+        running = subprocess.Popen(
+            invoke, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
+        )
+
+        def answer(event: str) -> dict:
+            running.stdin.write(event + "\n")
+            running.stdin.flush()
+            return json.loads(running.stdout.readline())
+
+        try:
+            yield answer
+        finally:
+            running.stdin.close()
+            assert running.wait() == 0
 
 
 @pytest.fixture(scope="session")

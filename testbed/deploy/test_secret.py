@@ -2,14 +2,13 @@
 control switched on."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from aws import Aws
-from conftest import emulator
+from conftest import emulator, environment_of
 from harness import ROOT, Upstream, emulator_environment, free_port
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
@@ -24,24 +23,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 @contextmanager
 def fetching(command: list[str], log: Path, **env: str) -> Iterator[Callable[[], tuple[int, str]]]:
     """A running `fetch`; calling it gives the status and the body, or the problem's type."""
-    with log.open("w") as lines:
-        running = subprocess.Popen(
-            command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
-        )
+    with environment_of(command, log, env) as invoke:
 
         def fetch() -> tuple[int, str]:
-            running.stdin.write(EVENT + "\n")
-            running.stdin.flush()
-            answer = json.loads(running.stdout.readline())
+            answer = invoke(EVENT)
             if answer["headers"]["content-type"] == "application/problem+json":
                 return answer["statusCode"], json.loads(answer["body"])["type"].removeprefix("urn:problem-type:")
             return answer["statusCode"], "good"
 
-        try:
-            yield fetch
-        finally:
-            running.stdin.close()
-            assert running.wait() == 0
+        yield fetch
 
 
 def settings(aws: Aws, upstream: Upstream, secret: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from threading import Barrier, Event
 import pytest
 import requests
 from aws import Aws
-from conftest import emulator, serving
+from conftest import emulator, environment_of, serving
 from harness import ROOT, Upstream, emulator_environment, free_port, wait_for
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
@@ -119,8 +119,7 @@ def settings(endpoint: str, upstream: Upstream, table: str, **more: str) -> dict
     return emulator_environment(endpoint) | PATIENCE | shared | more
 
 
-def answer(line: str) -> Answer:
-    answer = json.loads(line)
+def answer(answer: dict) -> Answer:
     return Answer(answer["statusCode"], answer["headers"].get("cache-status", ""), answer["body"])
 
 
@@ -129,27 +128,15 @@ def fleet(invoke: list[str], env: dict[str, str], environments: int = FLEET) -> 
     done = subprocess.run(
         [*invoke, str(environments), str(environments)], input=EVENT + "\n", env=env, capture_output=True, text=True, check=True
     )
-    return list(map(answer, done.stdout.splitlines())), list(map(json.loads, done.stderr.splitlines()))
+    answers, lines = (list(map(json.loads, output.splitlines())) for output in (done.stdout, done.stderr))
+    return list(map(answer, answers)), lines
 
 
 @contextmanager
-def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[..., Answer]]:
-    """An environment that lives on; calling it gives its answer."""
-    with log.open("w") as lines:
-        running = subprocess.Popen(
-            invoke, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
-        )
-
-        def fetch(event: str = EVENT) -> Answer:
-            running.stdin.write(event + "\n")
-            running.stdin.flush()
-            return answer(running.stdout.readline())
-
-        try:
-            yield fetch
-        finally:
-            running.stdin.close()
-            assert running.wait() == 0
+def fetching(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[..., Answer]]:
+    """A running `fetch`; calling it gives its answer."""
+    with environment_of(invoke, log, env) as answer_to:
+        yield lambda event=EVENT: answer(answer_to(event))
 
 
 def invocations(lines: list[dict]) -> list[dict]:
@@ -210,7 +197,7 @@ def test_one_environment_at_a_time_finds_out_that_the_upstream_is_back(
     upstream = start_upstream("back")
     env = settings(aws.endpoint, upstream, table)
     with ExitStack() as stack:
-        fetches = [stack.enter_context(environment_of(invoke, tmp_path / f"{n}", env)) for n in range(5)]
+        fetches = [stack.enter_context(fetching(invoke, tmp_path / f"{n}", env)) for n in range(5)]
         assert {fetch().status for fetch in fetches} == {200}
         upstream.status = 503
 
@@ -250,7 +237,7 @@ def test_a_table_of_no_use_changes_no_answer(
         env["AWS_ENDPOINT_URL"] = aws.endpoint
         env |= {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
     log = tmp_path / "log"
-    with environment_of(invoke, log, env) as fetch:
+    with fetching(invoke, log, env) as fetch:
         assert [fetch().cache_status for _ in range(3)] == [
             "fetch; fwd=miss; fwd-status=200",
             "fetch; fwd=stale; fwd-status=200",
@@ -339,7 +326,7 @@ def test_nothing_is_asked_of_the_table_while_the_response_is_fresh_or_may_not_be
     upstream = start_upstream("fresh")
     upstream.headers = {"cache-control": "max-age=3600"}
     env = settings(gate.url, upstream, table)
-    with environment_of(invoke, tmp_path / "log", env) as fetch:
+    with fetching(invoke, tmp_path / "log", env) as fetch:
         assert fetch().status == 200
         # Written after the answer, which is before the next.
         assert fetch().cache_status.startswith("fetch; hit")
@@ -366,7 +353,7 @@ def test_no_secret_is_written(
     event = json.loads(EVENT)
     event["headers"] |= {"authorization": "planted-caller", "cookie": "planted-cookie"}
     event["rawQueryString"] = "q=planted"
-    with environment_of(invoke, tmp_path / "log", settings(aws.endpoint, upstream, table, UPSTREAM_SECRET_ID=arn)) as fetch:
+    with fetching(invoke, tmp_path / "log", settings(aws.endpoint, upstream, table, UPSTREAM_SECRET_ID=arn)) as fetch:
         assert fetch(json.dumps(event)).status == 200
     assert upstream.authorizations == ["Bearer planted-token"]
     found = items(aws, table)

@@ -13,10 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip,
-    upstream::{Answer, Certificate, Upstream},
-};
+use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip};
 
 /// In per cent: how far a count may be over its budget. The same build gives the same counts to a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps); the rest is for a compiler that is a patch release newer.
@@ -189,15 +186,10 @@ async fn allocations(function: &str) -> u64 {
 async fn page_faults(function: &str) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..5 {
-        let upstream = Upstream::start_tls(Certificate::Valid);
-        let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
-        upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
+        let (upstream, ca_file) = callgrind::upstream();
         let variables = [("UPSTREAM_CA_FILE", &*ca_file), ("UPSTREAM_URL", &upstream.url("/"))];
         let mut process = Function::start(&packaged(function), &variables).await;
-        let plain = Case::plain(function);
-        let invocation = plain.invocation();
-        let outcome = process.invoke(&invocation).await;
-        plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{function}: {difference}"));
+        callgrind::invoke(&mut process, &Case::plain(function)).await;
         process.polled(2).await;
         process.idle().await;
         fewest = fewest.min(Usage::of(process.id()).minor_faults);

@@ -28,11 +28,7 @@ pub(crate) fn is_there() -> bool {
 
 /// Runs `executable` in the place of `function`, gives it `invocations` plain requests, and ends it when it asks for more.
 pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Work {
-    // A first answer has a handshake in it.
-    let upstream = Upstream::start_tls(Certificate::Valid);
-    let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
-    let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
-    upstream.always(answer.cache_control("max-age=3600"));
+    let (upstream, ca_file) = upstream();
     let executable = executable.canonicalize().expect("an executable");
     let profile = profile(function);
     let mut valgrind = tokio::process::Command::new("valgrind");
@@ -52,9 +48,7 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     let plain = Case::plain(function);
     process.polled(1).await;
     for _ in 0..invocations {
-        let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
-        let outcome = process.invoke(&invocation).await;
-        plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{function}: {difference}"));
+        invoke(&mut process, &plain).await;
     }
     process.polled(invocations + 1).await;
     process.idle().await;
@@ -62,6 +56,22 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     let work = read(&fs::read_to_string(&profile).expect("what callgrind wrote"), &executable);
     let _gone_already = fs::remove_file(profile);
     work
+}
+
+/// What `fetch` fetches, and the file of its CA: a first answer has a handshake in it, and later ones are stored.
+pub(crate) fn upstream() -> (Upstream, String) {
+    let upstream = Upstream::start_tls(Certificate::Valid);
+    let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
+    let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
+    upstream.always(answer.cache_control("max-age=3600"));
+    (upstream, ca_file)
+}
+
+/// Gives `process` a request, which it must answer right.
+pub(crate) async fn invoke(process: &mut Function, plain: &Case) {
+    let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
+    let outcome = process.invoke(&invocation).await;
+    plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{}: {difference}", plain.name));
 }
 
 /// One of its own for each count: tests run beside each other.

@@ -27,7 +27,6 @@ struct File {
     gzipped: &'static [u8],
 }
 
-/// The page is the last one.
 const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
 fn main() -> ExitCode {

@@ -1,8 +1,8 @@
 //! The table of `SHARED_STATE_TABLE`, in DynamoDB: what is in its items, and what is asked of it.
 //!
 //! Two items have the upstream's key: `response`, the last good response, which may be large, and `upstream`, what the
-//! environments agree upon, which is small and written more often. One query reads both. Every write has a condition, so
-//! that a late one does not undo a newer one. A time that cannot be (DynamoDB compares a value of another type, or none at
+//! environments agree upon, which is small and written more often. One query reads both. What writes has a condition, so
+//! that a late one does not undo a newer one; the lease-holder alone removes a response. A time that cannot be (DynamoDB compares a value of another type, or none at
 //! all, as false) does not stand in the way of a write either.
 
 use std::{
@@ -25,7 +25,6 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use handler::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
-
 use tracing::warn;
 
 use crate::{breaker::HELD_FOR, cache::Entry, settings::Settings};

@@ -12,7 +12,7 @@ use handler::{
             IF_NONE_MATCH, REFERRER_POLICY, VARY,
         },
     },
-    lists_etag,
+    lists_etag, weighted,
 };
 
 /// What a page may load and do: scripts and styles of its own origin, and calls of it. Swagger UI has its icons in its style
@@ -73,18 +73,16 @@ fn lifetime(request: &Request) -> &'static str {
 /// RFC 9110, section 12.5.3, for the one encoding that there is.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    let mut weight = None;
-    for coding in lines.flat_map(|line| line.split(',')) {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let quality =
-            parameters.trim().strip_prefix("q=").map_or(Some(1.0), |quality| quality.trim().parse::<f32>().ok());
-        match name.trim() {
-            "gzip" => return quality.is_some_and(|quality| quality > 0.0),
-            "*" => weight = quality,
-            _ => {}
+    let mut others = 0.0;
+    for (coding, weight) in lines.flat_map(|line| line.split(',')).filter_map(weighted) {
+        if coding.eq_ignore_ascii_case("gzip") {
+            return weight > 0.0;
+        }
+        if coding == "*" {
+            others = weight;
         }
     }
-    weight.is_some_and(|quality| quality > 0.0)
+    others > 0.0
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub use endpoint::{Endpoint, Resource, delete, get, patch, post, put};
 pub use etag::lists_etag;
 pub use lambda_http::{Body, Context, Error, Request, http};
 pub use log::{Value, count, record};
-pub use negotiate::negotiate;
+pub use negotiate::{negotiate, weighted};
 pub use observe::observe;
 pub use parameters::parameters;
 pub use path::path;

@@ -54,7 +54,7 @@ fn preferred(headers: &HeaderMap) -> Option<Format> {
     let mut any_range = false;
     for value in headers.get_all(ACCEPT) {
         for range in value.to_str().unwrap_or_default().split(',') {
-            let Some((range, weight)) = parse(range) else {
+            let Some((range, weight)) = weighted(range).filter(|(range, _)| range.contains('/')) else {
                 continue;
             };
             any_range = true;
@@ -96,19 +96,26 @@ impl Quality {
     }
 }
 
-/// A media range without its parameters, and its weight.
-fn parse(range: &str) -> Option<(&str, f32)> {
-    let mut parts = range.split(';').map(str::trim);
-    let media = parts.next().filter(|media| media.contains('/'))?;
+/// An element of a header with preferences, such as `Accept-Encoding`, without its parameters, and its weight: RFC 9110,
+/// section 12.4.2. `None` if the weight is not one.
+///
+/// ```
+/// assert_eq!(handler::weighted("gzip;q=0.5"), Some(("gzip", 0.5)));
+/// assert_eq!(handler::weighted("gzip"), Some(("gzip", 1.0)));
+/// ```
+#[must_use]
+pub fn weighted(element: &str) -> Option<(&str, f32)> {
+    let mut parts = element.split(';').map(str::trim);
+    let value = parts.next()?;
     let weight = parts.find_map(|part| {
         let (name, value) = part.split_once('=')?;
         name.trim().eq_ignore_ascii_case("q").then_some(value)
     });
     match weight {
-        None => Some((media, 1.0)),
+        None => Some((value, 1.0)),
         Some(weight) => {
             let weight = weight.trim().parse().ok()?;
-            (0.0..=1.0).contains(&weight).then_some((media, weight))
+            (0.0..=1.0).contains(&weight).then_some((value, weight))
         }
     }
 }

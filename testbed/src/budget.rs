@@ -154,32 +154,49 @@ pub fn is_countable() -> bool {
 }
 
 /// The instructions of `executable` in the place of `function`.
+async fn instructions(function: &str, executable: &Path) -> Cost {
+    let mut counts = Vec::new();
+    for invocations in [1, 11, 31] {
+        counts.push(callgrind::count(function, executable, invocations).await.instructions);
+    }
+    let [first, some, more] = counts[..] else { unreachable!("three counts") };
+    let mut cost = start(function, executable).await;
+    let start: u64 = cost.values().sum();
+    cost.extend([("first_instructions".to_owned(), first - start), ("warm_instructions".to_owned(), each(more, some))]);
+    cost
+}
+
+/// The instructions of a start alone.
 ///
 /// # Panics
 ///
-/// When it ends before it has answered.
+/// When `executable` ends before it polls.
 #[must_use]
-pub async fn instructions(function: &str, executable: &Path) -> Cost {
-    let mut counts = Vec::new();
-    for invocations in [0, 1, 11, 31] {
-        counts.push(callgrind::count(function, executable, invocations).await.instructions);
-    }
-    let [start, first, some, more] = counts[..] else { unreachable!("four counts") };
-    let counts =
-        [("start_instructions", start), ("first_instructions", first - start), ("warm_instructions", each(more, some))];
-    counts.map(|(name, count)| (name.to_owned(), count)).into()
+pub async fn start(function: &str, executable: &Path) -> Cost {
+    let start = callgrind::count(function, executable, 0).await.instructions;
+    Cost::from([("start_instructions".to_owned(), start)])
 }
 
 /// How often a warm invocation allocates. Counted in the debug build, which `make run` serves too: a static executable
 /// without symbols does not tell which of its calls are those of `malloc`, and the optimizer removes next to none of them.
 async fn allocations(function: &str) -> u64 {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut build = Command::new(env!("CARGO"));
-    let build = outside_of_cargo(build.args(["build", "--quiet"]).current_dir(&root)).status();
-    assert!(build.is_ok_and(|status| status.success()), "`cargo build` failed");
-    let executable = root.join("target/debug").join(function);
+    let executable = debug_build(&[]).join(function);
     let some = callgrind::count(function, &executable, 3).await.allocations;
     each(callgrind::count(function, &executable, 23).await.allocations, some)
+}
+
+/// The folder of what `cargo build` makes, with these `arguments`.
+///
+/// # Panics
+///
+/// When it fails.
+#[must_use]
+pub fn debug_build(arguments: &[&str]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut build = Command::new(env!("CARGO"));
+    let build = outside_of_cargo(build.args(["build", "--quiet"]).args(arguments).current_dir(&root)).status();
+    assert!(build.is_ok_and(|status| status.success()), "`cargo build` failed");
+    root.join("target/debug")
 }
 
 /// The fewest of some starts: what the machine does besides can only add to them.

@@ -24,9 +24,6 @@ use std::sync::Arc;
 
 use handler::Endpoint;
 
-#[cfg(feature = "eager-aws-config")]
-pub use secret::configure_eagerly;
-
 use settings::Settings;
 use upstream::Upstream;
 

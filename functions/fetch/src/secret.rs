@@ -98,13 +98,6 @@ impl Secret {
     }
 }
 
-/// What this function must not do: load the configuration before anybody asks for it.
-#[cfg(feature = "eager-aws-config")]
-pub fn configure_eagerly() {
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let _config = tokio.map(|tokio| tokio.block_on(aws::config()));
-}
-
 /// Whose fault it is that there is no secret: the operator's, or a passing one of AWS or the network.
 fn failure(error: &SdkError<GetSecretValueError, HttpResponse>) -> Failure {
     let operators = match error {

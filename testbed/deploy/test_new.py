@@ -5,22 +5,32 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from harness import ROOT, environment
 
 
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that git knows or would take, in a repository of their own."""
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The files that git knows or would take, in a repository of their own. What has been compiled here need not be compiled
+    anew there: cargo goes by paths within a workspace, and by the times of files."""
     copy = tmp_path_factory.mktemp("copy")
     listed = subprocess.check_output(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
     ).splitlines()
     for file in filter(lambda file: (ROOT / file).exists(), listed):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, copy / file)
+        shutil.copy2(ROOT / file, copy / file)
+    for fingerprints in chain(TARGET.glob("*/.fingerprint"), TARGET.glob("*-linux-gnu/release/.fingerprint")):
+        for folder in (fingerprints, fingerprints.with_name("build"), fingerprints.with_name("deps")):
+            shutil.copytree(folder, copy / "target" / folder.relative_to(TARGET), ignore=executables)
+    # It has the path of its workspace compiled in.
+    (copy / "testbed/src/lib.rs").touch()
     (copy / ".venv").symlink_to(ROOT / ".venv")
     for command in (
         "git init --quiet",
@@ -28,15 +38,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "git -c user.name=test -c user.email=test@example.com commit --quiet --message=all",
     ):
         subprocess.run(command.split(), cwd=copy, check=True)
-    return copy
+    yield copy
+    shutil.rmtree(copy / "target")
+
+
+def executables(folder: str, names: list[str]) -> list[str]:
+    """Those of tests, which are large, and linked in a second. That of a release takes a minute."""
+    return [name for name in names if Path(folder).parts[-2:] == ("debug", "deps") and not Path(name).suffix]
 
 
 def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    # What has been compiled here need not be compiled anew there.
-    target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
-    return subprocess.run(
-        command, cwd=copy, env=environment(CARGO_TARGET_DIR=target), text=True, capture_output=True, stdin=subprocess.DEVNULL
-    )
+    env = environment(CARGO_TARGET_DIR=str(copy / "target"))
+    return subprocess.run(command, cwd=copy, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
 def passes(copy: Path, *command: str) -> str:
@@ -74,19 +87,6 @@ def test_what_cannot_be_is_refused_before_anything_is_written(copy: Path, wanted
     assert changes(copy) == set()
 
 
-@pytest.fixture
-def target_kept(tmp_path: Path) -> Iterator[None]:
-    """Undoes what the copy does to the target folder that it shares. `sam build` there takes away what `make build`
-    packaged here, and testbed, to cargo the same, has the copy's path compiled in."""
-    packaged = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "lambda"
-    shutil.copytree(packaged, tmp_path / "lambda")
-    yield
-    shutil.rmtree(packaged)
-    shutil.copytree(tmp_path / "lambda", packaged)
-    (ROOT / "testbed/src/lib.rs").touch()
-
-
-@pytest.mark.usefixtures("target_kept")
 def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     told = passes(copy, "make", "new", "NAME=orders")
     assert len(told.splitlines()[-3:]) == 3 and "functions/orders/src/main.rs" in told

@@ -26,8 +26,8 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-# The first rule's targets are for a user; these are parts of others.
-.PHONY: compiled deployed renewed
+# The second rule's targets are for a user; these are parts of `test`.
+.PHONY: compiled tested deployed
 .PHONY: help run test check lint audit advisories new events budget soak fuzz bench screenshot build release notes link deploy url \
 	smoke logs rollback destroy doctor clean tools
 
@@ -54,27 +54,29 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
 # What waits for one core (a linker, a download, an emulator) leaves the others to what stands beside it.
-BESIDE = $(MAKE) --no-print-directory -j $(shell getconf _NPROCESSORS_ONLN)
-
 test: tools ## prove that everything works
-	@$(BESIDE) build audit .venv/checkov/ready lint compiled
-	cargo test --workspace
-	@$(BESIDE) deployed renewed
+	@$(MAKE) --no-print-directory -j $(shell getconf _NPROCESSORS_ONLN) lint build audit tested deployed target/renewed
 
 compiled: lint
 	cargo test --quiet --workspace --no-run
 
-deployed:
-	.venv/bin/pytest testbed/deploy --ignore testbed/deploy/test_new.py
+tested: compiled build
+	cargo test --workspace
 
-renewed:
+deployed: compiled build .venv/deploy .venv/checkov/ready
+	.venv/bin/pytest testbed/deploy --ignore testbed/deploy/test_new.py --numprocesses 2 --dist loadfile
+
+# An endpoint of its own has no part in how the next one is made.
+target/renewed: $(shell find Cargo.* Makefile *.yaml events functions/handler functions/aws testbed -not -path '*__pycache__*') \
+		| compiled build .venv/deploy .venv/checkov/ready
 	.venv/bin/pytest testbed/deploy/test_new.py
+	@touch $@
 
 check: ## what an editor's save needs: format, and clippy
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 
-lint: tools check
+lint: check
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 
 audit: .venv/deploy ## look at the dependencies: licences, sources, duplicates
@@ -182,14 +184,14 @@ tools: $(CARGO_LAMBDA)
 	python3 -m venv .venv
 
 .venv/cargo-lambda: testbed/requirements-run.txt | .venv/bin/pip
-	.venv/bin/pip install --quiet --requirement $<
+	.venv/bin/pip install --quiet --no-compile --requirement $<
 	@touch $@
 
 .venv/deploy: testbed/deploy/requirements.txt testbed/deploy/constraints.txt | .venv/bin/pip
-	.venv/bin/pip install --quiet --requirement $< --constraint testbed/deploy/constraints.txt
+	.venv/bin/pip install --quiet --no-compile --requirement $< --constraint testbed/deploy/constraints.txt
 	@touch $@
 
 .venv/checkov/ready: testbed/deploy/requirements-checkov.txt testbed/deploy/constraints-checkov.txt | .venv/bin/pip
 	python3 -m venv .venv/checkov
-	.venv/checkov/bin/pip install --quiet --requirement $< --constraint testbed/deploy/constraints-checkov.txt
+	.venv/checkov/bin/pip install --quiet --no-compile --requirement $< --constraint testbed/deploy/constraints-checkov.txt
 	@touch $@

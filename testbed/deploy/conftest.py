@@ -136,11 +136,10 @@ def built(aws: Aws) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(aws: Aws, built: Path, upstream: Upstream) -> Iterator[str]:
+def stack(aws: Aws, built: Path, upstream: Upstream) -> str:
     name = "checks"
     aws.deploy(name, "Stage=dev", f"UpstreamUrl={upstream.url}")
-    yield name
-    aws.delete(name)
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 
 # What waits for one core (a linker, a download, an emulator) leaves the others to what stands beside it.
 test: tools ## prove that everything works
-	@$(MAKE) --no-print-directory -j $(shell getconf _NPROCESSORS_ONLN) lint build audit tested deployed target/renewed
+	@$(MAKE) --no-print-directory -j build lint audit tested deployed target/renewed
 
 compiled: lint
 	cargo test --quiet --workspace --no-run
@@ -67,7 +67,7 @@ deployed: compiled build .venv/deploy .venv/checkov/ready
 	.venv/bin/pytest testbed/deploy --ignore testbed/deploy/test_new.py --numprocesses 2 --dist loadfile
 
 # An endpoint of its own has no part in how the next one is made.
-target/renewed: $(shell find Cargo.* Makefile *.yaml events functions/handler functions/aws testbed -not -path '*__pycache__*') \
+target/renewed: $(shell find Cargo.* Makefile *.yaml events functions/handler functions/aws testbed -type f -not -path '*__pycache__*') \
 		| compiled build .venv/deploy .venv/checkov/ready
 	.venv/bin/pytest testbed/deploy/test_new.py
 	@touch $@

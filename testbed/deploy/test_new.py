@@ -26,13 +26,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for file in filter(lambda file: (ROOT / file).exists(), listed):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, copy / file)
-    for fingerprints in chain(TARGET.glob("*/.fingerprint"), TARGET.glob("*-linux-gnu/release/.fingerprint")):
-        for folder in (fingerprints, fingerprints.with_name("build"), fingerprints.with_name("deps")):
-            shutil.copytree(
-                folder, copy / "target" / folder.relative_to(TARGET), ignore=executables, copy_function=link
-            )
-    # It has the path of its workspace compiled in.
-    (copy / "testbed/src/lib.rs").touch()
     (copy / ".venv").symlink_to(ROOT / ".venv")
     for command in (
         "git init --quiet",
@@ -40,6 +33,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "git -c user.name=test -c user.email=test@example.com commit --quiet --message=all",
     ):
         subprocess.run(command.split(), cwd=copy, check=True)
+    for fingerprints in chain(TARGET.glob("*/.fingerprint"), TARGET.glob("*-linux-gnu/release/.fingerprint")):
+        for folder in (fingerprints, fingerprints.with_name("build"), fingerprints.with_name("deps")):
+            shutil.copytree(
+                folder, copy / "target" / folder.relative_to(TARGET), ignore=executables, copy_function=link
+            )
+    # It has the path of its workspace compiled in.
+    (copy / "testbed/src/lib.rs").touch()
     yield copy
     shutil.rmtree(copy / "target")
 

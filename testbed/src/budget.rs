@@ -130,8 +130,9 @@ fn file() -> PathBuf {
 #[must_use]
 pub async fn cost(function: &str) -> Cost {
     let zip = fs::metadata(packaged_zip(function)).unwrap_or_else(|error| panic!("{error}: run `make build`"));
-    let mut cost =
-        Cost::from([("zip_bytes".to_owned(), zip.len()), ("linked_crates".to_owned(), linked_crates(function))]);
+    let of_tree = function.to_owned();
+    let linked_crates = aside(move || linked_crates(&of_tree)).await;
+    let mut cost = Cost::from([("zip_bytes".to_owned(), zip.len()), ("linked_crates".to_owned(), linked_crates)]);
     if is_countable() {
         cost.extend(instructions(function, &packaged(function)).await);
         cost.insert("warm_allocations".to_owned(), allocations(function).await);
@@ -180,9 +181,14 @@ pub async fn start(function: &str, executable: &Path) -> Cost {
 /// How often a warm invocation allocates. Counted in the debug build, which `make run` serves too: a static executable
 /// without symbols does not tell which of its calls are those of `malloc`, and the optimizer removes next to none of them.
 async fn allocations(function: &str) -> u64 {
-    let executable = debug_build(&[]).join(function);
+    let executable = aside(|| debug_build(&[])).await.join(function);
     let some = callgrind::count(function, &executable, 3).await.allocations;
     each(callgrind::count(function, &executable, 23).await.allocations, some)
+}
+
+/// Cargo waits for other builds. On another thread, the upstreams of this one answer meanwhile.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("work that does not panic")
 }
 
 /// The folder of what `cargo build` makes, with these `arguments`.

@@ -80,6 +80,7 @@ RUN_BY = {
     r"make (bench|soak|fuzz|budget|screenshot).*": "too long for every change: the nightly workflow, and who changes a cost",
     r"make (advisories|release|notes).*": "the nightly and the release workflow: they take the network, or minutes to compile",
     r"make doctor": "test_stack.py",
+    r"make clean": "nothing: it deletes what the tests use",
     r"cargo test.*|cargo lambda (watch|build --release|invoke.*)|\.venv/bin/pytest .*": "`make test`",
     r"cargo lambda new --http": "testbed/bench/bare is what it makes",
     r"rustup .*|aws .*|git switch .*|gh .*": "of somebody's account, or machine",

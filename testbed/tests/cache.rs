@@ -185,8 +185,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3",
             "which responses may be stored",
-            "Successes that have a lifetime, are `public`, or have a status that is heuristically cacheable. Other statuses \
-             are not passed on, and not stored; a success's is (201, 202, 203, 204, 299).",
+            "Successes that have a lifetime, are `public`, or have a heuristically cacheable status. A success's status is stored and passed on (201, 202, 203, 204, 299). Responses with other statuses are neither.",
             vec![
                 reused(&["cache-control: max-age=60"]),
                 check(201, &["cache-control: max-age=60"], Expected::Reused),
@@ -204,8 +203,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3.1",
             "which header fields are stored",
-            "Those that reach a caller, and those that decide. `Set-Cookie` and the fields of a connection are among neither, \
-             so a response that has them may be stored.",
+            "Those that a caller gets, and those that caching depends on. `Set-Cookie` and the connection's fields are not stored, so a response that has them may be.",
             vec![
                 reused(&["cache-control: max-age=60", "set-cookie: a=b", "connection: x-a", "x-a: b"]),
                 check(200, &["cache-control: max-age=60", "set-cookie: a=b"], Expected::Header("set-cookie", None)),
@@ -214,8 +212,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3.2 and 4.3.4",
             "a 304 updates the stored response",
-            "The fields that are stored, and with them its freshness; its `Age` and `Date` are its own. One about another \
-             response (by its validators) updates nothing, and the upstream is asked again without conditions.",
+            "It updates the stored fields, and so the freshness, which counts from the 304's own `Age` and `Date`. If its validators are another response's, it updates nothing, and the upstream is asked again without conditions.",
             vec![
                 asked(&[expired, "age: 100", "etag: \"1\""], &["etag: \"1\""], Expected::Validated),
                 asked(&[expired, "age: 100", "etag: \"1\""], &[], Expected::Validated),
@@ -233,7 +230,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3.3 and 3.4",
             "incomplete and partial responses",
-            "Never stored and never passed on: 502. No part is asked for.",
+            "Never stored and never passed on: 502. `fetch` sends no `Range`.",
             vec![
                 check(206, &["cache-control: max-age=60", "content-range: bytes 0-4/9"], Expected::Fetched),
                 check(200, &["cache-control: max-age=0"], Expected::Problem("upstream-unreachable"))
@@ -246,15 +243,13 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3.5",
             "responses to requests with `Authorization`",
-            "Stored like others: the token is the operator's, and the same for every caller. A caller's own is neither sent \
-             on nor looked at.",
+            "Stored like others: the token is the operator's, and the same for every caller. A caller's own is neither read nor sent on.",
             vec![reused(&["cache-control: max-age=60"]).with("authorization", "Bearer callers-own")],
         ),
         rule(
             "RFC 9111, 4.1",
             "`Vary`",
-            "All requests to the upstream are the same but for `Authorization`, `traceparent` and `X-Amzn-Trace-Id`: a \
-             response that varies by one of these, or by `*`, is not stored.",
+            "Requests to the upstream differ only in `Authorization`, `traceparent` and `X-Amzn-Trace-Id`. A response that varies by one of these, or by `*`, is not stored.",
             vec![
                 reused(&["cache-control: max-age=60", "vary: accept, user-agent"]),
                 fetched(&["cache-control: max-age=60", "vary: *"]),
@@ -264,8 +259,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.2.1",
             "the lifetime",
-            "`s-maxage`, else `max-age`, else `Expires` less `Date`. A directive with two values, or with \
-             one that is not a number of seconds, makes the response stale.",
+            "`s-maxage`, else `max-age`, else `Expires` minus `Date`. A directive that has two values, or one that is not a number of seconds, makes the response stale.",
             vec![
                 fetched(&["cache-control: max-age=60, s-maxage=0"]),
                 fetched(&["cache-control: s-maxage=0", "cache-control: max-age=60"]),
@@ -283,7 +277,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 1.2.2",
             "numbers of seconds",
-            "A larger one than 2,147,483,648 is taken for that.",
+            "A number above 2,147,483,648 counts as 2,147,483,648.",
             vec![
                 reused(&["cache-control: max-age=9223372036854775807"]),
                 reused(&["cache-control: max-age=99999999999999999999"]),
@@ -294,8 +288,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.2.2",
             "the heuristic",
-            "A tenth of the time for which it had not changed (`Last-Modified`), for 200, 203 and 204, and for other successes \
-             that are `public`.",
+            "A tenth of the time since `Last-Modified`, for 200, 203 and 204, and for other successes that are `public`.",
             vec![
                 reused(&[ago]),
                 check(203, &[ago], Expected::Reused),
@@ -311,7 +304,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.2.3",
             "the age",
-            "As calculated there: `Age` and the time on the way, or the time since `Date` where that is more.",
+            "As in the RFC: `Age` plus the response's delay, or the time since `Date` if that is more.",
             vec![
                 fetched(&["cache-control: max-age=3600", "age: 3600"]),
                 fetched(&["cache-control: max-age=3600", long_ago]),
@@ -322,8 +315,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.2.4",
             "stale responses",
-            "Used where RFC 5861 or `STALE_IF_ERROR_SECONDS` allows it, and never against `no-cache`, `must-revalidate` or \
-             `proxy-revalidate`. `s-maxage` forbids it unless the upstream allows it by a directive beside it.",
+            "Used where RFC 5861 or `STALE_IF_ERROR_SECONDS` allows it. `no-cache`, `must-revalidate` and `proxy-revalidate` forbid it. So does `s-maxage`, unless a directive of RFC 5861 is beside it.",
             vec![
                 failing(&["cache-control: max-age=0"], Expected::Stale("stale-if-error")),
                 failing(&["cache-control: max-age=0, must-revalidate"], Expected::Problem("upstream-error")),
@@ -339,8 +331,8 @@ fn rules() -> Vec<Rule> {
         ),
         rule(
             "RFC 9111, 4.3.1",
-            "asking whether a stored response is still good",
-            "With `If-None-Match` and `If-Modified-Since`, for what the response has of the two validators.",
+            "validation requests",
+            "With `If-None-Match`, `If-Modified-Since`, or both, depending on which validators the response has.",
             vec![
                 asked(&["cache-control: no-cache", "etag: \"1\""], &[], Expected::Validated),
                 asked(&["cache-control: no-cache, max-age=60", "etag: W/\"1\""], &[], Expected::Validated),
@@ -366,9 +358,8 @@ fn rules() -> Vec<Rule> {
         ),
         rule(
             "RFC 9111, 4.3.3",
-            "the response to such a request",
-            "304: the stored one is good. Another success takes its place. A failure is one, and the stored response may stand \
-             in for it.",
+            "validation responses",
+            "304: the stored response is used. Another success replaces it. After a failure, the stale response may be used.",
             vec![
                 asked(&["cache-control: no-cache", "etag: \"1\""], &[], Expected::Validated),
                 fetched(&["cache-control: no-cache", "etag: \"1\""]),
@@ -378,13 +369,13 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.3.5 and 4.4",
             "`HEAD`, and methods that change something",
-            "The upstream is sent `GET` alone: there is nothing to freshen by `HEAD`, and nothing to invalidate.",
+            "`fetch` sends only `GET` to the upstream, so there is nothing to freshen by `HEAD`, and nothing to invalidate.",
             vec![reused(&["cache-control: max-age=60"])],
         ),
         rule(
             "RFC 9111, 5.1",
             "`Age`",
-            "Sent with every answer. Of several in the upstream's response the first counts; one that is not a number is ignored.",
+            "In every answer. If the upstream's response has several, the first counts. One that is not a number is ignored.",
             vec![
                 reused(&["cache-control: max-age=3600", "age: abc"]),
                 reused(&["cache-control: max-age=3600", "age: -7200"]),
@@ -399,7 +390,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.1",
             "directives of a request",
-            "Not heeded: callers can't make the upstream work.",
+            "Ignored: callers can't cause calls to the upstream.",
             vec![
                 reused(&["cache-control: max-age=60"]).with("cache-control", "no-cache"),
                 reused(&["cache-control: max-age=60"])
@@ -410,7 +401,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2",
             "directives of a response",
-            "Those below, of any case, in one line or several. Callers get all lines as one.",
+            "Those below, in upper or lower case, in one line or several. Callers get all lines as one.",
             vec![
                 reused(&["cache-control: MaX-AgE=60"]),
                 reused(&["cache-control: max-age=\"60\""]),
@@ -431,7 +422,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2.2 and 5.2.2.8",
             "`must-revalidate`, `proxy-revalidate`",
-            "Fresh it is used, stale never.",
+            "The response is used while it is fresh, and never when it is stale.",
             vec![
                 reused(&["cache-control: max-age=60, must-revalidate"]),
                 failing(
@@ -447,8 +438,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2.3",
             "`must-understand`",
-            "Beside it `no-store` counts for nothing if the status is 200, 203 or 204. With another one the response is not \
-             stored.",
+            "With it, `no-store` has no effect if the status is 200, 203 or 204. With another status the response is not stored.",
             vec![
                 reused(&["cache-control: max-age=60, no-store, must-understand"]),
                 check(299, &["cache-control: max-age=60, no-store, must-understand"], Expected::Fetched),
@@ -458,7 +448,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2.4",
             "`no-cache`",
-            "Stored, and validated before each use. With the names of fields it counts as without.",
+            "Stored, and validated before each use. Field names after it make no difference.",
             vec![
                 fetched(&["cache-control: No-CaChE, max-age=60", soon]),
                 asked(&["cache-control: no-cache=\"a, b\", max-age=60", "etag: \"1\""], &[], Expected::Validated),
@@ -467,7 +457,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2.5",
             "`no-store`",
-            "Not stored, and what was stored before is not used again.",
+            "Not stored, and the response stored before is not used again.",
             vec![
                 fetched(&["cache-control: no-store"]),
                 fetched(&["cache-control: No-StOrE, max-age=60", soon]),
@@ -477,7 +467,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.2.2.7",
             "`private`",
-            "Not stored. With the names of fields it counts as without.",
+            "Not stored. Field names after it make no difference.",
             vec![
                 fetched(&["cache-control: Private, max-age=60"]),
                 fetched(&["cache-control: max-age=60", "cache-control: private"]),
@@ -487,7 +477,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.3",
             "`Expires`",
-            "In any of the three forms of a date (RFC 9110, 5.6.7). A malformed one means that the response has expired.",
+            "In any of the three date formats (RFC 9110, 5.6.7). A malformed date means that the response has expired.",
             vec![
                 reused(&[soon]),
                 reused(&["expires: Thursday, 18-Aug-50 02:01:18 GMT"]),
@@ -502,14 +492,13 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 5.4 and 5.5",
             "`Pragma`, `Warning`",
-            "`Pragma: no-cache` in a response without `Cache-Control` counts as `no-cache`, as HTTP/1.0 servers mean it. No \
-             `Warning` is sent: it is obsolete.",
+            "`Pragma: no-cache` in a response without `Cache-Control` counts as `no-cache`, which is what HTTP/1.0 servers mean. No `Warning` is sent: it is obsolete.",
             vec![fetched(&["pragma: no-cache", soon]), reused(&["pragma: no-cache", "cache-control: max-age=60"])],
         ),
         rule(
             "RFC 5861, 3",
             "`stale-while-revalidate`",
-            "The stale response at once, and one call for a new one, which is done before the process can be frozen.",
+            "The caller gets the stale response at once. One call gets a new response, before the process can be frozen.",
             vec![
                 check(
                     200,
@@ -523,7 +512,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 5861, 4",
             "`stale-if-error`",
-            "The stale response instead of an error, no longer than this and `STALE_IF_ERROR_SECONDS` say.",
+            "The stale response is used instead of an error, for as long as both this and `STALE_IF_ERROR_SECONDS` allow.",
             vec![
                 failing(
                     &["cache-control: max-age=60, stale-if-error=60", "age: 90"],
@@ -542,9 +531,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9211",
             "`Cache-Status`",
-            "`hit`, `fwd` (`miss`, `stale`), `fwd-status`, `ttl`, and as `detail` why a stale response was used. `shared` is the table's, \
-             before `fetch`. Not `key`, `stored` \
-             and `collapsed`.",
+            "`hit`, `fwd` (`miss`, `stale`), `fwd-status`, `ttl`, and `detail`: why a stale response was used. `shared` is the table, before `fetch`. `key`, `stored` and `collapsed` are not sent.",
             vec![
                 reused(&["cache-control: max-age=60", "age: 20"]),
                 check(
@@ -564,7 +551,7 @@ fn rules() -> Vec<Rule> {
 
 /// The table in the docs is the one that these checks hold `fetch` to.
 fn table() -> Outcome {
-    let mut table = String::from("| | what is said there | what `fetch` does |\n| --- | --- | --- |\n");
+    let mut table = String::from("| section | subject | what `fetch` does |\n| --- | --- | --- |\n");
     for Rule { section, what, done, .. } in rules() {
         writeln!(table, "| {section} | {what} | {done} |").map_err(|error| error.to_string())?;
     }

@@ -33,7 +33,7 @@ struct Order<'a> {
 }
 
 async fn create(request: Request) -> Result<Response, Problem> {
-    // Who may not order learns nothing of what is wrong with the order.
+    // First, so that a caller without a token learns nothing about the order.
     let customer = claim(&request, "sub").ok_or_else(|| Problem::unauthorized("Bearer", "Orders need a token."))?;
     let what: NewOrder = body(&request, 16 * 1024)?;
     if what.quantity > 3 {

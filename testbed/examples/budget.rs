@@ -1,6 +1,6 @@
-//! Writes testbed/budget.json: what the functions cost as `make build` packaged them.
+//! Writes testbed/budget.json: the costs of the functions, as `make build` packaged them.
 
-#![expect(clippy::expect_used, reason = "a tool: it ends, and says why")]
+#![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
 use testbed::{
     budget::{Budget, cost},

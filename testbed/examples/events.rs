@@ -1,6 +1,7 @@
-//! `make events`: makes the payloads of the other triggers from those of HTTP APIs, so that a case is written once.
+//! `make events`: makes the payloads of the other triggers from those of HTTP APIs, so that each case is written only
+//! once.
 
-#![expect(clippy::expect_used, reason = "a tool: it ends, and says why")]
+#![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
 use std::fs;
 

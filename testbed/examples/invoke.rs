@@ -1,11 +1,13 @@
-//! Runs a packaged function and gives it the events that come on standard input, one a line: the answers go to standard
-//! output, one a line, and in the end the function's log to standard error. For tests in other languages.
+//! Runs a packaged function, for tests in other languages. It sends the function the events from standard input, one
+//! per line. It writes the answers to standard output, one per line, and at the end the function's log to standard
+//! error.
 //!
-//! With two numbers after the function's name, each event goes to so many new environments, so many of them at a time.
+//! With two numbers after the function's name, each event goes to new environments: the first number says to how many,
+//! the second to how many at a time.
 //!
-//! The function gets this process's environment.
+//! The function gets this process's environment variables.
 
-#![expect(clippy::expect_used, reason = "a tool of the tests: it ends, and says why")]
+#![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
 use std::{env, io};
 

@@ -1,4 +1,4 @@
-//! A function whose endpoint panics when it is asked to, to see that the process lives on.
+//! A function whose endpoint panics on request, to check that the process goes on.
 
 use std::process::ExitCode;
 

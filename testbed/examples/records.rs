@@ -1,4 +1,4 @@
-//! A function that puts something of each request into its log, after others had their turn.
+//! A function that logs something from each request, after other requests had their turn.
 
 use std::process::ExitCode;
 

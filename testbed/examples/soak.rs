@@ -1,9 +1,9 @@
-//! `make soak`: many mixed invocations through the packaged functions. Every answer is checked, and memory and open files
-//! must not grow.
+//! `make soak`: many mixed invocations through the packaged functions. Every answer is checked, and memory and open
+//! files must not grow.
 //!
-//! The argument is how many (200,000). `SOAK_SEED` makes the same invocations up again.
+//! The argument is the number of invocations (default: 200,000). `SOAK_SEED` repeats the same invocations.
 
-#![expect(clippy::expect_used, reason = "a tool: it ends, and says why")]
+#![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
 use std::{
     env,
@@ -19,10 +19,10 @@ use testbed::{
     upstream::{Answer, Behaviour, Upstream},
 };
 
-/// How often a process is looked at.
+/// How often a process is measured.
 const SAMPLES: usize = 10;
 
-/// Those that an answer may have, none of which is a bug's.
+/// The statuses that an answer may have. A bug's status is not among them.
 const STATUSES: [u16; 9] = [200, 204, 304, 400, 405, 406, 502, 503, 504];
 
 #[tokio::main]
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
     println!("SOAK_SEED={seed}\n");
     let mut random = Rng::with_seed(seed);
     let mut grown = false;
-    // In twentieths. `fetch` has the most that could go wrong.
+    // In twentieths. Most can go wrong in `fetch`.
     for (function, share) in [("hello", 3), ("time", 2), ("fetch", 5)] {
         for at_a_time in [1, 16] {
             grown |= soak(function, at_a_time, invocations * share / 20, &mut random).await;
@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     if grown { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Gives a function so many invocations. Whether it has grown.
+/// Sends a function this many invocations. Returns whether it has grown.
 async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut Rng) -> bool {
     let upstream = Upstream::start();
     let url = upstream.url("/");
@@ -68,7 +68,7 @@ async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut
                     Outcome::Answer(_) => answers += 1,
                     Outcome::Failure(_) => failures += 1,
                 }
-                // What `fetch` answers depends on the weather.
+                // The answer of `fetch` depends on the weather.
                 match case.filter(|_| function != "fetch") {
                     Some(case) => {
                         let checked = case.check(invocation, &outcome);
@@ -88,7 +88,7 @@ async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut
         samples.push(usage);
     }
     println!();
-    // What is allocated first, buffers of the longest bodies among it, has been by then.
+    // By then, everything that is allocated only once exists, such as the buffers for the longest bodies.
     let (early, late) = (&samples[SAMPLES / 2 - 1], &samples[SAMPLES - 1]);
     let grown = late.resident > early.resident + early.resident / 10 || late.open_files > early.open_files + 2;
     if grown {
@@ -109,7 +109,7 @@ fn made_up<'a>(cases: &'a [Case], random: &mut Rng) -> (Option<&'a Case>, Invoca
     (None, Invocation::new(event.unwrap_or(bytes)))
 }
 
-/// What the upstream does next: mostly well, sometimes not.
+/// What the upstream does next: mostly a good answer, sometimes a fault.
 fn weather(random: &mut Rng) -> Behaviour {
     let good = Answer::ok("x".repeat(random.usize(..10_000))).etag("\"1\"");
     match random.u8(..40) {
@@ -129,7 +129,7 @@ fn weather(random: &mut Rng) -> Behaviour {
     }
 }
 
-/// Stops the process, as Lambda does between invocations, closes what it kept open, and lets it go on.
+/// Stops the process, as Lambda does between invocations, closes the connections that it kept open, and lets it go on.
 async fn freeze(process: &Function, upstream: &Upstream) {
     let signal = |name: &str| {
         let kill = Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string()).status();

@@ -1,4 +1,4 @@
-//! The packaged `fetch` beside its upstream.
+//! The packaged `fetch` and its upstream.
 
 use std::{process::Command, time::Duration};
 
@@ -15,19 +15,20 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// For a request as a whole: short, so that a fault that takes all the time there is takes little.
+    /// The time limit of a whole request. It is short, because some faults use up all of it.
     pub const BUDGET: Duration = Duration::from_secs(1);
-    /// For one attempt.
+    /// The time limit of one attempt.
     pub const ATTEMPT: Duration = Duration::from_millis(300);
     /// How much later than its budget an answer may come.
     pub const GRACE: Duration = Duration::from_millis(50);
 
-    /// Starts `fetch` with these environment variables, and [`Bed::BUDGET`] and [`Bed::ATTEMPT`] unless they say otherwise.
+    /// Starts `fetch` with these environment variables, and [`Bed::BUDGET`] and [`Bed::ATTEMPT`] unless they say
+    /// otherwise.
     pub async fn new(upstream: Upstream, env: &[(&str, &str)]) -> Self {
         Self::run(Command::new(packaged("fetch")), upstream, env).await
     }
 
-    /// Like [`Bed::new`], by a `command` that comes to execute `fetch`.
+    /// Like [`Bed::new`], with a `command` that executes `fetch` in the end.
     pub async fn run(command: Command, upstream: Upstream, env: &[(&str, &str)]) -> Self {
         let ca_file = upstream.ca_file().map(|file| file.to_string_lossy().into_owned());
         let url = upstream.url("/");
@@ -44,7 +45,7 @@ impl Bed {
         Self { upstream, fetch }
     }
 
-    /// Time for which this test and the function were ready to run and others had the cores.
+    /// The time for which this test and the function were ready to run, but other processes had the cores.
     #[must_use]
     pub fn run_delay(&self) -> Duration {
         [std::process::id(), self.fetch.id()].map(|id| Usage::of(id).run_delay).iter().sum()
@@ -54,16 +55,16 @@ impl Bed {
     ///
     /// # Errors
     ///
-    /// What became of the invocation instead.
+    /// Returns what happened to the invocation instead.
     pub async fn get(&mut self, headers: &[(&str, &str)]) -> Result<HttpAnswer, String> {
         self.fetch.invoke(&Invocation::get("/fetch", headers)).await.try_into()
     }
 
-    /// The answer, which must come within `budget` and [`Bed::GRACE`].
+    /// The answer, which must come within `budget` plus [`Bed::GRACE`].
     ///
     /// # Errors
     ///
-    /// What became of the invocation instead, or how late the answer came.
+    /// Returns what happened to the invocation instead, or how late the answer came.
     pub async fn get_within(&mut self, budget: Duration) -> Result<HttpAnswer, String> {
         let (answer, took) = timed(self.get(&[])).await;
         let answer = answer?;
@@ -71,7 +72,7 @@ impl Bed {
     }
 }
 
-/// How long `future` takes, less the time for which this machine had none for anybody.
+/// How long `future` takes, without the time for which the whole machine stalled.
 pub async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
     let mut future = std::pin::pin!(future);
     let began = Instant::now();
@@ -87,11 +88,11 @@ pub async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
     }
 }
 
-/// Compares what came of something with what must come of it.
+/// Compares an actual value with the expected one.
 ///
 /// # Errors
 ///
-/// The difference, in words.
+/// Returns the difference, in words.
 pub fn expect<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) -> Result<(), String> {
     (actual == expected).then_some(()).ok_or_else(|| format!("{what}: expected {expected:?}, got {actual:?}"))
 }

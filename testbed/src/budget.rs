@@ -1,8 +1,8 @@
-//! What a function costs, counted rather than timed, against what it may cost.
+//! Compares what a function costs, counted rather than timed, with what it may cost.
 //!
 //! Times differ from run to run and from machine to machine by more than any regression that matters. Instructions,
-//! allocations, bytes and crates do not, so a gate can stand on them. `budget.json` holds what was counted when `make
-//! budget` last ran; [`Budget::overruns`] is what has become of it since.
+//! allocations, bytes and crates do not, so a gate can rely on them. `budget.json` holds the counts of the last `make
+//! budget`. [`Budget::overruns`] lists the counts that have grown since.
 
 use std::{
     collections::BTreeMap,
@@ -15,50 +15,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip};
 
-/// In per cent: how far a count may be over its budget. The same build gives the same counts to a few instructions in ten
-/// thousand (the digits of the time, the seeds of the hash maps); the rest is for a compiler that is a patch release newer.
+/// How far a count may be over its budget, in per cent. Counts of the same build differ by a few instructions in ten
+/// thousand (the digits of the time, the seeds of the hash maps). The rest is for a compiler that is a patch release
+/// newer.
 const TOLERANCE: u64 = 3;
 
-/// The same of page faults, which are a few more where the kernel keeps files in memory in other portions.
+/// The same for page faults. There are a few more if the kernel keeps files in memory in other portions.
 const PAGES_TOLERANCE: u64 = 10;
 
-/// These are small whole numbers: one more is a decision.
+/// Counts that may not grow at all. They are small, so one more needs a decision.
 const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
 
-/// What was counted, by name:
+/// The counts, by name:
 ///
 /// | name | what |
 /// | --- | --- |
 /// | `zip_bytes` | the zip that Lambda takes |
 /// | `linked_crates` | the packages that are compiled into it |
 /// | `start_instructions` | from exec to the first poll |
-/// | `first_instructions` | the first invocation, to the second poll; for `fetch` with a call over TLS |
-/// | `page_faults` | from exec to the second poll: pages that were touched for the first time |
-/// | `warm_instructions` | every later one; for `fetch` one that its cache answers |
-/// | `warm_allocations` | how often that one asks for memory, or for more of it, in the debug build |
+/// | `first_instructions` | the first invocation, to the second poll; for `fetch`, with a call over TLS |
+/// | `page_faults` | pages that were touched for the first time, from exec to the second poll |
+/// | `warm_instructions` | each later invocation; for `fetch`, one that its cache answers |
+/// | `warm_allocations` | how often a later invocation allocates or reallocates memory, in the debug build |
 pub type Cost = BTreeMap<String, u64>;
 
 /// What each function may cost.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Budget {
-    /// The compiler that these were counted with, as it names itself. Another one makes other code of the same source.
+    /// The version of the compiler for these counts. Another one makes different code from the same source.
     rustc: String,
     functions: BTreeMap<String, Cost>,
 }
 
 impl Default for Budget {
-    /// No budget for any function, with the compiler that is there.
+    /// No budget for any function, with the installed compiler.
     fn default() -> Self {
         Self { rustc: rustc(), functions: BTreeMap::new() }
     }
 }
 
 impl Budget {
-    /// The committed one.
+    /// The committed budget.
     ///
     /// # Panics
     ///
-    /// When there is none that can be read.
+    /// If it cannot be read.
     #[must_use]
     pub fn committed() -> Self {
         let json = fs::read(file()).expect("testbed/budget.json, which `make budget` writes");
@@ -70,7 +71,7 @@ impl Budget {
         self.functions.insert(function.to_owned(), cost);
     }
 
-    /// Makes this the committed one.
+    /// Writes this as the committed budget.
     ///
     /// # Errors
     ///
@@ -79,7 +80,7 @@ impl Budget {
         fs::write(file(), serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Whether the compiler is the one that the budget was counted with. If it isn't, a line says so.
+    /// Whether the budget was counted with this compiler. If not, prints a line that says so.
     #[must_use]
     pub fn is_comparable(&self) -> bool {
         let rustc = rustc();
@@ -89,7 +90,7 @@ impl Budget {
         self.rustc == rustc
     }
 
-    /// All in `cost` that is more than `function` may cost, in words.
+    /// The counts in `cost` that are more than `function` may cost, in words.
     #[must_use]
     pub fn overruns(&self, function: &str, cost: &Cost) -> Vec<String> {
         let comparable = self.is_comparable();
@@ -97,7 +98,7 @@ impl Budget {
             if !comparable && name != "linked_crates" {
                 return None;
             }
-            // What is new has no budget yet, and must get one.
+            // A new count has no budget yet, and must get one.
             let budget = self.functions.get(function).and_then(|budget| budget.get(name)).copied().unwrap_or_default();
             let tolerance = match name.as_str() {
                 name if EXACT.contains(&name) => 0,
@@ -121,8 +122,8 @@ fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.json")
 }
 
-/// What `function` costs as `make build` packaged it. Without valgrind, or on another processor than the budget's, nothing
-/// is known of its instructions and allocations, and a line says so.
+/// What `function` costs as `make build` packaged it. Without valgrind, or on another processor than the budget's, its
+/// instructions, allocations and page faults are not counted, and a line is printed.
 ///
 /// # Panics
 ///
@@ -141,7 +142,7 @@ pub async fn cost(function: &str) -> Cost {
     cost
 }
 
-/// Whether instructions can be counted here. If not, a line says why.
+/// Whether instructions can be counted here. If not, prints a line that says why.
 #[must_use]
 pub fn is_countable() -> bool {
     if !cfg!(target_arch = "x86_64") {
@@ -154,7 +155,7 @@ pub fn is_countable() -> bool {
     false
 }
 
-/// The instructions of `executable` in the place of `function`.
+/// The instructions of `executable`, which runs as `function`.
 async fn instructions(function: &str, executable: &Path) -> Cost {
     let mut counts = Vec::new();
     for invocations in [1, 11, 31] {
@@ -178,24 +179,24 @@ pub async fn start(function: &str, executable: &Path) -> Cost {
     Cost::from([("start_instructions".to_owned(), start)])
 }
 
-/// How often a warm invocation allocates. Counted in the debug build, which `make run` serves too: a static executable
-/// without symbols does not tell which of its calls are those of `malloc`, and the optimizer removes next to none of them.
+/// How often a warm invocation allocates. Counted in the debug build, which `make run` also uses: in a static
+/// executable without symbols, calls of `malloc` cannot be recognized. The optimizer removes almost none of them.
 async fn allocations(function: &str) -> u64 {
     let executable = aside(|| debug_build(&[])).await.join(function);
     let some = callgrind::count(function, &executable, 3).await.allocations;
     each(callgrind::count(function, &executable, 23).await.allocations, some)
 }
 
-/// Cargo waits for other builds. On another thread, the upstreams of this one answer meanwhile.
+/// Runs `work` on another thread: Cargo waits for other builds, and the upstreams of this thread must still answer.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("work that does not panic")
 }
 
-/// The folder of what `cargo build` makes, with these `arguments`.
+/// Runs `cargo build` with these `arguments`. Returns the folder with the executables.
 ///
 /// # Panics
 ///
-/// When it fails.
+/// If it fails.
 #[must_use]
 pub fn debug_build(arguments: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -205,7 +206,7 @@ pub fn debug_build(arguments: &[&str]) -> PathBuf {
     root.join("target/debug")
 }
 
-/// The fewest of some starts: what the machine does besides can only add to them.
+/// The lowest count of several starts: other work of the machine can only add to it.
 async fn page_faults(function: &str) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..5 {
@@ -220,7 +221,8 @@ async fn page_faults(function: &str) -> u64 {
     fewest
 }
 
-/// What 20 invocations add is free of all that happens once; half an invocation's share rounds to the nearest.
+/// The cost of one invocation, rounded. The difference between the counts is 20 invocations, without anything that
+/// happens only once.
 fn each(more: u64, some: u64) -> u64 {
     (more - some + 10) / 20
 }
@@ -229,7 +231,7 @@ fn each(more: u64, some: u64) -> u64 {
 fn linked_crates(function: &str) -> u64 {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}", "--no-dedupe"])
-        // The same on every machine.
+        // So that the count is the same on every machine.
         .args(["--target", "x86_64-unknown-linux-gnu", "--package"])
         .arg(format!("{function}-function"))
         .output()
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_budget_is_over_it() {
+    fn a_count_without_a_budget_is_over_it() {
         let overruns = Budget::default().overruns("hello", &cost(&[("zip_bytes", 1)]));
         assert_eq!(overruns, ["hello: zip_bytes is 1, and may be 0 (the budget is 0)"]);
     }

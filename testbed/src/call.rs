@@ -1,4 +1,4 @@
-//! A request, and the event that each trigger makes of it: as AWS documents these, and as real ones look.
+//! A request, and the event that each trigger makes from it, as AWS documents events and as real ones look.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -10,30 +10,30 @@ pub struct Call {
     pub route: String,
     /// The method.
     pub method: String,
-    /// The path, in percent-encoding where it needs some.
+    /// The path, percent-encoded where necessary.
     pub path: String,
     /// The query string, without its question mark.
     pub query: String,
-    /// The headers, their names in lower case. `host`, `x-forwarded-for` and the like are the triggers' to add.
+    /// The headers, with names in lower case. Triggers add `host`, `x-forwarded-for` and the like.
     pub headers: Vec<(String, String)>,
     /// The cookies.
     pub cookies: Vec<String>,
     /// The body, and whether it is in base64.
     pub body: Option<(String, bool)>,
-    /// What the token says of the caller, which API Gateway's authorizers alone read.
+    /// The claims in the caller's token, which only API Gateway's authorizers read.
     pub claims: Vec<(String, String)>,
 }
 
-/// The triggers, as the names of payloads in events/ have them.
+/// The triggers, with their names from the payloads in events/.
 pub const TRIGGERS: [&str; 6] = ["http-api", "function-url", "rest-api", "alb", "alb-multi-value", "vpc-lattice"];
 
-/// What a path needs percent-encoding for, and a little more.
+/// The characters that a path needs percent-encoding for, and a few more.
 const NOT_IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const TRACE_ID: &str = "Root=1-6b02c6db-5f3a9c1e7d2b4a6880c1e2f3";
 const URL_ID: &str = "abcdefghijklmnopqrstuvwxyz012345";
 
-/// What a trigger adds, and which host the caller asked for.
+/// The headers that a trigger adds. The first one is the `host` of the caller's request.
 fn added(trigger: &str) -> Vec<(&'static str, &'static str)> {
     let forwarded = [("x-forwarded-port", "443"), ("x-forwarded-proto", "https")];
     let mut added = match trigger {
@@ -56,7 +56,7 @@ fn added(trigger: &str) -> Vec<(&'static str, &'static str)> {
 }
 
 impl Call {
-    /// The call that the payload of an HTTP API tells of. `None` when it is no such payload.
+    /// The call in the payload of an HTTP API. `None` if it is not such a payload.
     #[must_use]
     pub fn of_http_api(event: &Value) -> Option<Self> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -82,9 +82,9 @@ impl Call {
         })
     }
 
-    /// The event that `trigger` sends to `function`. `None` for one that doesn't let such a call pass: a REST API, a load
-    /// balancer and VPC Lattice send a query as its parameters, which it must hold; the first also decodes them, so that
-    /// they must be UTF-8.
+    /// The event that `trigger` sends to `function`. `None` if the trigger does not let such a call pass: a REST API, a
+    /// load balancer and VPC Lattice send a query as its parameters, so it must not contain control characters or
+    /// spaces. A REST API also decodes the parameters, so they must be UTF-8.
     ///
     /// # Panics
     ///
@@ -112,7 +112,7 @@ impl Call {
         }
     }
 
-    /// The headers and what the trigger adds, in the order of their names, those of one name in the order they came.
+    /// The headers and those that the trigger adds, sorted by name. Headers with the same name keep their order.
     fn headers(&self, trigger: &str) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
         for (name, value) in added(trigger) {
@@ -124,7 +124,7 @@ impl Call {
         headers
     }
 
-    /// With the cookies as the one header that a caller sends.
+    /// The same, with the cookies in one header, as a caller sends them.
     fn headers_with_cookies(&self, trigger: &str) -> Vec<(String, String)> {
         let mut headers = self.headers(trigger);
         if !self.cookies.is_empty() {
@@ -147,7 +147,7 @@ impl Call {
         self.parameters().iter().map(|(name, value)| (decoded(name), decoded(value))).collect()
     }
 
-    /// What the path has in the place of the route's parameters, in percent-encoding.
+    /// The values of the route's parameters in the path, percent-encoded.
     fn path_parameters(&self) -> Vec<(String, String)> {
         let route = self.route.split_once(' ').map_or("", |(_, path)| path);
         let segments = route.split('/').zip(self.path.split('/'));
@@ -304,7 +304,7 @@ impl Call {
         event
     }
 
-    /// With the body, or what the trigger sends where there is none.
+    /// The event with the body, or with `none`, which the trigger sends if there is no body.
     fn with_body(&self, mut event: Value, none: Option<Value>) -> Value {
         let body = self.body.as_ref().map(|(body, _)| body.clone().into());
         if let Some(body) = body.or(none) {
@@ -344,7 +344,7 @@ fn lists(pairs: Vec<(String, String)>) -> Value {
     lists.into()
 }
 
-/// As a REST API writes a header's name.
+/// A header's name as a REST API writes it.
 fn title_case(name: &str) -> String {
     let words = name.split('-').map(|word| {
         let mut chars = word.chars();

@@ -15,9 +15,9 @@ use crate::{
 
 /// What a function did between exec and an idle poll.
 pub(crate) struct Work {
-    /// Those of the executable itself. What the loader and libc execute on its behalf depends on the machine's libc.
+    /// The instructions of the executable itself. Those of the loader and libc depend on the machine's libc.
     pub(crate) instructions: u64,
-    /// Its calls of the functions that give out memory.
+    /// Its calls of the functions that allocate memory.
     pub(crate) allocations: u64,
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn is_there() -> bool {
     version.is_ok_and(|status| status.success())
 }
 
-/// Runs `executable` in the place of `function`, gives it `invocations` plain requests, and ends it when it asks for more.
+/// Runs `executable` as `function`, sends it `invocations` plain requests, and ends it when it polls for more.
 pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Work {
     let (upstream, ca_file) = upstream();
     let executable = executable.canonicalize().expect("an executable");
@@ -58,7 +58,7 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     work
 }
 
-/// What `fetch` fetches, and the file of its CA: a first answer has a handshake in it, and later ones are stored.
+/// The upstream for `fetch`, and its CA's file. The first answer takes a TLS handshake. Later ones come from the cache.
 pub(crate) fn upstream() -> (Upstream, String) {
     let upstream = Upstream::start_tls(Certificate::Valid);
     let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
@@ -67,14 +67,14 @@ pub(crate) fn upstream() -> (Upstream, String) {
     (upstream, ca_file)
 }
 
-/// Gives `process` a request, which it must answer right.
+/// Sends `process` a request, which it must answer correctly.
 pub(crate) async fn invoke(process: &mut Function, plain: &Case) {
     let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
     let outcome = process.invoke(&invocation).await;
     plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{}: {difference}", plain.name));
 }
 
-/// One of its own for each count: tests run beside each other.
+/// Each count has its own file, because tests run in parallel.
 fn profile(function: &str) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let name = format!("callgrind.{function}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -97,7 +97,7 @@ fn read(profile: &str, executable: &Path) -> Work {
                 work.allocations += number(calls.split(' ').next());
             }
         } else if line.starts_with(|first: char| first.is_ascii_digit()) {
-            // After a call it is what the callee took, which has lines of its own.
+            // The line after a call is the callee's cost, which also has its own lines.
             if own && !is_call {
                 work.instructions += number(line.split(' ').nth(1));
             }

@@ -1,7 +1,7 @@
 //! The cases in `events/`: payloads, and the answers they must get.
 //!
-//! In the folder of a function, every `*.json` that is no `*.answer.json` is a payload. What its name has before the
-//! first dot is its case, and `<case>.answer.json` is the answer that every payload of the case must get.
+//! In the folder of a function, every `*.json` except `*.answer.json` is a payload. The part of its name before the
+//! first dot is its case. `<case>.answer.json` is the answer that every payload of the case must get.
 
 use std::{
     collections::BTreeMap,
@@ -35,13 +35,13 @@ enum Expected {
         status: u16,
         /// `null`: the header must be absent.
         headers: BTreeMap<String, Option<String>>,
-        /// A string: the body, to the letter. An object: the JSON in the body.
+        /// A string: the exact body. An object: the JSON in the body.
         body: Option<Value>,
-        /// What the whole body must match, instead of `body`.
+        /// The pattern that the whole body must match, instead of `body`.
         body_pattern: Option<String>,
     },
     Failure {
-        /// What the message of the failed invocation must match.
+        /// The pattern that the message of the failed invocation must match.
         error_pattern: String,
     },
 }
@@ -65,12 +65,12 @@ pub(crate) fn payloads() -> Vec<Vec<u8>> {
     functions().iter().flat_map(|function| Case::all(function)).map(|case| case.payload).collect()
 }
 
-/// The payloads in events/ that are made from an HTTP API's, and where they belong. An HTTP API's payload that holds more
-/// than a [`Call`], such as a part that is malformed, has none made from it.
+/// The payloads in events/ that are made from an HTTP API's, and their files. No payload is made from one that holds
+/// more than a [`Call`], such as a malformed part.
 ///
 /// # Panics
 ///
-/// Over a folder or a payload that cannot be read.
+/// If a folder or a payload cannot be read.
 #[must_use]
 pub fn made_payloads() -> Vec<(PathBuf, String)> {
     let mut made = Vec::new();
@@ -91,7 +91,7 @@ pub fn made_payloads() -> Vec<(PathBuf, String)> {
     made
 }
 
-/// Indented, but for lists, which are short.
+/// Indented, except for lists, which are short.
 fn pretty(event: &Value) -> String {
     struct Payload(PrettyFormatter<'static>);
     impl Formatter for Payload {
@@ -126,7 +126,7 @@ fn events_folder() -> PathBuf {
 }
 
 impl Case {
-    /// A plain request to `function` through an HTTP API, which every function has a case of.
+    /// The case of a plain request to `function` through an HTTP API. Every function has one.
     ///
     /// # Panics
     ///
@@ -141,7 +141,7 @@ impl Case {
     ///
     /// # Panics
     ///
-    /// Over a folder that cannot be read, a payload without an answer, or an answer without a payload.
+    /// If the folder cannot be read, a payload has no answer, or an answer has no payload.
     #[must_use]
     pub fn all(function: &str) -> Vec<Self> {
         let folder = events_folder().join(function);
@@ -177,11 +177,11 @@ impl Case {
         Invocation::new(self.payload.clone())
     }
 
-    /// Compares what `invocation` came to with what it must come to.
+    /// Compares the outcome of `invocation` with the expected one.
     ///
     /// # Errors
     ///
-    /// The difference, in words.
+    /// Returns the difference, in words.
     pub fn check(&self, invocation: &Invocation, outcome: &Outcome) -> Result<(), String> {
         match (&self.expected, outcome) {
             (Expected::Failure { error_pattern }, Outcome::Failure(message)) => {
@@ -214,18 +214,18 @@ impl Case {
         }
     }
 
-    /// Whether the case's trigger reads `multiValueHeaders`, and nothing else.
+    /// Whether the case's trigger reads only `multiValueHeaders`.
     fn has_multi_value_headers(&self) -> bool {
         self.name.ends_with(".rest-api") || self.name.ends_with(".alb-multi-value")
     }
 }
 
-/// Replays all cases of `function` in this process: from the parsing of an event to the answer for the trigger, this is
-/// the code that runs on Lambda.
+/// Replays all cases of `function` in this process: from the event to the answer for the trigger, this is the code that
+/// runs on Lambda.
 ///
 /// # Panics
 ///
-/// With all the cases that did not get the answer they must get.
+/// If a case does not get the answer that it must get. The message lists all such cases.
 pub async fn replay(function: &str, endpoint: impl Endpoint) {
     let mut failures = Vec::new();
     for case in Case::all(function) {
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_made_payloads_are_there() {
+    fn the_made_payloads_are_up_to_date() {
         for (file, payload) in made_payloads() {
             let there = fs::read_to_string(&file).unwrap_or_default();
             assert_eq!(there, payload, "{}: run `make events`", file.display());

@@ -28,7 +28,7 @@ pub struct Function {
     api: RuntimeApi,
     process: Child,
     output: JoinHandle<Vec<String>>,
-    /// How often it will have asked for an invocation when it has done all that it got.
+    /// How often it will have polled when it has handled all its invocations.
     polls: usize,
 }
 
@@ -58,7 +58,7 @@ impl Function {
             .kill_on_drop(true);
         let mut process = loop {
             match command.spawn() {
-                // Another test forked while this one unpacked the file, and its child has it open until it executes.
+                // Another test forked while this one unpacked the file, and the child keeps it open until it executes.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
                     sleep(Duration::from_millis(1)).await;
                 }
@@ -85,7 +85,7 @@ impl Function {
         &self.api
     }
 
-    /// Gives the function an invocation and waits for what it comes to.
+    /// Gives the function an invocation and waits for the outcome.
     ///
     /// # Panics
     ///
@@ -98,7 +98,7 @@ impl Function {
         }
     }
 
-    /// Gives the function all of `invocations` at once; the outcomes are in their order.
+    /// Gives the function all of `invocations` at once. The outcomes are in the same order.
     ///
     /// # Panics
     ///
@@ -111,7 +111,7 @@ impl Function {
         }
     }
 
-    /// Waits until the function has asked for an invocation for the `number`th time.
+    /// Waits until the function has polled for the `number`th time.
     ///
     /// # Panics
     ///
@@ -150,12 +150,12 @@ impl Function {
         self.process.id().expect("a running process")
     }
 
-    /// Ends the process as Lambda does, with `SIGTERM` once it asks for the next invocation, and gives the lines of its
+    /// Ends the process as Lambda does, with `SIGTERM` once it polls for the next invocation. Returns the lines of its
     /// log.
     ///
     /// # Panics
     ///
-    /// When the process has ended before.
+    /// When the process has already ended.
     pub async fn terminate(mut self) -> Vec<String> {
         self.polled(self.polls).await;
         let kill = Command::new("kill").arg(self.id().to_string()).status().await;
@@ -163,18 +163,18 @@ impl Function {
         self.end().await.1
     }
 
-    /// Waits for the process to end by itself: its status, and the lines of its log.
+    /// Waits for the process to end by itself. Returns its status and the lines of its log.
     ///
     /// # Panics
     ///
-    /// When the process is not to be had.
+    /// When the process cannot be waited for.
     pub async fn end(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.process.wait().await.expect("a child of this process");
         (status, self.output.await.expect("its output was read"))
     }
 }
 
-/// The environment variables that Lambda sets for every function, whose Runtime API is at `api`.
+/// The environment variables that Lambda sets for every function, with its Runtime API at `api`.
 #[must_use]
 pub fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
     [
@@ -186,11 +186,11 @@ pub fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
     ]
 }
 
-/// An example of this package, which cargo builds beside its tests.
+/// The executable of an example of this package, which cargo builds along with its tests.
 ///
 /// # Panics
 ///
-/// When this is no test.
+/// When this is not a test.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("the path of this test");
@@ -198,8 +198,8 @@ pub fn example(name: &str) -> PathBuf {
     profile.join("examples").join(name)
 }
 
-/// Has `command` build as it does outside of a test. Cargo tells a test of its package, and a build script that heeds the
-/// same variables (that of `ring`) would run anew, inside of the test and afterwards outside.
+/// Makes `command` build as it does outside a test. Cargo sets variables about the package for a test. A build script
+/// that depends on them (`ring`'s does) would run again, once inside the test and once more outside.
 pub fn outside_of_cargo(command: &mut std::process::Command) -> &mut std::process::Command {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
@@ -209,7 +209,7 @@ pub fn outside_of_cargo(command: &mut std::process::Command) -> &mut std::proces
     command
 }
 
-/// The `bootstrap` out of the zip that `make build` made of `function`.
+/// The `bootstrap` from the zip that `make build` made for `function`.
 ///
 /// # Panics
 ///
@@ -219,7 +219,7 @@ pub fn packaged(function: &str) -> PathBuf {
     unpacked(function, &packaged_zip(function))
 }
 
-/// The `bootstrap` out of `zip`, into a folder that is called `name`.
+/// The `bootstrap` from `zip`, unpacked into a folder with this `name`.
 ///
 /// # Panics
 ///
@@ -227,12 +227,12 @@ pub fn packaged(function: &str) -> PathBuf {
 #[must_use]
 pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
     static UNPACKED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    // Once in a process: a file that is being written cannot be executed by another test.
+    // Once per process: another test cannot execute a file that is being written.
     let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
     unpacked.entry(name.to_owned()).or_insert_with(|| unpack(name, zip)).clone()
 }
 
-/// The zip that `make build` makes of `function`.
+/// The zip that `make build` makes for `function`.
 #[must_use]
 pub fn packaged_zip(function: &str) -> PathBuf {
     target().join("lambda").join(function).join("bootstrap.zip")
@@ -242,7 +242,7 @@ fn target() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
-/// Writes `bytes` at once to the file `executable`, which may then be executed, and may be under way from before.
+/// Writes `bytes` to the file `executable` in one step, and makes it executable. An older version of it may be running.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The HTTP answer in what a function gives to a trigger.
+//! The HTTP answer in the JSON that a function returns to a trigger.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use serde_json::Value;
 
 use crate::Outcome;
 
-/// An answer as the trigger will give it to the caller.
+/// An answer as the trigger sends it to the caller.
 #[derive(Debug, PartialEq)]
 pub struct HttpAnswer {
     /// The status.
     pub status: u16,
-    /// The headers, their names in lower case; several of one name are joined with commas.
+    /// The headers, with names in lower case. Several with one name are joined with commas.
     pub headers: BTreeMap<String, String>,
-    /// The body, not in base64 any more, as text.
+    /// The body as text, decoded from base64.
     pub body: String,
-    /// The same to the byte.
+    /// The same as bytes.
     pub bytes: Vec<u8>,
 }
 
-/// The JSON that a function gives to any HTTP trigger.
+/// The JSON that a function returns to any HTTP trigger.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TriggerAnswer {
@@ -38,11 +38,11 @@ struct TriggerAnswer {
 }
 
 impl HttpAnswer {
-    /// Reads the answer for a trigger that looks at `multiValueHeaders` only, or for one that looks at `headers` only.
+    /// Reads the answer as a trigger does that reads only `multiValueHeaders`, or only `headers`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn read(answer: &str, multi_value_headers: bool) -> Result<Self, String> {
         let answer: TriggerAnswer =
             serde_json::from_str(answer).map_err(|error| format!("{error} in the answer {answer}"))?;
@@ -63,13 +63,13 @@ impl HttpAnswer {
         Ok(Self { status: answer.status_code, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes })
     }
 
-    /// The value of a header, empty when there is none.
+    /// The value of a header. Empty if there is none.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The problem that the body is, without `urn:problem-type:`; empty when it is none.
+    /// The type of the problem in the body, without `urn:problem-type:`. Empty if the body is not a problem.
     #[must_use]
     pub fn problem(&self) -> String {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
@@ -81,7 +81,7 @@ impl HttpAnswer {
 impl TryFrom<Outcome> for HttpAnswer {
     type Error = String;
 
-    /// Reads what an HTTP API was answered with.
+    /// Reads the answer to an HTTP API.
     fn try_from(outcome: Outcome) -> Result<Self, String> {
         match outcome {
             Outcome::Answer(answer) => Self::read(&answer, false),

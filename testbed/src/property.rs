@@ -1,5 +1,5 @@
-//! What must hold for any input at all: checked with made-up input by `make test`, and by a coverage-guided fuzzer in
-//! `make fuzz`. A property panics when it does not hold.
+//! Properties that must hold for any input. `make test` checks them with random input, and `make fuzz` with a
+//! coverage-guided fuzzer. A property panics if it does not hold.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,10 +29,10 @@ use serde_json::{Value, json};
 
 use crate::{Call, HttpAnswer, Outcome, TRIGGERS, case::payloads};
 
-/// A property, of whatever is made from the bytes.
+/// A property. It makes its input from the bytes.
 pub type Property = fn(&mut Unstructured<'_>) -> Result<()>;
 
-/// Those of `handler`, by name.
+/// The properties of `handler`, by name.
 pub const PROPERTIES: [(&str, Property); 5] = [
     ("any_event_gets_an_answer_or_a_named_failure", any_event_gets_an_answer_or_a_named_failure),
     ("a_request_gets_the_same_answer_through_every_trigger", a_request_gets_the_same_answer_through_every_trigger),
@@ -41,12 +41,12 @@ pub const PROPERTIES: [(&str, Property); 5] = [
     ("traceparent_takes_any_text", traceparent_takes_any_text),
 ];
 
-/// Checks the property of this name with so many made-up inputs. The environment variable `PROPERTY_SEED` makes the same
-/// ones up again.
+/// Checks the property with this name, with `cases` random inputs. The environment variable `PROPERTY_SEED` repeats the
+/// same inputs.
 ///
 /// # Panics
 ///
-/// When it does not hold, with the input that it does not hold for.
+/// If it does not hold. The message contains the input.
 pub fn check(properties: &[(&str, Property)], name: &str, cases: u32) {
     let (_, property) = properties.iter().find(|(property, _)| *property == name).expect("a property of this name");
     let seed = env::var("PROPERTY_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -54,7 +54,7 @@ pub fn check(properties: &[(&str, Property)], name: &str, cases: u32) {
     println!("PROPERTY_SEED={seed}");
     let config = Config { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Config::default() };
     let held = TestRunner::new(config).run(&vec(any::<u8>(), 0..1024), |bytes| {
-        // Input that ends too soon has been enough so far.
+        // If the input ended too soon, the property held up to there.
         let _ended = property(&mut Unstructured::new(&bytes));
         Ok(())
     });
@@ -89,12 +89,12 @@ pub fn changed_event(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Checks what came of an event of whatever kind: an HTTP trigger's gets an answer of one of the `statuses`, and what is
-/// none fails with a message that says so.
+/// Checks the outcome of any event. An HTTP trigger's event gets an answer with one of the `statuses`. Any other event
+/// fails with a message that says so.
 ///
 /// # Panics
 ///
-/// When it is otherwise.
+/// If the outcome is another one.
 pub fn check_outcome(event: &[u8], outcome: &Outcome, statuses: &[u16]) {
     let json = serde_json::from_slice::<Value>(event);
     let event = String::from_utf8_lossy(event);
@@ -165,7 +165,7 @@ fn change(u: &mut Unstructured<'_>, value: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// Text with what makes trouble in it.
+/// Text with parts that tend to cause trouble.
 ///
 /// # Errors
 ///
@@ -222,10 +222,10 @@ fn anything(u: &mut Unstructured<'_>) -> Result<Value> {
     })
 }
 
-/// The names that parameters, headers and cookies of a made-up request have.
+/// The names of parameters, headers and cookies in a random request.
 const NAMES: [&str; 4] = ["name", "tz", "x-a", "b"];
 
-/// A made-up request, to an endpoint that answers with all that it sees of it.
+/// Sends a random request to an endpoint that answers with everything that it sees of the request.
 fn a_request_gets_the_same_answer_through_every_trigger(u: &mut Unstructured<'_>) -> Result<()> {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let mut parameters = Vec::new();
@@ -234,7 +234,8 @@ fn a_request_gets_the_same_answer_through_every_trigger(u: &mut Unstructured<'_>
         let value =
             if u.ratio(1, 4)? { text(u)?.replace(|c| c < '!' || "&#%".contains(c), "+") } else { encode(&text(u)?) };
         let value = if value.is_ascii() { value } else { encode(&value) };
-        // A URI holds 64 kB, and a load balancer that keeps the last value of a name makes less of a query.
+        // A URI holds 64 kB. A longer query would still fit through a load balancer that keeps only the last value of
+        // each name.
         parameters.push(format!("{name}={}", &value[..value.len().min(8_000)]));
     }
     let mut headers = vec![("accept".to_owned(), "*/*".to_owned())];
@@ -278,12 +279,12 @@ fn a_request_gets_the_same_answer_through_every_trigger(u: &mut Unstructured<'_>
 }
 
 fn echo(request: &Request, body: Vec<u8>) -> std::result::Result<Response, Problem> {
-    // An HTTP API decodes the path, so what was encoded for no need is not seen.
+    // An HTTP API decodes the path, so unnecessary encoding is lost.
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
     let mut seen = vec![request.method().to_string(), path];
     for name in NAMES {
         seen.push(format!("{name}: {:?}", query(request, name, 100_000)?));
-        // A load balancer with single values sends the last one of a repeated header.
+        // A load balancer with single values sends only the last one of a repeated header.
         let value = request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         seen.push(format!("{name}: {:?}", value.and_then(|value| Some(value.rsplit(',').next()?.trim().to_owned()))));
     }
@@ -333,7 +334,7 @@ fn any_body_is_read_or_all_its_faults_are_told(u: &mut Unstructured<'_>) -> Resu
     Ok(())
 }
 
-/// A request with a made-up header, in up to three lines.
+/// A request with a random header, in up to three lines.
 fn with_header(u: &mut Unstructured<'_>, name: &HeaderName) -> Result<Request> {
     let mut request = Request::default();
     for _ in 0..u.int_in_range(0..=3)? {

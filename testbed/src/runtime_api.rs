@@ -1,8 +1,8 @@
 //! Lambda's Runtime API, as far as a function sees it.
 //!
-//! The crate `lambda-simulator` (0.2) was looked at first. It holds an invocation's payload as a `serde_json::Value`, so
-//! it cannot send text that is not JSON, nor the bytes of a file unchanged, and it gives every invocation a deadline in the
-//! future. All three have to be tested here.
+//! The crate `lambda-simulator` (0.2) was considered first. It stores an invocation's payload as a `serde_json::Value`,
+//! so it cannot send text that is not JSON, or the unchanged bytes of a file. It also gives every invocation a deadline
+//! in the future. All three must be tested here.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
@@ -93,7 +93,7 @@ impl Invocation {
     }
 }
 
-/// What an invocation came to.
+/// The outcome of an invocation.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The function's answer for the trigger, in JSON.
@@ -102,7 +102,7 @@ pub enum Outcome {
     Failure(String),
 }
 
-/// A Runtime API on a loopback port of its own, until it is dropped.
+/// A Runtime API on its own loopback port. It runs until it is dropped.
 pub struct RuntimeApi {
     address: SocketAddr,
     state: Arc<State>,
@@ -114,12 +114,12 @@ struct State {
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
     polls: watch::Sender<usize>,
-    /// What is said instead to the next request whose path ends so.
+    /// The status to send, instead of the usual response, to the next request whose path ends like this.
     instead: Mutex<Option<(&'static str, StatusCode)>>,
 }
 
 impl RuntimeApi {
-    /// Listens.
+    /// Starts to listen.
     ///
     /// # Panics
     ///
@@ -139,28 +139,28 @@ impl RuntimeApi {
         Self { address, state, server }
     }
 
-    /// What belongs into `AWS_LAMBDA_RUNTIME_API`.
+    /// The value for `AWS_LAMBDA_RUNTIME_API`.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until the function has asked for an invocation for the `number`th time.
+    /// Waits until the function has polled for the `number`th time.
     pub async fn polled(&self, number: usize) {
-        // Its error, a sender that is gone, cannot be: `self` has it.
+        // This cannot fail, because `self` holds the sender.
         let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= number).await;
     }
 
-    /// Says `status`, and nothing else, to the next request whose path ends in `end`, after it was heard.
+    /// Answers the next request whose path ends in `end` with `status` only. An answer in that request is still taken.
     pub fn say(&self, end: &'static str, status: StatusCode) {
         *self.state.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some((end, status));
     }
 
-    /// Hands `invocation` to the next poll, and waits for what it comes to.
+    /// Hands `invocation` to the next poll, and waits for the outcome.
     ///
     /// # Panics
     ///
-    /// When the Runtime API itself ended.
+    /// When the Runtime API itself has ended.
     pub async fn invoke(&self, invocation: &Invocation) -> Outcome {
         let (answered, outcome) = oneshot::channel();
         self.state.waiting().insert(invocation.request_id.clone(), answered);
@@ -186,7 +186,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         let _ = stream.set_nodelay(true);
         let state = Arc::clone(&state);
         let service = service_fn(move |request| handle(Arc::clone(&state), request));
-        // The connection of a function that was killed ends in an error, and the function's death is seen elsewhere.
+        // The connection of a killed function ends with an error. The end of the function is noticed elsewhere.
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
@@ -216,7 +216,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
                 if *kind == "response" { Outcome::Answer(body) } else { Outcome::Failure(error_message(&body)) };
             match state.waiting().remove(*request_id).map(|waiting| waiting.send(outcome)) {
                 Some(Ok(())) => status(StatusCode::ACCEPTED),
-                // Answered twice, or never asked.
+                // Answered twice, or never sent.
                 _ => status(StatusCode::BAD_REQUEST),
             }
         }

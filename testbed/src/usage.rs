@@ -1,21 +1,21 @@
-//! What a running process has used so far, as `/proc` tells it.
+//! What a running process has used so far, from `/proc`.
 
 use std::{fs, path::Path, time::Duration};
 
 /// What a process and its threads have used since exec.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// Processor time, to the nanosecond: the `stat` file counts in hundredths of a second.
+    /// Processor time, to the nanosecond. (The `stat` file counts in hundredths of a second.)
     pub cpu: Duration,
-    /// Time for which its threads were ready to run and another process had the core.
+    /// Time for which its threads were ready to run, but another process had the core.
     pub run_delay: Duration,
-    /// Pages that were mapped at their first touch, from memory.
+    /// Pages that were mapped from memory when they were first touched.
     pub minor_faults: u64,
     /// Pages that had to be read from disk.
     pub major_faults: u64,
     /// What is in memory now, in bytes.
     pub resident: u64,
-    /// The most that ever was in memory, in bytes.
+    /// The most that was ever in memory, in bytes.
     pub peak: u64,
     /// The files that are open now, sockets included.
     pub open_files: usize,
@@ -24,7 +24,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// That of the process `id`.
+    /// The usage of the process `id`.
     ///
     /// # Panics
     ///
@@ -56,12 +56,12 @@ impl Usage {
     }
 }
 
-/// Of all its threads that live: the time on a core, and the time waiting for one.
+/// The sums over all live threads: the time on a core, and the time spent waiting for one.
 fn schedule(process: &Path) -> [Duration; 2] {
     let threads = fs::read_dir(process.join("task")).expect("a running process");
     let mut sums = [Duration::ZERO; 2];
     for thread in threads.flatten() {
-        // A thread may end before its turn has come.
+        // A thread may end before its file is read.
         let file = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
         for (sum, nanoseconds) in sums.iter_mut().zip(file.split_whitespace()) {
             *sum += Duration::from_nanos(number(nanoseconds));
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_process_that_works_has_used_something() {
-        // Not this one, whose threads come and go with the other tests.
+        // Another process, because this one's threads come and go with the other tests.
         let mut shell = Command::new("sh")
             .args(["-c", "read line; i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done; echo done; read line"])
             .stdin(Stdio::piped())

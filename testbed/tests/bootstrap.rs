@@ -18,14 +18,11 @@ use testbed::{
 fn main() -> ExitCode {
     let mut trials = vec![
         test("a_panic_is_a_problem_and_the_process_lives_on", a_panic_is_a_problem_and_the_process_lives_on()),
-        test("a_deadline_in_the_past_is_none", a_deadline_in_the_past_is_none()),
+        test("a_deadline_in_the_past_is_ignored", a_deadline_in_the_past_is_ignored()),
         test("sigterm_ends_the_process_and_loses_no_line", sigterm_ends_the_process_and_loses_no_line()),
         test("many_invocations_at_a_time", many_invocations_at_a_time()),
-        test(
-            "lambda_may_refuse_an_answer_and_have_nothing_to_do",
-            lambda_may_refuse_an_answer_and_have_nothing_to_do(),
-        ),
-        test("without_its_runtime_api_it_ends", without_its_runtime_api_it_ends()),
+        test("lambda_may_refuse_an_answer_or_send_no_invocation", lambda_may_refuse_an_answer_or_send_no_invocation()),
+        test("it_ends_without_its_runtime_api", it_ends_without_its_runtime_api()),
         test("without_lambda_it_says_what_to_do", without_lambda_it_says_what_to_do()),
     ];
     for function in functions() {
@@ -47,7 +44,7 @@ fn test(name: &str, test: impl Future<Output = Outcomes> + Send + 'static) -> Tr
     })
 }
 
-/// The case's answer, and then, from the same process, that of a plain request.
+/// Checks the case's answer, and then the same process's answer to a plain request.
 async fn replay_and_go_on(function: String, bootstrap: PathBuf, case: Case) -> Outcomes {
     let upstream = Upstream::start();
     upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
@@ -90,8 +87,8 @@ async fn a_panic_is_a_problem_and_the_process_lives_on() -> Outcomes {
     (!problem.contains("a bug")).then_some(()).ok_or_else(|| format!("the caller was told: {problem}"))
 }
 
-/// As `cargo lambda watch` sends it: ten minutes after 1970.
-async fn a_deadline_in_the_past_is_none() -> Outcomes {
+/// `cargo lambda watch` sends such a deadline: ten minutes after the start of 1970.
+async fn a_deadline_in_the_past_is_ignored() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
     let case = plain("hello");
     for deadline_ms in [0, 600_000, now_ms() - 1] {
@@ -112,7 +109,7 @@ async fn sigterm_ends_the_process_and_loses_no_line() -> Outcomes {
     (invocations == 2).then_some(()).ok_or_else(|| format!("two invocations, but the log is {lines:?}"))
 }
 
-/// What Lambda Managed Instances do: one process, many requests at once, each with its own answer.
+/// As on Lambda Managed Instances: one process gets many requests at once, and each gets its own answer.
 async fn many_invocations_at_a_time() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[("AWS_LAMBDA_MAX_CONCURRENCY", "8")]).await;
     let names: Vec<String> = (0..64).map(|number| format!("caller-{number}-")).collect();
@@ -124,8 +121,8 @@ async fn many_invocations_at_a_time() -> Outcomes {
     Ok(())
 }
 
-/// Neither is the function's end.
-async fn lambda_may_refuse_an_answer_and_have_nothing_to_do() -> Outcomes {
+/// Neither ends the function.
+async fn lambda_may_refuse_an_answer_or_send_no_invocation() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
     let case = plain("hello");
     for (end, status) in [("/response", 413), ("/response", 500), ("/next", 204)] {
@@ -137,7 +134,7 @@ async fn lambda_may_refuse_an_answer_and_have_nothing_to_do() -> Outcomes {
     expect(&lines, "Lambda refused what came of the invocation: 413")
 }
 
-async fn without_its_runtime_api_it_ends() -> Outcomes {
+async fn it_ends_without_its_runtime_api() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
     process.polled(1).await;
     process.runtime_api().say("/next", StatusCode::FORBIDDEN);

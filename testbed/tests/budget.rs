@@ -1,4 +1,4 @@
-//! The gate: what the functions cost must be what was agreed, as the committed budget says it.
+//! The gate: the functions must not cost more than the committed budget allows.
 
 use futures_util::future::join_all;
 use testbed::{
@@ -19,8 +19,8 @@ async fn no_function_costs_more_than_its_budget() {
     assert!(overruns.is_empty(), "{}\nIf that is worth it, `make budget` makes it the budget.", overruns.join("\n"));
 }
 
-/// The gate holds what it is for: a start that loads what no request has asked for yet. A debug build, which need not be
-/// made for it, shows that as well as the packaged one.
+/// The gate catches what it is meant for: a start that loads what no request needs yet. A debug build shows that as
+/// well as the packaged one, and exists anyway.
 #[tokio::test]
 async fn eager_configuration_breaks_the_budget() {
     if !is_countable() {

@@ -1,5 +1,5 @@
-//! The packaged `fetch` as a cache, rule by rule. What the public test suite for HTTP caches
-//! (<https://github.com/http-tests/cache-tests>, by whose names some checks go) tests of a cache for one URL is in here.
+//! Tests the packaged `fetch` as a cache, rule by rule. This includes what the public test suite for HTTP caches
+//! (<https://github.com/http-tests/cache-tests>) tests in a cache for one URL. Some checks use its names.
 
 use std::{
     fmt::Write,
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// What an RFC says, and what `fetch` makes of it.
+/// What an RFC says, and what `fetch` does.
 struct Rule {
     section: &'static str,
     what: &'static str,
@@ -41,7 +41,7 @@ struct Rule {
     checks: Vec<Check>,
 }
 
-/// Two requests, and what the second one must come to.
+/// Two requests, and the expected outcome of the second one.
 #[derive(Debug)]
 struct Check {
     first: Answer,
@@ -58,9 +58,9 @@ enum Expected {
     Fetched,
     /// The stored response, after a call that had conditions and got a 304.
     Validated,
-    /// The same, and once more without a call.
+    /// The same, and then once more without a call.
     Freshened,
-    /// The response to another call, as the 304 to the first was about none that is stored.
+    /// The response to another call, because the 304 to the first was not about the stored response.
     FetchedAfterAll,
     /// The stored response, for this reason.
     Stale(&'static str),
@@ -68,7 +68,7 @@ enum Expected {
     Problem(&'static str),
     /// 304, without a call.
     NotModified,
-    /// Another response that has this header, or doesn't.
+    /// Another response, with this value of a header or without the header.
     Header(&'static str, Option<&'static str>),
 }
 
@@ -153,7 +153,7 @@ fn fetched(lines: &[&str]) -> Check {
     check(200, lines, Expected::Fetched)
 }
 
-/// The upstream answers a conditional request with a 304 that has these lines, and another one with a response.
+/// The upstream answers a conditional request with a 304 that has these lines, and any other with a response.
 fn asked(first: &[&str], not_modified: &[&str], expected: Expected) -> Check {
     let not_modified = with_lines(Answer::status(304), not_modified);
     let second = Answer::ok("second").cache_control("no-store");
@@ -168,7 +168,7 @@ fn failing(first: &[&str], expected: Expected) -> Check {
     check(200, first, expected).then(Answer::status(500))
 }
 
-/// A date header, in so many seconds.
+/// A date header, `seconds` from now.
 fn dated(name: &str, seconds: i64) -> String {
     let now = SystemTime::now();
     let by = Duration::from_secs(seconds.unsigned_abs());
@@ -195,7 +195,7 @@ fn rules() -> Vec<Rule> {
                 check(299, &["cache-control: max-age=60"], Expected::Reused),
                 check(404, &["cache-control: max-age=60"], Expected::Fetched),
                 check(500, &["cache-control: max-age=60"], Expected::Fetched),
-                // Stored, though it says nothing of freshness: it stands in.
+                // Stored, although it says nothing about freshness: it stands in.
                 failing(&[], Expected::Stale("stale-if-error")),
                 check(201, &[], Expected::Problem("upstream-error")).then(Answer::status(500)),
             ],
@@ -549,7 +549,7 @@ fn rules() -> Vec<Rule> {
     ]
 }
 
-/// The table in the docs is the one that these checks hold `fetch` to.
+/// Checks that the table in the docs matches these rules.
 fn table() -> Outcome {
     let mut table = String::from("| section | subject | what `fetch` does |\n| --- | --- | --- |\n");
     for Rule { section, what, done, .. } in rules() {

@@ -1,4 +1,4 @@
-//! What an endpoint can do beside `GET`, with the example that README shows, through every trigger.
+//! Tests what an endpoint can do besides `GET`, with the example from README, through every trigger.
 
 #![expect(clippy::expect_used, reason = "what a test relies on")]
 
@@ -13,7 +13,7 @@ use testbed::{Call, HttpAnswer, TRIGGERS};
 #[expect(dead_code, reason = "the test calls what `main` would run")]
 mod orders;
 
-/// A `POST` of an order, by somebody.
+/// A `POST` of an order, by a known caller.
 fn order(body: &str) -> Call {
     Call {
         route: "ANY /shops/{shop}/orders".into(),
@@ -27,7 +27,7 @@ fn order(body: &str) -> Call {
     }
 }
 
-/// The answer through each trigger, but for what differs from request to request.
+/// The answer through each trigger: the status, the body, and the whole answer.
 fn answers(endpoint: &impl Endpoint, call: &Call) -> BTreeMap<&'static str, (u16, String, HttpAnswer)> {
     let answer = |trigger| {
         let event = call.event(trigger, "orders").expect("a call that every trigger lets pass").to_string();
@@ -39,7 +39,8 @@ fn answers(endpoint: &impl Endpoint, call: &Call) -> BTreeMap<&'static str, (u16
     TRIGGERS.into_iter().map(answer).collect()
 }
 
-/// The status and the body, which must be the same through all triggers; or through those with an authorizer.
+/// The status and the body. They must be the same through all triggers or, if there are claims, through those with an
+/// authorizer.
 fn answer(call: &Call) -> (u16, Value) {
     let mut answers = answers(&orders::orders(), call);
     if !call.claims.is_empty() {
@@ -64,7 +65,7 @@ fn a_post_has_a_body_a_path_parameter_and_a_caller() {
 }
 
 #[test]
-fn all_faults_of_a_body_are_told() {
+fn all_faults_of_a_body_are_reported() {
     let (status, problem) = answer(&order(r#"{"sku": 7, "quantity": 300, "colour": "red"}"#));
     assert_eq!((status, &problem["type"]), (422, &json!("urn:problem-type:unprocessable-content")));
     let readme = include_str!("../../README.md");
@@ -88,7 +89,7 @@ fn neither_bodies_nor_claims_are_logged() {
 }
 
 #[test]
-fn a_problem_of_ones_own_is_told() {
+fn an_endpoint_can_return_its_own_problem() {
     let (status, problem) = answer(&order(r#"{"sku": "A-7", "quantity": 4}"#));
     assert_eq!((status, &problem["type"], &problem["left"]), (409, &json!("urn:problem-type:out-of-stock"), &json!(3)));
 }
@@ -123,7 +124,7 @@ fn methods_and_paths_follow_from_what_is_declared() {
     }
     assert_eq!(answer(&with("GET", "/shops/%ff/orders", "")).0, 400);
     assert_eq!(answer(&with("GET", "/shops/%00/orders", "")).0, 400);
-    // API Gateway routes no such path to it, unless it is told to send all.
+    // API Gateway sends it such a path only if it is configured to send all paths.
     for path in ["/", "/shops", "/shops//orders", "/shops/a/b/orders", "/shops/a/orders/", "/Shops/a/orders"] {
         let call = Call { route: "ANY /{proxy+}".into(), ..with("GET", path, "") };
         let (status, problem) = answer(&call);
@@ -169,7 +170,7 @@ fn every_authorizer_tells_who_the_caller_is() {
 }
 
 #[test]
-fn parameters_are_of_a_type() {
+fn parameters_are_parsed_into_a_type() {
     #[derive(serde::Deserialize, serde::Serialize)]
     struct Search {
         text: String,

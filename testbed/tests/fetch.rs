@@ -1,4 +1,4 @@
-//! `fetch`, as `make build` packaged it, against an upstream that does its worst.
+//! Tests `fetch`, as `make build` packaged it, against a hostile upstream.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
@@ -33,29 +33,29 @@ fn main() -> ExitCode {
         test("the_upstream_goes_down", the_upstream_goes_down()),
         test("many_callers_and_a_cold_cache_make_one_call", many_callers_and_a_cold_cache_make_one_call()),
         test("a_refresh_is_done_before_the_next_invocation", a_refresh_is_done_before_the_next_invocation()),
-        test("of_many_workers_one_waits_for_a_refresh", of_many_workers_one_waits_for_a_refresh()),
+        test("only_one_worker_waits_for_a_refresh", only_one_worker_waits_for_a_refresh()),
         test("a_refresh_is_in_the_line_of_its_request", a_refresh_is_in_the_line_of_its_request()),
-        test("the_failure_that_opens_the_breaker_is_told", the_failure_that_opens_the_breaker_is_told()),
-        test("what_cannot_be_used_is_no_illness", what_cannot_be_used_is_no_illness()),
-        test("a_secret_out_of_reach_is_asked_for_once", a_secret_out_of_reach_is_asked_for_once()),
+        test("the_failure_that_opens_the_breaker_is_reported", the_failure_that_opens_the_breaker_is_reported()),
+        test("an_unusable_response_does_not_open_the_breaker", an_unusable_response_does_not_open_the_breaker()),
+        test("an_unreachable_secret_is_requested_once", an_unreachable_secret_is_requested_once()),
         test("a_freeze_costs_a_reconnect", a_freeze_costs_a_reconnect()),
         test("memory_stays_flat", memory_stays_flat()),
         test("a_stored_response_is_validated", a_stored_response_is_validated()),
         test("retry_after_is_waited_for", retry_after_is_waited_for()),
         test("redirects_stay_on_the_origin", redirects_stay_on_the_origin()),
         test("nothing_of_the_caller_reaches_the_upstream", nothing_of_the_caller_reaches_the_upstream()),
-        test("nothing_of_the_upstream_reaches_the_caller_but_what_may", only_what_may_reaches_the_caller()),
+        test("only_allowed_headers_reach_the_caller", only_allowed_headers_reach_the_caller()),
         test("lambdas_deadline_counts", lambdas_deadline_counts()),
-        test("a_deadline_in_the_past_is_none", a_deadline_in_the_past_is_none()),
+        test("a_deadline_in_the_past_is_ignored", a_deadline_in_the_past_is_ignored()),
         test("a_body_is_passed_byte_for_byte", a_body_is_passed_byte_for_byte()),
         test("without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
         test("the_host_may_be_a_name", the_host_may_be_a_name()),
         test("names_are_resolved_by_dns", names_are_resolved_by_dns()),
-        test("a_name_server_may_know_one_family_alone", a_name_server_may_know_one_family_alone()),
-        test("a_missing_name_may_come_into_being", a_missing_name_may_come_into_being()),
+        test("a_name_server_may_know_only_one_family", a_name_server_may_know_only_one_family()),
+        test("a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
     ];
     for fault in faults() {
-        // A certificate does not change under way, so there is no stored response to begin with.
+        // A certificate does not change during a test, so there can be no stored response.
         let copies = if matches!(fault.what, What::Presents(_)) { &COPIES[..1] } else { &COPIES };
         for copy in copies.iter().copied() {
             let name = format!("fault: {}, {copy:?} copy", fault.name);
@@ -72,7 +72,7 @@ fn test(name: &str, test: impl Future<Output = Outcome> + Send + 'static) -> Tri
     })
 }
 
-/// A good answer that is fresh for as long as `cache_control` says, and can be told from later ones.
+/// A good answer with this `cache_control`. Its body differs from later ones.
 fn first(cache_control: &str) -> Answer {
     Answer::ok("first").cache_control(cache_control)
 }
@@ -92,13 +92,13 @@ struct Fault {
     what: What,
     /// The status and the problem (or the body) that a caller gets if nothing is stored.
     answer: (u16, &'static str),
-    /// How many calls the upstream sees then.
+    /// How many calls the upstream then gets.
     calls: usize,
     /// Whether a stale response stands in.
     stands_in: bool,
 }
 
-/// The one that says how long it will last, and so is believed when it is over.
+/// The fault that says how long it will last, so `fetch` waits that long even if it is over earlier.
 const ASKS_FOR_REST: &str = "answers 503, Retry-After: 60";
 
 #[derive(Clone)]
@@ -180,7 +180,7 @@ fn faults() -> Vec<Fault> {
     ]
 }
 
-/// A request while the upstream has `fault`, and one when it is well again.
+/// Sends a request while the upstream has `fault`, and one when it works again.
 async fn meets(fault: Fault, copy: Copy) -> Outcome {
     let upstream = match fault.what {
         What::Presents(certificate) => Upstream::start_tls(certificate),
@@ -219,7 +219,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
             let problem = answer.problem();
             let problem = if problem.is_empty() { &answer.body } else { &problem };
             expect("answer", &(answer.status, problem.as_str()), &fault.answer)?;
-            // On a connection that was kept from the first answer, a reset one is a call too.
+            // On a connection that was kept alive after the first answer, a reset counts as a call too.
             if copy == Copy::None {
                 expect("calls", &calls, &fault.calls)?;
             }
@@ -229,7 +229,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
     bed.upstream.listen();
     let next = bed.get_within(Bed::BUDGET).await?;
     let well = match (copy, &fault.what) {
-        // What was longer than it said to be is a good response, up to there, and is stored.
+        // A response that is longer than its Content-Length is good up to that length, and is stored.
         (Copy::Fresh, _) | (_, What::Does(Behaviour::LengthTooShort)) => "first",
         (_, What::Presents(_)) => return expect("next answer", &next.status, &fault.answer.0),
         (Copy::Stale, _) if fault.name == ASKS_FOR_REST => "first",
@@ -241,7 +241,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
     expect("next answer", &(next.status, next.body.as_str()), &(200, well))
 }
 
-/// Half of the calls fail, at random: the callers hardly notice, and the upstream is not made to suffer for it.
+/// Half of the calls fail, at random. Callers hardly notice, and the upstream gets few additional calls.
 async fn half_of_all_calls_fail() -> Outcome {
     const CALLERS: usize = 10_000;
     let mut bed = Bed::new(Upstream::start(), &[]).await;
@@ -257,7 +257,7 @@ async fn half_of_all_calls_fail() -> Outcome {
     Ok(())
 }
 
-/// After one good answer the upstream is gone: every caller gets that answer, and soon without a wait.
+/// After one good answer the upstream is gone. Every caller gets that answer, and soon without waiting.
 async fn the_upstream_goes_down() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     bed.upstream.then(first("max-age=0"));
@@ -292,8 +292,8 @@ async fn many_callers_and_a_cold_cache_make_one_call() -> Outcome {
     expect("calls", &bed.upstream.calls(), &1)
 }
 
-/// The caller gets the stale response at once, and by the next invocation, before which Lambda could have frozen the
-/// process for hours, there is a fresh one.
+/// The caller gets the stale response at once. There is a fresh one by the next invocation, before which Lambda could
+/// freeze the process for hours.
 async fn a_refresh_is_done_before_the_next_invocation() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     bed.upstream.then(first("max-age=0, stale-while-revalidate=60"));
@@ -313,8 +313,8 @@ async fn lines(bed: Bed) -> Vec<Value> {
     lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
-/// Under Lambda Managed Instances a worker that waits for a refresh answers nobody. The others have nothing to wait for.
-async fn of_many_workers_one_waits_for_a_refresh() -> Outcome {
+/// On Lambda Managed Instances, a worker that waits for a refresh answers nobody, so the other workers must not wait.
+async fn only_one_worker_waits_for_a_refresh() -> Outcome {
     const WORKERS: usize = 16;
     let minute = ("UPSTREAM_TIMEOUT_MS", "60000");
     let env = [("AWS_LAMBDA_MAX_CONCURRENCY", "16"), minute, ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000")];
@@ -331,7 +331,7 @@ async fn of_many_workers_one_waits_for_a_refresh() -> Outcome {
     expect("calls", &bed.upstream.calls(), &2)
 }
 
-/// Also when it fails, and when that makes the circuit breaker open: somebody has to be told.
+/// Also if it fails and if it opens the circuit breaker, because the log must show that.
 async fn a_refresh_is_in_the_line_of_its_request() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     bed.upstream.then(first("max-age=0, stale-while-revalidate=60")).always(Answer::status(503));
@@ -355,11 +355,11 @@ async fn a_refresh_is_in_the_line_of_its_request() -> Outcome {
     Ok(())
 }
 
-/// The caller whose attempt was the last straw is told what happened to it, at once.
-async fn the_failure_that_opens_the_breaker_is_told() -> Outcome {
+/// The caller whose attempt opens the breaker gets that attempt's failure, at once.
+async fn the_failure_that_opens_the_breaker_is_reported() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     bed.upstream.always(first("no-store"));
-    // They earn retries for those that fail.
+    // These calls earn retries for the calls that fail.
     for _ in 0..40 {
         bed.get(&[]).await?;
     }
@@ -378,8 +378,8 @@ async fn the_failure_that_opens_the_breaker_is_told() -> Outcome {
     expect("the problem of who opened it", &opened, &vec![&"upstream-error".into()])
 }
 
-/// An upstream that sends what nobody asked for is well: it is asked again, by everybody.
-async fn what_cannot_be_used_is_no_illness() -> Outcome {
+/// An upstream that sends an encoding that nobody asked for is healthy, so every request calls it again.
+async fn an_unusable_response_does_not_open_the_breaker() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     bed.upstream.always(Answer::ok("first").header("content-encoding", "br"));
     for _ in 0..20 {
@@ -388,8 +388,8 @@ async fn what_cannot_be_used_is_no_illness() -> Outcome {
     expect("calls", &bed.upstream.calls(), &20)
 }
 
-/// Secrets Manager has no answer: that takes a second, once, and the upstream is not held to be ill for it.
-async fn a_secret_out_of_reach_is_asked_for_once() -> Outcome {
+/// Secrets Manager does not answer. That takes a second, but only once, and the upstream does not count as unhealthy.
+async fn an_unreachable_secret_is_requested_once() -> Outcome {
     let secrets_manager = Upstream::start();
     secrets_manager.always(Behaviour::Silent);
     let endpoint = secrets_manager.url("");
@@ -402,7 +402,7 @@ async fn a_secret_out_of_reach_is_asked_for_once() -> Outcome {
         ("UPSTREAM_TIMEOUT_MS", "60000"),
     ];
     let mut bed = Bed::new(Upstream::start(), &env).await;
-    // More than open the circuit breaker.
+    // More requests than it takes to open the circuit breaker.
     for _ in 0..12 {
         let answer = bed.get(&[]).await?;
         expect("answer", &(answer.status, answer.problem().as_str()), &(503, "upstream-unavailable"))?;
@@ -414,7 +414,7 @@ async fn a_secret_out_of_reach_is_asked_for_once() -> Outcome {
     expect("states", &states, &vec![(&"closed".into(), &0.into()); 12])
 }
 
-/// The upstream closes what was kept alive while the process is frozen; the next request is good at the first try.
+/// The upstream closes idle connections while the process is frozen. The next request succeeds at the first attempt.
 async fn a_freeze_costs_a_reconnect() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
     bed.upstream.always(first("no-store"));
@@ -447,7 +447,7 @@ async fn memory_stays_flat() -> Outcome {
         }
     }
     let late = peak_kib(&bed.fetch);
-    // The allocator is not tidy; but one body kept of a hundred would be more than this.
+    // The allocator adds noise, but keeping one body in a hundred would add more than this.
     if late > early + 4 * BODY / 1024 {
         Err(format!("{early} KiB after 50 bodies, {late} KiB after 1000"))
     } else {
@@ -526,7 +526,7 @@ async fn nothing_of_the_caller_reaches_the_upstream() -> Outcome {
     expect("user agent", &request.header("user-agent"), &Some(concat!("fetch/", env!("CARGO_PKG_VERSION"))))
 }
 
-async fn only_what_may_reaches_the_caller() -> Outcome {
+async fn only_allowed_headers_reach_the_caller() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     let answer = Answer::ok("good")
         .header("content-type", "text/plain")
@@ -552,7 +552,7 @@ async fn only_what_may_reaches_the_caller() -> Outcome {
     expect("values with `planted`", &answer.headers.values().filter(|value| value.contains("planted")).count(), &0)
 }
 
-/// Lambda would end the invocation before the setting does, so a stale response stands in before that.
+/// Lambda's deadline is earlier than the setting's, so a stale response stands in before Lambda ends the invocation.
 async fn lambdas_deadline_counts() -> Outcome {
     let minute = ("UPSTREAM_TIMEOUT_MS", "60000");
     let mut bed = Bed::new(Upstream::start(), &[minute, ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000")]).await;
@@ -565,22 +565,22 @@ async fn lambdas_deadline_counts() -> Outcome {
     (took < timeout).then_some(()).ok_or_else(|| format!("took {took:?} of {timeout:?}"))
 }
 
-/// As `cargo lambda watch` sends it: ten minutes after 1970.
-async fn a_deadline_in_the_past_is_none() -> Outcome {
+/// `cargo lambda watch` sends such a deadline: ten minutes after the start of 1970.
+async fn a_deadline_in_the_past_is_ignored() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     let invocation = Invocation { deadline_ms: 600_000, ..Invocation::get("/fetch", &[]) };
     let answer = HttpAnswer::try_from(bed.fetch.invoke(&invocation).await)?;
     expect("status", &answer.status, &200)
 }
 
-/// Text in another charset than UTF-8 is not recoded.
+/// Text in another charset than UTF-8 is not converted.
 async fn a_body_is_passed_byte_for_byte() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[]).await;
     for content_type in ["text/plain; charset=iso-8859-1", "application/octet-stream"] {
         bed.upstream.always(Answer::ok(&b"caf\xe9"[..]).header("content-type", content_type));
         let answer = bed.get(&[]).await?;
         expect("content type", &answer.header("content-type"), &content_type)?;
-        // The byte is no UTF-8, and that is how it has to arrive.
+        // The byte is not UTF-8, and must arrive unchanged.
         expect("body", &answer.body, &"caf\u{fffd}".to_owned())?;
     }
     Ok(())
@@ -607,8 +607,8 @@ async fn the_host_may_be_a_name() -> Outcome {
     expect("status", &bed.get(&[]).await?.status, &200)
 }
 
-/// Though the function is linked statically, and so cannot ask as the machine's C library does. The first query is lost,
-/// as a datagram may be.
+/// This must work although the function is linked statically, and so cannot use the machine's C library. The first
+/// query is lost, as a datagram may be.
 async fn names_are_resolved_by_dns() -> Outcome {
     for (name, expected) in [("upstream.test", (200, "")), ("nobody.test", (502, "upstream-unreachable"))] {
         let Some(mut bed) = named("127.77.0.53", name, "4000", |number, query| {
@@ -624,24 +624,24 @@ async fn names_are_resolved_by_dns() -> Outcome {
     Ok(())
 }
 
-/// One that has no response for the other must not use up the time: that of the attempt is less than what it takes to
-/// ask again.
-async fn a_name_server_may_know_one_family_alone() -> Outcome {
+/// If it does not respond for the other family, that must not use up the time. An attempt has less time than it takes
+/// to repeat a query.
+async fn a_name_server_may_know_only_one_family() -> Outcome {
     let bed =
         named("127.77.0.54", "upstream.test", "450", |_, query| query.is_for_v4().then(|| dns_response(query, true)));
     let Some(mut bed) = bed.await? else { return Ok(()) };
     expect("status", &bed.get(&[]).await?.status, &200)
 }
 
-/// Its zone says that it is missing for an hour.
-async fn a_missing_name_may_come_into_being() -> Outcome {
+/// The zone says that the name is missing for an hour.
+async fn a_missing_name_may_appear_later() -> Outcome {
     let exists = Arc::new(AtomicBool::new(false));
     let exists_now = Arc::clone(&exists);
     let responds = move |_, query: &Query| Some(dns_response(query, exists_now.load(Ordering::Relaxed)));
     let Some(mut bed) = named("127.77.0.55", "upstream.test", "4000", responds).await? else { return Ok(()) };
     expect("while it is missing", &bed.get(&[]).await?.problem(), &"upstream-unreachable".to_owned())?;
     exists.store(true, Ordering::Relaxed);
-    // As long as the failures do not open the circuit breaker.
+    // Few enough attempts that the failures do not open the circuit breaker.
     for _ in 0..8 {
         if bed.get(&[]).await?.status == 200 {
             return Ok(());
@@ -651,8 +651,8 @@ async fn a_missing_name_may_come_into_being() -> Outcome {
     Err("it is still missing".into())
 }
 
-/// `fetch`, whose upstream has this name, and asks a name server at this address. `None`, with a line, where there can be
-/// none, which takes root's rights.
+/// Starts `fetch` with an upstream of this name and a name server at this address. Prints a line and returns `None` if
+/// there can be no name server, which takes root's rights.
 async fn named(
     name_server: &str,
     name: &str,
@@ -697,7 +697,7 @@ struct Query(Vec<u8>);
 impl Query {
     const A: [u8; 4] = [0, 1, 0, 1];
 
-    /// The name, and the type and class that are asked for.
+    /// The name, and the type and class of the question.
     fn question(&self) -> (&[u8], &[u8]) {
         let question = &self.0[12..];
         let name = question.iter().position(|byte| *byte == 0).expect("a name ends in an empty label") + 1;
@@ -713,7 +713,7 @@ impl Query {
     }
 }
 
-/// The name is at 127.0.0.1, if it exists, and at no address of the other family.
+/// If the name exists, its address is 127.0.0.1. It has no address of the other family.
 fn dns_response(query: &Query, exists: bool) -> Vec<u8> {
     let (name, kind) = query.question();
     let address = exists && query.is_for_v4();
@@ -723,7 +723,7 @@ fn dns_response(query: &Query, exists: bool) -> Vec<u8> {
     if address {
         response.extend([&[0xc0, 12], &Query::A[..], &[0, 0, 0, 60, 0, 4, 127, 0, 0, 1]].concat());
     } else {
-        // The zone's own record: nothing else is here, for an hour.
+        // The zone's own record (SOA): nothing else is here, for an hour.
         let (soa, hour) = ([0, 6, 0, 1], [0, 0, 14, 16]);
         let data = [&[0, 0][..], &[0; 16], &hour].concat();
         response.extend([&[0xc0, 12], &soa[..], &hour, &[0, 22], &data].concat());
@@ -731,7 +731,7 @@ fn dns_response(query: &Query, exists: bool) -> Vec<u8> {
     response
 }
 
-/// The table in the docs is the one that these tests hold `fetch` to.
+/// Checks that the table in the docs matches these faults.
 fn table() -> Outcome {
     let mut table = String::from(
         "| the upstream … | nothing stored | stale response stored | calls |\n| --- | --- | --- | --- |\n",

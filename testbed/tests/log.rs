@@ -1,4 +1,4 @@
-//! What the compiled functions log: one line for each invocation, of a known shape, with nothing of its caller's in it.
+//! Tests what the compiled functions log: one line per invocation, in a known format, with no data of the caller.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -11,7 +11,7 @@ use testbed::{
     upstream::{Answer, Behaviour, Upstream},
 };
 
-/// Stands in every place where a caller or an upstream can put something.
+/// A marker in every place where a caller or an upstream can put something.
 const PLANTED: &str = "PLANTED";
 
 /// The callers' addresses in events/.
@@ -22,7 +22,7 @@ fn schema() -> Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-/// The lines, each of which must be as the schema says, with all the metrics that it announces.
+/// Parses the lines. Each must match the schema and have all the metrics that it announces.
 fn read(lines: &[String]) -> Vec<Value> {
     let schema = schema();
     let read = |line: &String| {
@@ -43,7 +43,7 @@ fn metrics(event: &Value) -> Vec<&str> {
     metrics.into_iter().flatten().map(|metric| metric["Name"].as_str().unwrap()).collect()
 }
 
-/// The payload of `case`, and what a caller may have put into it.
+/// The payload of `case`, with [`PLANTED`] wherever a caller can put something.
 fn planted(case: &Case) -> Invocation {
     let payload = case.invocation().payload;
     let Ok(Value::Object(mut event)) = serde_json::from_slice(&payload) else {
@@ -70,7 +70,7 @@ fn planted(case: &Case) -> Invocation {
     Invocation::new(serde_json::to_vec(&event).unwrap())
 }
 
-/// Gives `function` all of its cases, twice, with something planted in them.
+/// Sends `function` all of its cases, twice, with [`PLANTED`] in them. Returns how many these are.
 async fn log_of(function: &str, process: &mut Function) -> usize {
     let cases: Vec<Case> = Case::all(function).into_iter().cycle().take(2 * Case::all(function).len()).collect();
     for case in &cases {
@@ -88,7 +88,7 @@ fn without_secrets(lines: &[String]) {
 }
 
 #[tokio::test]
-async fn an_invocation_leaves_one_line_with_nothing_of_its_callers() {
+async fn an_invocation_logs_one_line_without_caller_data() {
     for (function, level) in [("hello", "INFO"), ("hello", "TRACE"), ("time", "INFO")] {
         let mut process = Function::start(&packaged(function), &[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
         let invocations = log_of(function, &mut process).await;
@@ -115,7 +115,7 @@ async fn an_invocation_leaves_one_line_with_nothing_of_its_callers() {
 }
 
 #[tokio::test]
-async fn what_an_upstream_says_stays_out_of_the_log() {
+async fn upstream_data_stays_out_of_the_log() {
     let upstream = Upstream::start();
     let url = upstream.url(&format!("/?{PLANTED}={PLANTED}"));
     let env = [("UPSTREAM_URL", url.as_str()), ("AWS_LAMBDA_LOG_LEVEL", "TRACE")];
@@ -138,7 +138,8 @@ async fn what_an_upstream_says_stays_out_of_the_log() {
             Some(behaviour) => drop(upstream.always(behaviour)),
             None => upstream.refuse().await,
         }
-        // Each time a new process: one that has met the fault before answers from its cache, or for its circuit breaker.
+        // A new process each time: one that has met a fault may answer from its cache, or because its circuit breaker
+        // is open.
         let mut process = Function::start(&packaged("fetch"), &env).await;
         invocations += log_of("fetch", &mut process).await;
         lines.extend(process.terminate().await);
@@ -155,7 +156,7 @@ async fn what_an_upstream_says_stays_out_of_the_log() {
 }
 
 #[tokio::test]
-async fn of_64_at_a_time_none_shows_in_anothers_line() {
+async fn concurrent_invocations_have_separate_lines() {
     for (executable, records) in [(packaged("hello"), false), (example("records"), true)] {
         let mut process = Function::start(&executable, &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
         let name = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").unwrap();
@@ -185,7 +186,7 @@ async fn of_64_at_a_time_none_shows_in_anothers_line() {
     }
 }
 
-/// The log of a request, and of one that panics.
+/// The log of a request, and of a request that panics.
 async fn two_lines(env: &[(&str, &str)]) -> Vec<String> {
     let mut process = Function::start(&example("panics"), env).await;
     for case in ["hello/plain.http-api", "hello/name.rest-api"] {
@@ -196,7 +197,7 @@ async fn two_lines(env: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_panic_belongs_to_the_line_of_its_invocation() {
+async fn a_panic_is_logged_in_the_line_of_its_invocation() {
     let events = read(&two_lines(&[]).await);
     let [fine, panicked] = &events[..] else { panic!("{events:?}") };
     assert_eq!((&fine["level"], &fine["status"], &fine["route"]), (&"INFO".into(), &200.into(), &"ANY /hello".into()));
@@ -232,7 +233,7 @@ async fn metrics_go_out_at_every_level() {
 }
 
 #[tokio::test]
-async fn text_is_for_people() {
+async fn text_format_is_for_people_and_has_no_metrics() {
     let lines = two_lines(&[("AWS_LAMBDA_LOG_FORMAT", "Text")]).await;
     assert!(lines[0].starts_with("INFO invocation request_id=\"00000000-"), "{lines:?}");
     assert!(lines[0].contains(" status=200 ") && !lines[0].contains("_aws"), "{lines:?}");
@@ -241,7 +242,7 @@ async fn text_is_for_people() {
 }
 
 #[tokio::test]
-async fn who_called_is_the_operators_to_decide() {
+async fn the_operator_decides_whether_addresses_are_logged() {
     let mut process = Function::start(&packaged("hello"), &[("LOG_CLIENT_ADDRESS", "true")]).await;
     let triggers = ["http-api", "rest-api", "function-url", "alb", "alb-multi-value", "vpc-lattice"];
     for trigger in triggers {

@@ -1,4 +1,4 @@
-//! What is in the zips: nothing that Lambda's image lacks, and nothing that a function does not need.
+//! Checks the zips: they need nothing that Lambda's image lacks, and contain nothing that a function does not need.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says why")]
 
@@ -11,7 +11,7 @@ use object::{
 };
 use testbed::{functions, packaged};
 
-/// Amazon Linux 2023's.
+/// The version in Amazon Linux 2023.
 const GLIBC: (u32, u32) = (2, 34);
 
 #[test]
@@ -28,7 +28,7 @@ fn no_symbol_is_newer_than_the_glibc_of_lambdas_image() {
 }
 
 #[test]
-fn what_can_be_linked_statically_is() {
+fn functions_are_linked_statically_if_possible() {
     let make = Command::new("make").args(["--silent", "--no-print-directory", "link"]).current_dir("..").output();
     let make = make.unwrap();
     assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
@@ -38,7 +38,7 @@ fn what_can_be_linked_statically_is() {
     }
 }
 
-/// Whether there is nothing for a loader to do.
+/// Whether the executable needs no loader.
 fn is_static(binary: &[u8]) -> bool {
     let header = FileHeader64::<Endianness>::parse(binary).unwrap();
     let endian = header.endian().unwrap();
@@ -46,7 +46,7 @@ fn is_static(binary: &[u8]) -> bool {
     header.program_headers(endian, binary).unwrap().iter().all(|header| !loaded.contains(&header.p_type(endian)))
 }
 
-/// What a dynamic executable needs.
+/// The glibc versions that a dynamic executable needs.
 fn glibc_versions(binary: &[u8]) -> Option<BTreeSet<(u32, u32)>> {
     let header = FileHeader64::<Endianness>::parse(binary).unwrap();
     let endian = header.endian().unwrap();
@@ -86,7 +86,7 @@ fn only_fetch_links_an_http_client_tls_and_the_sdk() {
             })
             .filter(|line| !line.starts_with(allowed))
             .collect();
-        // That `fetch` does link them shows that they would be found.
+        // `fetch` links them, which shows that this search finds them.
         assert_eq!(!found.is_empty(), function == "fetch", "{function} links {found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What must hold for any input at all, with made-up input. `PROPERTY_SEED=` makes the same up again.
+//! Checks properties that must hold for any input, with random input. `PROPERTY_SEED=` repeats the same input.
 
 use testbed::property::{PROPERTIES, check};
 

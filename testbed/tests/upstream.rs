@@ -17,19 +17,19 @@ use tokio_rustls::rustls::crypto::ring;
 async fn get(upstream: &Upstream) -> TcpStream {
     let address = upstream.url("").replace("http://", "");
     let mut tcp = TcpStream::connect(address).await.unwrap();
-    // Fails when the connection is reset before it; what is read then tells.
+    // Fails if the connection is reset first. The next read shows that.
     let _reset = tcp.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     tcp
 }
 
-/// What comes until the end of the connection, and whether that is a clean one (`Ok`).
+/// What is received until the connection ends, and whether it ends cleanly (`Ok`).
 async fn read(tcp: &mut TcpStream) -> (String, Result<(), ErrorKind>) {
     let mut bytes = Vec::new();
     let end = tcp.read_to_end(&mut bytes).await;
     (String::from_utf8_lossy(&bytes).into_owned(), end.map(drop).map_err(|error| error.kind()))
 }
 
-/// What comes until nothing more does, while the connection stays open. For a paused clock.
+/// What is received until nothing more comes, while the connection stays open. Needs a paused clock.
 async fn read_until_quiet(tcp: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let closed = timeout(Duration::from_mins(10), tcp.read_to_end(&mut bytes)).await;
@@ -128,7 +128,7 @@ async fn resets_are_resets_and_truncation_is_a_clean_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stays_open_says_no_more() {
+async fn faults_that_stay_open_send_no_more() {
     let upstream = Upstream::start();
     for (behaviour, last) in [
         (Behaviour::Silent, ""),
@@ -150,7 +150,7 @@ async fn what_stays_open_says_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_ones_take_their_time() {
+async fn slow_behaviours_take_their_time() {
     let upstream = Upstream::start();
     upstream.then(Behaviour::late(Duration::from_secs(30), Behaviour::Truncate)).then(Behaviour::Drip);
     upstream.then(Behaviour::late(Duration::from_hours(24), Answer::ok("never")));

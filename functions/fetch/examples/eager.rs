@@ -1,5 +1,5 @@
-//! `fetch` as it must not be: it loads AWS's configuration before anybody asks for it. testbed/tests/budget.rs counts that
-//! such a start does not go unnoticed.
+//! `fetch` with a mistake: it loads AWS's configuration before a request needs it. testbed/tests/budget.rs checks that
+//! the budget catches such a start.
 
 use std::{env, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! One call of the upstream: a request, and its response to the last byte, or why that failed.
+//! One call of the upstream: a request, and the whole response or the reason for the failure.
 
 use std::{
     error::Error,
@@ -27,21 +27,21 @@ use crate::{failure::Failure, http_date::http_date, settings::Settings};
 
 const MAX_REDIRECTS: usize = 3;
 
-/// Makes attempts. The HTTP client behind it, with its TLS and its connections, comes to life with the first one.
+/// Makes attempts. The HTTP client, with its TLS and its connections, is created by the first attempt.
 #[derive(Default)]
 pub(crate) struct Client(OnceLock<reqwest::Client>);
 
-/// A response that is a success, or tells that the stored one still is.
+/// A successful response, or a 304.
 pub(crate) struct Fetched {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// When it was asked for.
+    /// When the request was sent.
     pub(crate) requested: SystemTime,
 }
 
 impl Client {
-    /// Fetches the upstream's URL with `headers`, until `deadline` or for the time that one attempt may take.
+    /// Fetches the upstream's URL with `headers`. Gives up at `deadline`, or after the time that one attempt may take.
     pub(crate) async fn attempt(
         &self,
         settings: &Settings,
@@ -63,7 +63,7 @@ impl Client {
             .no_proxy()
             .redirect(Policy::custom(follow))
             .referer(false)
-            // What is retried, and how often, is decided in one place.
+            // Retries are decided in one place, `retry`.
             .retry(reqwest::retry::never())
             .tls_backend_preconfigured(tls(settings.ca_file.as_deref())?)
             .user_agent(concat!("fetch/", env!("CARGO_PKG_VERSION")))
@@ -97,7 +97,7 @@ async fn exchange(client: &reqwest::Client, settings: &Settings, headers: Header
     if status == StatusCode::PARTIAL_CONTENT {
         return Err(Failure::unusable("the response is a part that was not asked for"));
     }
-    // What is not asked for cannot be decoded, and its bytes are not what the content type says.
+    // An encoding that was not asked for cannot be decoded, and its bytes do not match the content type.
     if response.headers().contains_key(CONTENT_ENCODING) {
         return Err(Failure::unusable("the response is in a content encoding that was not asked for"));
     }
@@ -112,12 +112,12 @@ async fn exchange(client: &reqwest::Client, settings: &Settings, headers: Header
     Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body, requested })
 }
 
-/// The error goes to the log, so it goes without the URL, whose query may be secret.
+/// Removes the URL from the error: it goes to the log, and the query may be secret.
 fn unreachable(error: reqwest::Error) -> Failure {
     Failure::unreachable(error.without_url())
 }
 
-/// The time to wait that a `Retry-After` asks for, in seconds or as a date (RFC 9110, section 10.2.3).
+/// The time to wait that `Retry-After` gives, in seconds or as a date (RFC 9110, section 10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     match value.parse() {
@@ -126,8 +126,8 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// Follows a redirect within the origin that the operator named, and nowhere else. A redirect that is not followed is
-/// an answer like any other that is no success.
+/// Follows a redirect only within the origin of the operator's URL. A redirect that is not followed is handled like any
+/// other response that is not a success.
 fn follow(redirect: redirect::Attempt<'_>) -> redirect::Action {
     let same_origin = redirect.previous().first().is_some_and(|first| first.origin() == redirect.url().origin());
     if same_origin && redirect.previous().len() <= MAX_REDIRECTS { redirect.follow() } else { redirect.stop() }

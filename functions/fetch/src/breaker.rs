@@ -1,8 +1,9 @@
-//! The circuit breaker: an upstream that fails is left alone for a while, and callers don't wait for it.
+//! The circuit breaker: it stops the calls of a failing upstream for a while, so that callers don't wait for it.
 //!
-//! Of the crates for this, `tower-resilience-circuitbreaker` is middleware around a whole request. `failsafe` has a state
-//! machine that can be asked, but lets all calls through once it is half open, and knows of no time that the upstream asks
-//! for. Here it stands around each attempt, shares its verdict with the cache, and lets one probe through.
+//! Two crates were not suitable. `tower-resilience-circuitbreaker` is middleware around a whole request. `failsafe` has
+//! a state machine that can be queried, but lets all calls through once it is half open, and cannot stay open for as
+//! long as `Retry-After` says. This breaker works around each attempt, tells the cache its state, and lets one probe
+//! through.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How many of the latest calls are looked at.
+/// How many of the latest calls count.
 const WINDOW: u32 = 20;
 /// Fewer calls than this prove nothing.
 const MIN_CALLS: u32 = 10;
@@ -19,10 +20,11 @@ const MIN_CALLS: u32 = 10;
 const MEMORY: Duration = Duration::from_mins(1);
 /// How long the upstream is left alone before a probe.
 pub(crate) const OPEN_FOR: Duration = Duration::from_secs(5);
-/// The longest that it is left alone because it asks for that.
+/// The longest that it is left alone if it asks for that.
 pub(crate) const HELD_FOR: Duration = Duration::from_mins(5);
 
-/// Opens when half of the latest calls failed, lets a single probe through after a while, closes when that succeeds.
+/// Opens when half of the latest calls failed, lets a single probe through after a while, and closes when the probe
+/// succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
 
@@ -39,7 +41,7 @@ impl Default for State {
     }
 }
 
-/// The latest calls, a bit each, the latest the lowest; 1 is a failure.
+/// The latest calls, one bit each. The lowest bit is the latest call. 1 is a failure.
 #[derive(Debug, Default)]
 struct Outcomes {
     failures: u32,
@@ -48,11 +50,11 @@ struct Outcomes {
 }
 
 impl Breaker {
-    /// Asks to call the upstream. The permit must be told when the call begins, and how it went.
+    /// Asks for permission to call the upstream. Tell the permit when the call begins, and whether it succeeded.
     ///
     /// # Errors
     ///
-    /// How long the breaker stays open.
+    /// Returns how long to wait, if the breaker does not let the call through.
     pub(crate) fn permit(&self) -> Result<Permit<'_>, Duration> {
         let mut state = self.state();
         match *state {
@@ -64,14 +66,14 @@ impl Breaker {
                 }
                 *state = State::Probing;
             }
-            // The probe is under way. It will have ended after an attempt's time, which is not known here.
+            // The probe is under way. It ends within an attempt's time, which is not known here.
             State::Probing => return Err(Duration::from_secs(1)),
         }
         Ok(Permit { breaker: self, outcome: Outcome::None })
     }
 
-    /// Leaves the upstream alone for as long as it asks for (`Retry-After`) or other environments do, within bounds. For no
-    /// time at all, what comes next is a probe.
+    /// Opens for `wait`, at most [`HELD_FOR`], such as when the upstream (`Retry-After`) or other environments ask for
+    /// it. If `wait` is zero, the next call is a probe.
     pub(crate) fn hold(&self, wait: Duration) {
         let asked_for = Instant::now() + wait.min(HELD_FOR);
         let mut state = self.state();
@@ -92,7 +94,7 @@ impl Breaker {
         self.open_for().is_some()
     }
 
-    /// How long it stays open, if it is.
+    /// How long it stays open, if it is open.
     pub(crate) fn open_for(&self) -> Option<Duration> {
         match *self.state() {
             State::Open { until } => Some(until.saturating_duration_since(Instant::now())),
@@ -100,7 +102,7 @@ impl Breaker {
         }
     }
 
-    /// Whether it is open, and for some time.
+    /// Whether it is open, and not yet ready for a probe.
     pub(crate) fn is_waiting(&self) -> bool {
         self.open_for().is_some_and(|left| !left.is_zero())
     }
@@ -147,7 +149,8 @@ impl Outcomes {
     }
 }
 
-/// The leave to make one call. If none is made, nothing is known, and if it was to be the probe, the next one is.
+/// Permission to make one call. If no call is made, nothing is recorded. If it was the probe, the next permit is the
+/// probe.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     breaker: &'a Breaker,
@@ -158,17 +161,17 @@ pub(crate) struct Permit<'a> {
 enum Outcome {
     Success,
     Failure,
-    /// No call was made, so nothing is known.
+    /// No call was made.
     None,
 }
 
 impl Permit<'_> {
-    /// The call begins. It counts as a failure unless it is told otherwise, such as when it is abandoned.
+    /// Marks the start of the call. From here on it counts as a failure, even if it is abandoned, unless it succeeds.
     pub(crate) fn called(&mut self) {
         self.outcome = Outcome::Failure;
     }
 
-    /// The call showed the upstream to be well.
+    /// Marks the call as a success: the upstream is healthy.
     pub(crate) fn succeeded(mut self) {
         self.outcome = Outcome::Success;
     }
@@ -212,13 +215,13 @@ mod tests {
 
         tokio::time::advance(OPEN_FOR).await;
         drop(breaker.permit().expect("time for a probe"));
-        assert_eq!(breaker.state_name(), "open", "after a probe that was none");
+        assert_eq!(breaker.state_name(), "open", "after a probe without a call");
         call(&breaker, true);
         assert_eq!(breaker.state_name(), "closed");
         for _ in 0..MIN_CALLS - 1 {
             call(&breaker, false);
         }
-        assert_eq!(breaker.state_name(), "closed", "what was before the probe is forgotten");
+        assert_eq!(breaker.state_name(), "closed", "calls before the probe do not count");
     }
 
     #[tokio::test(start_paused = true)]

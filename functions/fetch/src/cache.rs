@@ -1,11 +1,12 @@
-//! The stored response: one, because there is one URL, so its bytes are bounded by the setting for a body.
+//! The stored response. There is only one, because there is one URL, so the limit for a body also limits what is
+//! stored.
 //!
-//! [`freshness`](crate::freshness) says what may be done with it. Here it is kept, validated, and made into answers, which
-//! say how they came about (RFC 9211).
+//! [`freshness`](crate::freshness) decides how it may be used. This module keeps it, validates it, and makes answers
+//! from it, which say where they came from (RFC 9211).
 //!
 //! This is a shared cache. The bearer token is the operator's and the same for every caller, so a response to it may be
-//! stored like any other; one that is `private` may not. A caller's own `Cache-Control` is not heeded: callers can't make
-//! the upstream work.
+//! stored like any other. A `private` response may not. A caller's own `Cache-Control` is ignored, so that callers
+//! can't cause calls to the upstream.
 
 use std::{
     fmt,
@@ -32,10 +33,10 @@ use crate::{
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// What of the upstream's response headers reaches a caller.
+/// The upstream's response headers that callers get.
 const PASSED_ON: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED];
 
-/// What else of them decides whether the response may be used. All others are not kept: section 3.1 of RFC 9111.
+/// Further headers that decide whether the response may be used. All others are dropped: RFC 9111, section 3.1.
 const DECIDE: [HeaderName; 4] = [AGE, DATE, PRAGMA, VARY];
 
 /// The last good response, if it may be stored.
@@ -57,7 +58,7 @@ impl Cache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps `entry` instead of what there was, or nothing if it may not be stored.
+    /// Replaces the stored response with `entry`, or with nothing if `entry` may not be stored.
     pub(crate) fn put(&self, entry: &Arc<Entry>) {
         let stored = entry.may_be_stored().then(|| Arc::clone(entry));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stored;
@@ -91,7 +92,7 @@ impl Entry {
         self.status
     }
 
-    /// Those that are kept.
+    /// The headers that are kept.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -112,14 +113,14 @@ impl Entry {
         self.policy.is_storable()
     }
 
-    /// The headers that make a request conditional on this response's having changed: RFC 9111, section 4.3.1.
+    /// The headers that ask the upstream whether this response has changed: RFC 9111, section 4.3.1.
     pub(crate) fn validators(&self) -> HeaderMap {
         let conditions = [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)].into_iter();
         conditions.filter_map(|(name, condition)| Some((condition, self.headers.get(name)?.clone()))).collect()
     }
 
-    /// This response, freshened by a 304 to a request with its [`validators`](Self::validators): RFC 9111, section 4.3.4.
-    /// `None` when the 304 is about another one.
+    /// This response, freshened by a 304 to a request with its [`validators`](Self::validators): RFC 9111, section
+    /// 4.3.4. `None` if the 304 is about another response.
     pub(crate) fn validated(&self, not_modified: &Fetched, now: SystemTime) -> Option<Self> {
         let new = &not_modified.headers;
         let is_about_this = match (new.get(ETAG), new.get(LAST_MODIFIED)) {
@@ -128,11 +129,11 @@ impl Entry {
             }
             (Some(etag), _) => self.headers.get(ETAG) == Some(etag),
             (None, Some(modified)) => self.headers.get(LAST_MODIFIED) == Some(modified),
-            // Servers leave them out. There was just one response to ask about.
+            // Some servers leave them out. The request was about this response only.
             (None, None) => true,
         };
         let mut headers = self.headers.clone();
-        // These are of the message, not of what it represents: the old ones say nothing of the new one.
+        // These describe the message, not the stored content, so the old values do not apply to the 304.
         headers.remove(AGE);
         headers.remove(DATE);
         headers.extend(kept(new));
@@ -143,28 +144,28 @@ impl Entry {
         self.policy.is_fresh(now)
     }
 
-    /// Whether it is stale, or will be within this part of its lifetime.
+    /// Whether it is stale, or in the last `part` of its lifetime, from 0 to 1.
     pub(crate) fn is_stale_within(&self, part: f64, now: SystemTime) -> bool {
         !self.is_fresh(now) || self.policy.age(now) >= self.policy.lifetime().mul_f64(1.0 - part)
     }
 
-    /// How long it may be of use from when it was received, fresh or stale.
+    /// How long it may be used, fresh or stale, counted from when it was received.
     pub(crate) fn of_use_for(&self, operators: Duration) -> Duration {
         let stale = self.policy.if_error(operators).max(self.policy.while_revalidating()).unwrap_or_default();
         self.policy.lifetime().saturating_add(stale)
     }
 
-    /// Whether it may be used at once while a new one is fetched: as long as the upstream says.
+    /// Whether it may be used while a new one is fetched. The upstream says for how long.
     pub(crate) fn may_be_used_while_revalidating(&self, now: SystemTime) -> bool {
         self.policy.while_revalidating().is_some_and(|window| self.policy.staleness(now) <= window)
     }
 
-    /// Whether it may stand in for a failing upstream, as long as the `operators` setting allows that.
+    /// Whether it may stand in for a failing upstream. The `operators` setting limits for how long.
     pub(crate) fn may_stand_in(&self, operators: Duration, now: SystemTime) -> bool {
         self.policy.if_error(operators).is_some_and(|window| self.policy.staleness(now) <= window)
     }
 
-    /// The answer to a request with `headers`: this response, or 304 when the caller has it.
+    /// The answer to a request with `headers`: this response, or 304 if the caller already has it.
     pub(crate) fn answer(&self, headers: &HeaderMap, status: CacheStatus, now: SystemTime) -> Response {
         let mut response = Response::default();
         if self.is_what_the_caller_has(headers) {
@@ -174,21 +175,21 @@ impl Entry {
             *response.body_mut() = self.body.clone();
         }
         let headers = response.headers_mut();
-        // Lambda's answer is JSON, which has no place for the bytes besides UTF-8 that a header may hold.
+        // Lambda's answer is JSON, which cannot hold a header's bytes if they are not UTF-8.
         headers.extend(PASSED_ON.into_iter().filter_map(|name| {
             let value = self.headers.get(&name).filter(|value| value.to_str().is_ok())?;
             Some((name, value.clone()))
         }));
         headers.insert(AGE, self.policy.age(now).as_secs().into());
         if self.policy.is_fresh(now) && !headers.contains_key(CACHE_CONTROL) {
-            // Said otherwise (`Expires`, or a heuristic), and now said so that the age counts.
+            // The lifetime comes from `Expires` or a heuristic. As `max-age`, it counts together with `Age`.
             headers.insert(CACHE_CONTROL, max_age(self.policy.lifetime()));
         }
         headers.insert(CACHE_STATUS, status.header(self.ttl(now)));
         response
     }
 
-    /// The caller's conditions: RFC 9110, section 13.2.2, of which there are these two for `GET`.
+    /// Checks the caller's conditions (RFC 9110, section 13.2.2). These two apply to `GET`.
     fn is_what_the_caller_has(&self, headers: &HeaderMap) -> bool {
         match headers.get(IF_NONE_MATCH) {
             Some(etags) => self.headers.get(ETAG).is_some_and(|etag| lists_etag(etags.as_bytes(), etag.as_bytes())),
@@ -199,14 +200,15 @@ impl Entry {
         }
     }
 
-    /// How many seconds it is fresh for, negative when it has been stale for so long.
+    /// For how many seconds it stays fresh. A negative number says for how many seconds it has been stale.
     fn ttl(&self, now: SystemTime) -> i64 {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         seconds(self.policy.lifetime()) - seconds(self.policy.age(now))
     }
 }
 
-/// The headers that are kept: a list in one line, of the others the first line, unless a second one makes a date invalid.
+/// The headers that are kept, one line each. For a list, all lines are joined. For a date too, because a second line
+/// makes it invalid. For other headers, the first line counts.
 fn kept(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in PASSED_ON.into_iter().chain(DECIDE) {
@@ -222,18 +224,18 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// How an answer came about: RFC 9211.
+/// Where an answer came from: RFC 9211.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CacheStatus {
     /// It was stored and fresh.
     Hit { shared: bool },
-    /// It was stored and stale, and is used for the reason that is given.
+    /// It was stored and stale. `because` says why it is used.
     Stale { forwarded: Option<Forwarded>, because: &'static str, shared: bool },
     /// It came from the upstream.
     Forwarded(Forwarded),
 }
 
-/// What was asked of the upstream, and what it said.
+/// A call of the upstream, and its status.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Forwarded {
     /// Whether there was a stored response: `fwd=stale` rather than `fwd=miss`.
@@ -242,7 +244,7 @@ pub(crate) struct Forwarded {
 }
 
 impl CacheStatus {
-    /// For the log: `hit`, `stale` or `miss`, and `revalidated` for a stored response that proved to be good.
+    /// For the log: `hit`, `stale` or `miss`, and `revalidated` for a stored response that the upstream confirmed.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hit { .. } => "hit",
@@ -252,7 +254,7 @@ impl CacheStatus {
         }
     }
 
-    /// Whether the caller got what was stored, without waiting for the upstream to say that it may.
+    /// Whether the caller got the stored response without the upstream's confirmation.
     pub(crate) fn is_from_cache(self) -> bool {
         matches!(self, Self::Hit { .. } | Self::Stale { .. })
     }
@@ -284,7 +286,7 @@ impl fmt::Display for Forwarded {
     }
 }
 
-/// Text where that makes the answer shorter than base64 would. What is not UTF-8 is sent in base64.
+/// Text, if that makes the answer shorter than base64. A body that is not UTF-8 is sent in base64.
 fn body(bytes: Vec<u8>) -> Body {
     let escapes: usize = bytes.iter().map(|byte| json_escape_bytes(*byte)).sum();
     if escapes > bytes.len() / 3 {
@@ -293,7 +295,7 @@ fn body(bytes: Vec<u8>) -> Body {
     String::from_utf8(bytes).map_or_else(|error| Body::Binary(error.into_bytes()), Body::Text)
 }
 
-/// How many bytes `byte` takes in a JSON string, beyond its own.
+/// How many additional bytes `byte` takes in a JSON string.
 fn json_escape_bytes(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn is_validated_by_what_it_has() {
+    fn validates_with_the_validators_that_it_has() {
         for (lines, conditions) in [
             (&[(ETAG, "\"1\"")][..], &[(IF_NONE_MATCH, "\"1\"")][..]),
             (&[(LAST_MODIFIED, MODIFIED)], &[(IF_MODIFIED_SINCE, MODIFIED)]),
@@ -373,7 +375,7 @@ mod tests {
             (strong, &[(LAST_MODIFIED, "Fri, 02 Jan 1970 00:00:00 GMT")], false),
             (weak, &[(ETAG, "W/\"1\"")], true),
             (weak, &[(ETAG, "W/\"2\"")], false),
-            // A strong validator selects by the strong comparison: RFC 9111, section 4.3.4.
+            // A strong validator needs the strong comparison: RFC 9111, section 4.3.4.
             (weak, &[(ETAG, "\"1\"")], false),
             (&[], &[(ETAG, "\"1\"")], false),
             (&[], &[], true),
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_304_has_an_age_of_its_own() {
+    fn a_304_has_its_own_age() {
         let old = entry(&[(CACHE_CONTROL, "max-age=60"), (AGE, "500"), (CONTENT_TYPE, "text/plain"), (DATE, MODIFIED)]);
         assert!(!old.is_fresh(after(0)));
         let not_modified = Fetched { requested: after(61), ..fetched(&[(CONTENT_LANGUAGE, "en")]) };
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_with_its_age_and_what_may_be_passed_on() {
+    fn answers_with_its_age_and_the_allowed_headers() {
         let entry = entry(&[
             (CACHE_CONTROL, "max-age=60"),
             (CONTENT_TYPE, "text/plain"),
@@ -437,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_that_was_said_otherwise_is_said_in_cache_control() {
+    fn a_heuristic_lifetime_is_sent_as_max_age() {
         let ten_hours_old = entry(&[(LAST_MODIFIED, MODIFIED), (DATE, "Thu, 01 Jan 1970 10:00:00 GMT")]);
         let response = ten_hours_old.answer(&HeaderMap::new(), HIT, NOW);
         assert_eq!(response.headers()[CACHE_CONTROL], "max-age=3600");
@@ -467,7 +469,7 @@ mod tests {
             (etag, &[(IF_NONE_MATCH, "W/")], 200),
             (etag, &[(IF_NONE_MATCH, "\"1,2")], 200),
             (etag, &[(IF_NONE_MATCH, "")], 200),
-            // If-None-Match alone counts where both are there: RFC 9110, section 13.1.3.
+            // If both are present, only If-None-Match counts: RFC 9110, section 13.1.3.
             (etag, &[(IF_NONE_MATCH, "\"2\""), (IF_MODIFIED_SINCE, MODIFIED)], 200),
             (modified, &[(IF_NONE_MATCH, "*")], 200),
             (modified, &[(IF_MODIFIED_SINCE, MODIFIED)], 304),
@@ -475,7 +477,7 @@ mod tests {
             (modified, &[(IF_MODIFIED_SINCE, before)], 200),
             (modified, &[(IF_MODIFIED_SINCE, "yesterday")], 200),
             (modified, &[(IF_MODIFIED_SINCE, MODIFIED), (IF_MODIFIED_SINCE, MODIFIED)], 200),
-            // Without Last-Modified it is the Date, or when it was received: RFC 9111, section 4.3.2.
+            // Without Last-Modified, the Date counts, or else the time of receipt: RFC 9111, section 4.3.2.
             (&[(DATE, "Fri, 02 Jan 1970 00:00:00 GMT")], &[(IF_MODIFIED_SINCE, MODIFIED)], 200),
             (&[], &[(IF_MODIFIED_SINCE, MODIFIED)], 304),
         ] {
@@ -487,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn says_how_an_answer_came_about() {
+    fn cache_status_says_where_an_answer_came_from() {
         let forwarded = Forwarded { stale: true, status: Some(StatusCode::BAD_GATEWAY) };
         for (status, header) in [
             (HIT, "fetch; hit; ttl=-7"),

@@ -20,11 +20,11 @@ pub struct CacheControl {
     pub must_revalidate: bool,
     /// Section 5.2.2.3.
     pub must_understand: bool,
-    /// Section 5.2.2.4. One that names header fields is taken for one that doesn't, which forbids more.
+    /// Section 5.2.2.4. With field names it is treated as without them, which is stricter.
     pub no_cache: bool,
     /// Section 5.2.2.5.
     pub no_store: bool,
-    /// Section 5.2.2.7. One that names header fields is taken for one that doesn't, which forbids more.
+    /// Section 5.2.2.7. With field names it is treated as without them, which is stricter.
     pub private: bool,
     /// Section 5.2.2.8.
     pub proxy_revalidate: bool,
@@ -33,7 +33,7 @@ pub struct CacheControl {
 }
 
 impl CacheControl {
-    /// Reads all `Cache-Control` lines as one. A value that is not UTF-8 is read as far as it can be.
+    /// Reads all `Cache-Control` lines as one. A value that is not UTF-8 is read as far as possible.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut all = Self::default();
@@ -64,21 +64,21 @@ impl CacheControl {
     }
 }
 
-/// Sets a number of seconds. One that is invalid, or is there twice with two values, is 0: such a response is to be
-/// taken for stale (section 4.2.1).
+/// Sets a number of seconds. An invalid number, or two different ones, count as 0, so that the response is stale
+/// (section 4.2.1).
 fn set(seconds: &mut Option<Duration>, value: Option<&str>) {
     let value = value.and_then(delta_seconds).unwrap_or_default();
     *seconds = Some(if seconds.is_some_and(|earlier| earlier != value) { Duration::ZERO } else { value });
 }
 
-/// A non-negative whole number of seconds, which may be larger than any number: section 1.2.2.
+/// A non-negative whole number of seconds. One that is too large counts as 2^31: section 1.2.2.
 pub(crate) fn delta_seconds(text: &str) -> Option<Duration> {
     const MOST: u64 = 1 << 31;
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(text.parse().unwrap_or(MOST).min(MOST)))
 }
 
-/// The directives of a line, each with its value, if it has one, which may be a token or a quoted string.
+/// The directives of a line, each with its value, if it has one. A value is a token or a quoted string.
 fn directives(line: &str) -> impl Iterator<Item = (&str, Option<String>)> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -95,7 +95,7 @@ fn directives(line: &str) -> impl Iterator<Item = (&str, Option<String>)> {
         if value.is_none() {
             rest = after;
         }
-        // To the next directive, past what does not belong after a quoted string.
+        // Skips to the next directive, past anything that wrongly follows a quoted string.
         rest = rest.split_once(',').map_or("", |(_, next)| next);
         Some((name.trim(), value))
     })
@@ -106,7 +106,7 @@ fn token(text: &str) -> (String, &str) {
     (value.trim().to_owned(), rest)
 }
 
-/// What is before the closing quotation mark, and what is after it: RFC 9110, section 5.6.4.
+/// The text before the closing quotation mark, and the text after it: RFC 9110, section 5.6.4.
 fn quoted_string(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_be_quoted_and_what_is_quoted_is_no_directive() {
+    fn a_value_may_be_quoted_and_quoted_text_is_not_a_directive() {
         for (line, seconds) in [
             (r#"max-age="60""#, Some(60)),
             (r#"extension="max-age=3600", max-age=1"#, Some(1)),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_capped_and_what_is_no_number_of_seconds_is_none() {
+    fn seconds_are_capped_and_an_invalid_number_is_0() {
         for (line, seconds) in [
             ("max-age=003600", 3600),
             ("max-age=2147483648", 1 << 31),

@@ -1,4 +1,4 @@
-//! Why there is no good response of the upstream.
+//! Why there is no good response from the upstream.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -6,24 +6,24 @@ use handler::{Problem, http::StatusCode};
 
 type Cause = Arc<dyn Error + Send + Sync>;
 
-/// What came of an attempt, or of several, instead of a good response.
+/// Why one attempt, or several, got no good response.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// DNS, connect or TLS failed, or the response was cut or malformed.
     Unreachable(Cause),
-    /// The response is whole, and of no use.
+    /// The response is complete, but cannot be used.
     Unusable(Cause),
     /// The time for the attempt, or for the request, ran out.
     TimedOut,
-    /// The upstream's answer is no success.
+    /// The upstream's status is not a success.
     Status { status: StatusCode, retry_after: Option<Duration> },
-    /// The body is over this many bytes.
+    /// The body is larger than this many bytes.
     TooLarge(usize),
     /// The circuit breaker is open for this long.
     Open(Duration),
-    /// The secret is not there to be had, or of no use.
+    /// The secret or the CA file cannot be read or used, and the operator must correct that.
     Misconfigured(Cause),
-    /// The secret could not be had this time.
+    /// The secret could not be read this time.
     SecretUnavailable(Cause),
     /// A panic.
     Bug,
@@ -42,7 +42,7 @@ impl Failure {
         Self::Misconfigured(cause.into().into())
     }
 
-    /// Whether another attempt may fare better.
+    /// Whether another attempt may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut => true,
@@ -51,7 +51,7 @@ impl Failure {
         }
     }
 
-    /// Whether this tells that the upstream is ill, rather than that it refuses this one request.
+    /// Whether this shows that the upstream is unhealthy, and not only that it refuses this request.
     pub(crate) fn is_of_health(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut => true,
@@ -60,7 +60,7 @@ impl Failure {
         }
     }
 
-    /// Whether an older response is better than none. It isn't where the upstream has an answer, and that is no.
+    /// Whether an older response may be used instead. It may not if the upstream answered and refused the request.
     pub(crate) fn may_be_stood_in_for(&self) -> bool {
         match self {
             Self::Status { .. } => self.is_of_health(),
@@ -85,7 +85,7 @@ impl Failure {
         }
     }
 
-    /// How the caller is told.
+    /// The problem that the caller gets.
     pub(crate) fn into_problem(self) -> Problem {
         match self {
             Self::Unreachable(cause) | Self::Unusable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
@@ -102,7 +102,7 @@ impl Failure {
     }
 }
 
-/// A shared error as one that can be owned: `Arc<dyn Error>` does not implement `Error`.
+/// Makes a shared error an `Error`, which `Arc<dyn Error>` does not implement.
 #[derive(Debug)]
 struct Chained(Cause);
 

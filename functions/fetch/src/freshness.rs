@@ -1,9 +1,9 @@
-//! When a response may be stored, how long it is fresh, and when it may be used after that: RFC 9111, section by section,
-//! for a shared cache that stores the responses to one `GET` request.
+//! When a response may be stored, how long it is fresh, and when it may be used after that: RFC 9111, section by
+//! section, for a shared cache that stores the responses to one `GET` request.
 //!
-//! The crate `http-cache-semantics` (3.0) did this before. It compares directives case-sensitively, adds up durations
-//! until they overflow, splits quoted strings at commas, and knows one of the three forms of a date: more of it had to be
-//! undone than it did.
+//! The crate `http-cache-semantics` (3.0) did this before. It compares directives case-sensitively, lets sums of
+//! durations overflow, splits quoted strings at commas, and reads only one of the three date formats. Correcting it
+//! took more code than it saved.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,11 +17,11 @@ use crate::{
     http_date::http_date,
 };
 
-/// What a request for the upstream's response has that the next one may have otherwise: a response that varies by it is
-/// good for one request (section 4.1).
+/// Header fields that may differ between requests to the upstream. A response that varies by one of them is good for
+/// one request only (section 4.1).
 const DIFFERS: [&str; 4] = ["*", "authorization", "traceparent", "x-amzn-trace-id"];
 
-/// What a response says of its being stored and used.
+/// What a response says about storing and using it.
 #[derive(Clone, Debug)]
 pub struct Policy {
     control: CacheControl,
@@ -33,11 +33,11 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// That of a response to a request that was sent at `requested`.
+    /// The policy of a response to a request that was sent at `requested`.
     #[must_use]
     pub fn new(status: StatusCode, headers: &HeaderMap, requested: SystemTime, received: SystemTime) -> Self {
         let mut control = CacheControl::of(headers);
-        // What HTTP/1.0 servers mean by it, though section 5.4 has it for requests only.
+        // HTTP/1.0 servers mean `no-cache`, although section 5.4 defines this for requests only.
         let pragma = headers.get(PRAGMA).is_some_and(|pragma| pragma.as_bytes().eq_ignore_ascii_case(b"no-cache"));
         control.no_cache |= pragma && !headers.contains_key(CACHE_CONTROL);
         Self {
@@ -55,7 +55,7 @@ impl Policy {
         self.is_storable
     }
 
-    /// How long it is fresh, from when the upstream made it: section 4.2.1.
+    /// How long it is fresh, counted from when the upstream made it: section 4.2.1.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime
@@ -73,7 +73,7 @@ impl Policy {
         !self.control.no_cache && self.age(now) < self.lifetime
     }
 
-    /// How long it has not been fresh.
+    /// How long it has been stale.
     #[must_use]
     pub fn staleness(&self, now: SystemTime) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
@@ -85,12 +85,13 @@ impl Policy {
         self.control.stale_while_revalidate.filter(|_| !self.must_be_validated())
     }
 
-    /// How long it may be used, once stale, instead of an error: as long as the operator says, and no longer than the
-    /// upstream does, if it does (RFC 5861, section 4).
+    /// How long it may be used, once stale, instead of an error: as long as the operator says, but no longer than the
+    /// upstream says, if it says so (RFC 5861, section 4).
     #[must_use]
     pub fn if_error(&self, operators: Duration) -> Option<Duration> {
         let upstreams = self.control.stale_if_error;
-        // Alone, `s-maxage` forbids it (section 5.2.2.10). Beside it, `stale-if-error` is said to shared caches, too.
+        // `s-maxage` alone forbids it (section 5.2.2.10). If `stale-if-error` is also present, it allows shared caches
+        // to do it.
         let allowed = !self.must_be_validated() && (self.control.s_maxage.is_none() || upstreams.is_some());
         let window = upstreams.map_or(operators, |upstreams| upstreams.min(operators));
         (allowed && !operators.is_zero()).then_some(window)
@@ -103,7 +104,7 @@ impl Policy {
 }
 
 /// Section 3. The request had no `no-store`, and its `Authorization` (section 3.5) is the operator's, the same for all
-/// callers. Other statuses than a success's are no responses here, but failures.
+/// callers. A response that is not a success is a failure, and is not stored.
 fn is_storable(status: StatusCode, headers: &HeaderMap, control: &CacheControl) -> bool {
     let is_complete = status.is_success() && status != StatusCode::PARTIAL_CONTENT;
     // Section 5.2.2.3.
@@ -121,7 +122,8 @@ fn varies(headers: &HeaderMap) -> bool {
         .any(|line| line.split(',').any(|name| DIFFERS.contains(&name.trim().to_ascii_lowercase().as_str())))
 }
 
-/// Of the statuses of a success, those in RFC 9110, section 15.1; they are also those that are understood here.
+/// The success statuses of RFC 9110, section 15.1, except 206. These are also the ones that `must-understand` allows
+/// here.
 fn is_heuristically_cacheable(status: StatusCode) -> bool {
     [StatusCode::OK, StatusCode::NON_AUTHORITATIVE_INFORMATION, StatusCode::NO_CONTENT].contains(&status)
 }
@@ -133,7 +135,7 @@ fn lifetime(status: StatusCode, headers: &HeaderMap, control: &CacheControl, rec
     }
     let made = date(headers, &DATE, received).unwrap_or(received);
     if headers.contains_key(EXPIRES) {
-        // A malformed one means that it has expired: section 5.3.
+        // A malformed date means that the response has expired: section 5.3.
         let expires = date(headers, &EXPIRES, received);
         return expires.and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default();
     }
@@ -152,13 +154,13 @@ fn initial_age(headers: &HeaderMap, requested: SystemTime, received: SystemTime)
     apparent.max(age(headers).saturating_add(delay))
 }
 
-/// Section 5.1: the first value of a list counts, and one that is not a number of seconds is ignored.
+/// Section 5.1: the first value of a list counts. It is ignored if it is not a number of seconds.
 fn age(headers: &HeaderMap) -> Duration {
     let first = headers.get(AGE).and_then(|age| age.to_str().ok()?.split(',').next());
     first.and_then(|age| delta_seconds(age.trim())).unwrap_or_default()
 }
 
-/// The date in a header, if there is just one that is valid.
+/// The date in a header, if there is exactly one and it is valid.
 pub(crate) fn date(headers: &HeaderMap, name: &HeaderName, now: SystemTime) -> Option<SystemTime> {
     let mut dates = headers.get_all(name).iter();
     let date = dates.next().filter(|_| dates.next().is_none())?;
@@ -179,7 +181,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.checked_add_signed(seconds).unwrap())
     }
 
-    /// The date in `seconds`.
+    /// The date `seconds` from now.
     fn in_seconds(seconds: i64) -> String {
         httpdate::fmt_http_date(at(seconds))
     }
@@ -289,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn the_time_on_the_way_is_a_part_of_its_age() {
+    fn the_time_in_transit_counts_as_age() {
         let headers = headers(&[("cache-control", "max-age=60"), ("age", "10")]);
         let policy = Policy::new(StatusCode::OK, &headers, at(-5), at(0));
         assert_eq!(policy.age(at(7)), Duration::from_secs(10 + 5 + 7));
-        // A clock that was set back makes nothing younger than it was.
+        // A clock that was set back does not make a response younger.
         assert_eq!(policy.age(at(-100)), Duration::from_secs(15));
     }
 
     #[test]
-    fn may_be_stale_as_long_as_both_sides_say() {
+    fn may_be_used_stale_as_long_as_both_sides_allow() {
         for (control, operators, revalidating, stands_in) in [
             ("max-age=60", HOUR, None, Some(3600)),
             ("max-age=60", Duration::ZERO, None, None),

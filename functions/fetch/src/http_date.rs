@@ -4,14 +4,14 @@ use std::time::SystemTime;
 
 use httpdate::{fmt_http_date, parse_http_date};
 
-/// Reads a date in any of the three forms. `httpdate` knows them all, but takes a year of two digits for one from 1970 to
-/// 2069, whatever the present year is.
+/// Reads a date in any of the three forms. `httpdate` reads them all, but takes a two-digit year as one from 1970 to
+/// 2069, whatever the current year is.
 pub(crate) fn http_date(text: &str, now: SystemTime) -> Option<SystemTime> {
     let with_century = with_century(text, now);
     parse_http_date(with_century.as_deref().unwrap_or(text)).ok()
 }
 
-/// The form of RFC 850 as the preferred one. Its year is at most 50 years in the future.
+/// Converts the form of RFC 850 to the preferred form. The year is at most 50 years in the future.
 fn with_century(text: &str, now: SystemTime) -> Option<String> {
     let (weekday, date) = text.split_once(", ")?;
     let [day, month, year_and_time] = date.splitn(3, '-').collect::<Vec<_>>().try_into().ok()?;

@@ -1,10 +1,10 @@
 //! `GET /fetch`: the body of the one upstream that the operator configured.
 //!
-//! In the order in which a request meets them: `settings` say what is fetched and within what bounds; `upstream` is
-//! the whole way; `cache` holds the last good response, and [`freshness`] says what may be done with it; `retry` and
-//! `breaker` say when the upstream is called; `shared` and `table` are what other environments know of that, if they are
-//! told to; `secret` is what it is shown; `attempt` calls it;
-//! `failure` is what may come of that.
+//! The modules, in the order in which a request meets them: `settings` says what is fetched and within what limits.
+//! `upstream` handles the request. `cache` holds the last good response, and [`freshness`] decides how it may be used.
+//! `retry` and `breaker` decide when the upstream is called. `shared` and `table` exchange this with other
+//! environments, if the operator configured a table. `secret` loads the upstream's token, `attempt` makes one call, and
+//! `failure` lists how a call can fail.
 
 mod attempt;
 mod breaker;
@@ -27,7 +27,7 @@ use handler::Endpoint;
 use settings::Settings;
 use upstream::Upstream;
 
-/// The endpoint, with its settings from `variable`, which gives the value of an environment variable.
+/// The endpoint. It reads its settings with `variable`, which returns the value of an environment variable.
 pub fn endpoint(variable: impl Fn(&str) -> Option<String>) -> impl Endpoint {
     let upstream = Arc::new(Upstream::new(Settings::read(variable)));
     move |request| {

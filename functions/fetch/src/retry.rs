@@ -1,4 +1,4 @@
-//! Retries: as many as are allowed, as fast as is polite, and none that makes an outage worse.
+//! Retries, limited in number and speed so that they do not make an outage worse.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,12 +9,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::failure::Failure;
 
-/// The longest wait before the first retry; before each further one it is twice as long.
+/// The longest wait before the first retry. It doubles before each further retry.
 const BASE: Duration = Duration::from_millis(50);
-/// The longest wait there is, but for one that the upstream asks for.
+/// The longest wait, unless the upstream asks for a longer one.
 const CAP: Duration = Duration::from_secs(1);
 
-/// A retry takes one token, a call earns a part of one: an upstream that fails every call is sent a fifth more.
+/// A retry takes one token, and a call earns this part of one, so an upstream that always fails gets a fifth more
+/// calls.
 const EARNED: f64 = 0.2;
 const MOST_TOKENS: f64 = 10.0;
 /// Enough for the first call of a process.
@@ -30,7 +31,7 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// For a request that calls the upstream.
+    /// Earns a part of a token, for a request that calls the upstream.
     pub(crate) fn earn(&self) {
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *tokens = (*tokens + EARNED).min(MOST_TOKENS);
@@ -56,21 +57,21 @@ pub(crate) struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    /// For at most `max_attempts`, the first one included, before `deadline`.
+    /// Allows at most `max_attempts`, the first one included, before `deadline`.
     pub(crate) fn new(budget: &'a RetryBudget, max_attempts: u32, deadline: Instant) -> Self {
         Self { budget, left: max_attempts.saturating_sub(1), deadline, bound: BASE }
     }
 
-    /// Waits for the time to try again after `failure`: at random up to a bound that doubles, which is exponential backoff
-    /// with full jitter, as <https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/> has it, and
-    /// for as long as the upstream asks for besides.
+    /// Waits before the next attempt after `failure`: a random time up to a bound that doubles (exponential backoff
+    /// with full jitter, as in <https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/>),
+    /// plus the time that the upstream asks for.
     ///
-    /// `false`, at once, when there is no trying again: another attempt would fail too, or the attempts, the time or the
+    /// Returns `false` at once if there must be no further attempt: it would fail too, or the attempts, the time or the
     /// budget are used up.
     pub(crate) async fn wait(&mut self, failure: &Failure) -> bool {
         let jitter = self.bound.mul_f64(fastrand::f64());
         let wait = failure.retry_after().unwrap_or_default().saturating_add(jitter);
-        // A far Retry-After can be beyond what an instant holds.
+        // A large Retry-After can exceed what an instant holds.
         let at = Instant::now().checked_add(wait).filter(|at| *at < self.deadline);
         let Some(at) = at.filter(|_| failure.is_transient() && self.left > 0 && self.budget.spend()) else {
             return false;
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retries_what_may_pass_within_attempts_and_time() {
+    async fn retries_transient_failures_within_attempts_and_time() {
         for (failures, failure, expected) in [
             (1, Failure::TimedOut, 2),
             (2, Failure::unreachable("reset"), 3),
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn callers_that_are_told_to_come_back_at_once_do_not_come_all_at_once() {
+    async fn retries_are_spread_out_even_if_retry_after_is_0() {
         let mut waits = std::collections::BTreeSet::new();
         for _ in 0..20 {
             waits.insert(attempts(&RetryBudget::default(), 1, &status(503, Some(0))).await.1);
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upstream_that_fails_is_sent_a_fifth_more() {
+    async fn an_upstream_that_always_fails_gets_a_fifth_more_calls() {
         let budget = RetryBudget::default();
         let mut calls = 0;
         for _ in 0..1000 {

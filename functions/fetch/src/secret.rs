@@ -1,4 +1,4 @@
-//! The upstream's bearer token, out of AWS Secrets Manager. Where no setting asks for one, none of this runs.
+//! The upstream's bearer token, from AWS Secrets Manager. None of this runs if no secret is configured.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -12,11 +12,11 @@ use tokio::{
 
 use crate::failure::Failure;
 
-/// How long a token is used before it is asked for anew.
+/// How long a token is used before it is loaded again.
 const USED_FOR: Duration = Duration::from_mins(5);
-/// An upstream that refuses every token has it asked for anew no more often than this.
+/// If the upstream refuses every token, the token is loaded again at most this often.
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
-/// Secrets Manager is left alone for so long when it did not give the secret.
+/// How long Secrets Manager is left alone after it did not return the secret.
 const PAUSE: Duration = Duration::from_secs(5);
 
 static SECRETS: aws::Lazy<Client> = aws::Lazy::new(Client::new);
@@ -30,7 +30,7 @@ pub(crate) struct Secret {
 #[derive(Default)]
 struct Token {
     authorization: Option<HeaderValue>,
-    /// When it was loaded, unless it has to be loaded anew.
+    /// When it was loaded, unless it must be loaded again.
     since: Option<Instant>,
     refused: Option<Instant>,
     /// When it could not be loaded, and why.
@@ -66,13 +66,14 @@ impl Secret {
             },
         };
         match (failure, &token.authorization) {
-            // An old token is more likely good than none.
+            // An old token may still work.
             (Failure::SecretUnavailable(_), Some(authorization)) => Ok(authorization.clone()),
             (failure, _) => Err(failure),
         }
     }
 
-    /// Has the token loaded anew that the upstream `refused`. `false` if that is of no use, because it was done just now.
+    /// Makes the next request load the token again, because the upstream `refused` it. Returns `false` if that was done
+    /// just before, so that it would not help.
     pub(crate) async fn refuse(&self, refused: &HeaderValue) -> bool {
         let mut token = self.token.lock().await;
         if token.authorization.as_ref() != Some(refused) {
@@ -98,7 +99,7 @@ impl Secret {
     }
 }
 
-/// Whose fault it is that there is no secret: the operator's, or a passing one of AWS or the network.
+/// Decides why there is no secret: a mistake of the operator, or a temporary fault of AWS or the network.
 fn failure(error: &SdkError<GetSecretValueError, HttpResponse>) -> Failure {
     let operators = match error {
         SdkError::ConstructionFailure(_) => true,
@@ -117,7 +118,7 @@ fn is_throttling(error: &GetSecretValueError) -> bool {
     error.meta().code().is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"))
 }
 
-/// The SDK's error in words, which hold the request's id and what was wrong, and never the secret.
+/// The SDK's error as text. It contains the request's id and the reason, and never the secret.
 #[derive(Debug)]
 struct SecretError(String);
 

@@ -15,41 +15,41 @@ const UPSTREAM_CA_FILE: &str = "UPSTREAM_CA_FILE";
 const SHARED_STATE_TABLE: &str = "SHARED_STATE_TABLE";
 const SHARED_STATE_TIMEOUT_MS: &str = "SHARED_STATE_TIMEOUT_MS";
 
-/// OpenSSL's variable, which other libraries read, too: the AWS SDK trusts what is in it instead of the machine's own.
+/// OpenSSL's variable, which other libraries also read. The AWS SDK trusts its certificates instead of the machine's.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
-/// What is fetched, and within what bounds.
+/// What is fetched, and within what limits.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// The one URL: `https`, or `http` to this machine itself.
+    /// The URL: `https`, or `http` to this machine itself.
     pub(crate) url: Url,
     /// The Secrets Manager secret whose text is sent as a bearer token.
     pub(crate) secret_id: Option<String>,
-    /// For a request as a whole, retries included.
+    /// The time limit of a whole request, retries included.
     pub(crate) timeout: Duration,
-    /// For one attempt, from connect to the last byte.
+    /// The time limit of one attempt, from connect to the last byte.
     pub(crate) attempt_timeout: Duration,
-    /// The first one included.
+    /// How many attempts a request may make, the first one included.
     pub(crate) max_attempts: u32,
-    /// Of the body, after decompression.
+    /// The largest body, after decompression.
     pub(crate) max_body_bytes: usize,
     /// How long the last good response may stand in for a failing upstream.
     pub(crate) stale_if_error: Duration,
-    /// Certificates in PEM that the upstream's may be signed with, instead of Mozilla's.
+    /// CA certificates in PEM to trust for the upstream, instead of Mozilla's.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The DynamoDB table by which environments know of the upstream from each other.
+    /// The DynamoDB table through which environments share what they know of the upstream.
     pub(crate) shared_state_table: Option<String>,
-    /// What of a request's time is that table's.
+    /// How long a request may wait for that table.
     pub(crate) shared_state_timeout: Duration,
 }
 
 impl Settings {
-    /// Reads the settings from `variable`, which gives the value of an environment variable. An empty one counts as
-    /// unset: a template has no other way to leave one out.
+    /// Reads the settings from `variable`, which returns the value of an environment variable. An empty value counts as
+    /// unset, because a template cannot leave a variable out.
     ///
     /// # Errors
     ///
-    /// The first setting that is missing or invalid.
+    /// Returns the first setting that is missing or invalid.
     pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let number = |name, default, allowed: RangeInclusive<u32>| match variable(name) {
@@ -67,7 +67,7 @@ impl Settings {
             timeout: milliseconds(UPSTREAM_TIMEOUT_MS, 5000)?,
             attempt_timeout: milliseconds(UPSTREAM_ATTEMPT_TIMEOUT_MS, 2000)?,
             max_attempts: number(UPSTREAM_MAX_ATTEMPTS, 3, 1..=10)?,
-            // Lambda's answer holds 6 MB, and base64 makes four bytes of three.
+            // Lambda's answer holds 6 MB, and base64 turns three bytes into four.
             max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
             stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
             ca_file: variable(UPSTREAM_CA_FILE).or_else(|| variable(SSL_CERT_FILE)).map(PathBuf::from),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_upstreams_certificates_are_a_setting_of_its_own_before_everybodys() {
+    fn upstream_ca_file_takes_precedence_over_ssl_cert_file() {
         let url = (UPSTREAM_URL, "https://example.com");
         for (variables, file) in [
             (&[url][..], None),

@@ -1,10 +1,10 @@
-//! What environments know of the upstream from each other, by a table that they share, if the operator gives them one.
+//! What environments tell each other about the upstream, through a table, if the operator configured one.
 //!
-//! An environment asks the table when its own stored response will not do, before it calls the upstream. A later response
-//! in the table takes the place of its own. While the upstream is ill, and when a stored response is to be renewed, one
-//! environment calls, by a lease; who has none waits for what comes of that, or does as if the circuit breaker were open.
-//! Whatever the table does, a request is later by `SHARED_STATE_TIMEOUT_MS` at most: then each environment is on its own
-//! again. The first request also makes the client, which takes some milliseconds.
+//! If an environment's own stored response cannot be used, it asks the table before it calls the upstream. A later
+//! response in the table replaces its own. While the upstream is unhealthy, and when a stored response must be renewed,
+//! only the environment with the lease calls. The others wait for its result, or behave as if the circuit breaker were
+//! open. A slow or broken table delays a request by at most `SHARED_STATE_TIMEOUT_MS`; after that, the environment
+//! works without it. The first request also creates the client, which takes some milliseconds.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,18 +25,18 @@ use crate::{
     table::{Items, Lease, Table, TableError},
 };
 
-/// The table is left alone for so long when it was of no use.
+/// How long the table is left alone after it failed.
 const PAUSE: Duration = Duration::from_secs(5);
-/// It is asked no more often than this, whatever the upstream's responses say.
+/// The table is asked at most this often, whatever the upstream's responses say.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// A response is written no more often than this.
+/// A response is written at most this often.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
-/// A response is renewed within this last part of its lifetime, each environment's at another moment.
+/// A response is renewed in this last part of its lifetime, at a different moment in each environment.
 const EARLY: f64 = 0.1;
 /// The first wait for another environment's call. Each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
-/// What the environments share, as one of them sees it.
+/// One environment's view of what all of them share.
 pub(crate) struct Shared {
     table: Table,
     stale_if_error: Duration,
@@ -50,9 +50,9 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     asked: Option<Instant>,
-    /// When it was of no use.
+    /// When the table last failed.
     failed: Option<Instant>,
-    /// What was read too late.
+    /// A read that is not finished in time.
     late: Option<Reading>,
 }
 
@@ -60,11 +60,12 @@ type Reading = JoinHandle<Result<Items, TableError>>;
 
 /// How the upstream may be called.
 pub(crate) enum Leave {
-    /// On the environment's own account.
+    /// Independently of other environments.
     Call,
-    /// As the one environment that does. If it `renews`, it shares a good response; if it is a `probe`, the upstream was ill.
+    /// As the only environment that calls. If it `renews`, it shares a good response. If it is a `probe`, the upstream
+    /// was unhealthy.
     Lease { lease: Lease, renews: bool, probe: bool },
-    /// Not at all: this is what another environment got, and may be used.
+    /// Not at all: this response may be used. Usually another environment got it.
     Use(Arc<Entry>),
     /// Not at all, for this reason.
     Fail(Failure),
@@ -74,14 +75,14 @@ pub(crate) enum Leave {
 #[derive(Clone)]
 pub(crate) struct News {
     pub(crate) lease: Option<Lease>,
-    /// The good response, if it is to be shared.
+    /// The good response, if it should be shared.
     pub(crate) response: Option<Arc<Entry>>,
-    /// The upstream is to be left alone for so long.
+    /// How long the upstream should be left alone.
     pub(crate) open_for: Option<Duration>,
 }
 
 impl Shared {
-    /// With the table that `settings` name, if they do.
+    /// Uses the table that `settings` name. `None` if they name none.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         Some(Self {
             table: Table::new(settings)?,
@@ -93,14 +94,14 @@ impl Shared {
         })
     }
 
-    /// Whether `entry` should be renewed, which is a little before it is stale.
+    /// Whether `entry` should be renewed: a little before it becomes stale.
     pub(crate) fn is_due(&self, entry: &Entry, now: SystemTime) -> bool {
         let renewed_long_ago = now.duration_since(entry.received()).is_ok_and(|since| since >= RENEWED_EVERY);
         renewed_long_ago && entry.is_stale_within(EARLY * self.moment, now)
     }
 
-    /// How the upstream may be called, which in this environment's view `is_ill`. What the table has that is later than
-    /// `stored` takes its place.
+    /// Decides how the upstream may be called. `is_ill` is this environment's own view of its health. A response in the
+    /// table that is later than `stored` replaces it.
     pub(crate) async fn leave(&self, stored: &mut Option<Arc<Entry>>, is_ill: bool, deadline: Instant) -> Leave {
         if !self.is_to_be_asked(is_ill) {
             return Leave::Call;
@@ -151,7 +152,7 @@ impl Shared {
             if Instant::now() + wait > enough {
                 return Leave::Fail(Failure::TimedOut);
             }
-            // At random, or all who wait would read at once.
+            // Random, so that the waiting environments do not all read at once.
             sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             wait *= 2;
             waited = true;
@@ -159,14 +160,14 @@ impl Shared {
         }
     }
 
-    /// What was read too late to decide how the upstream is called, if it has been read by now.
+    /// The response from a read that came too late for [`leave`](Self::leave), if the read has finished by now.
     pub(crate) async fn late(&self) -> Option<Arc<Entry>> {
         let late = self.state().late.take().filter(JoinHandle::is_finished)?;
         let items = late.await.ok()?.ok()?;
         items.response.map(Arc::new)
     }
 
-    /// Tells the other environments. Nobody waits for it but the next invocation.
+    /// Tells the other environments. Only the next invocation waits for this.
     pub(crate) async fn tell(&self, News { lease, response, open_for }: News) {
         let told = async {
             match &response {
@@ -193,7 +194,7 @@ impl Shared {
     async fn read(&self, patience: Instant) -> Option<Items> {
         let mut reading = spawn(self.table.clone().read());
         let Ok(read) = timeout_at(patience, &mut reading).await else {
-            // It goes on: the connection that it makes is of use, and so is what it reads, if the upstream fails.
+            // The read goes on: its connection can be reused, and its result can stand in if the upstream fails.
             self.state().late = Some(reading);
             return self.used(Err(TableError::Late));
         };
@@ -216,11 +217,11 @@ impl Shared {
     fn pause(&self, error: &TableError) {
         record("shared_state", "unavailable");
         let error: &dyn std::error::Error = error;
-        warn!(error, "the table of SHARED_STATE_TABLE was of no use, and is left alone for a while");
+        warn!(error, "the table of SHARED_STATE_TABLE failed, and is not used for a while");
         self.state().failed = Some(Instant::now());
     }
 
-    /// Whether it is time to ask. Before a probe it always is, unless the table was of no use.
+    /// Whether it is time to ask the table. Before a probe it always is, unless the table failed a moment ago.
     fn is_to_be_asked(&self, is_ill: bool) -> bool {
         let mut state = self.state();
         let lately = |at: Option<Instant>, span| at.is_some_and(|at| at.elapsed() < span);
@@ -243,7 +244,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_table_of_no_use_is_left_alone_for_a_while() {
+    async fn a_table_that_failed_is_left_alone_for_a_while() {
         let variables = [("UPSTREAM_URL", "https://example.com"), ("SHARED_STATE_TABLE", "table")];
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());

@@ -1,9 +1,10 @@
-//! The table of `SHARED_STATE_TABLE`, in DynamoDB: what is in its items, and what is asked of it.
+//! The DynamoDB table that `SHARED_STATE_TABLE` names: its items, and the requests to it.
 //!
-//! Two items have the upstream's key: `response`, the last good response, which may be large, and `upstream`, what the
-//! environments agree upon, which is small and written more often. One query reads both. What writes has a condition, so
-//! that a late one does not undo a newer one; the lease-holder alone removes a response. A time that cannot be (DynamoDB compares a value of another type, or none at
-//! all, as false) does not stand in the way of a write either.
+//! Two items have the upstream's key. `response` is the last good response, which may be large. `upstream` is what the
+//! environments agree on. It is small and written more often. One query reads both. Writes have conditions, so that a
+//! late write does not undo a newer one. Only the holder of the lease removes a response. An impossible time in an item
+//! does not block a write either: DynamoDB evaluates a comparison with a missing value, or with one of another type, as
+//! false.
 
 use std::{
     collections::HashMap,
@@ -35,21 +36,21 @@ const PART: &str = "part";
 const RESPONSE: &str = "response";
 const UPSTREAM: &str = "upstream";
 
-/// A change of what the items hold gets another key: what one version of this program wrote, no other reads.
+/// Part of the key. It changes with the format of the items, so that no version of this program reads another format.
 const VERSION: &str = "1";
 
-/// DynamoDB takes 400 kB, names of attributes included. The headers come first, which are some hundred bytes.
+/// DynamoDB takes 400 kB, names of attributes included. The headers, some hundred bytes, count too.
 const MOST_BYTES: usize = 390_000;
-/// A smaller body is a unit of what DynamoDB bills for, compressed or not.
+/// DynamoDB bills one unit for a smaller body, compressed or not.
 const COMPRESSED_FROM: usize = 1_000;
-/// Clocks of environments differ by less. What is from a later time than this is no time.
+/// The clocks of environments differ by less than this. A time further in the future is invalid.
 const SKEW: Duration = Duration::from_mins(1);
-/// The longest that Lambda gives an invocation, and so the longest lease.
+/// Lambda's longest timeout, and so the longest lease.
 const LEASED_FOR: Duration = Duration::from_mins(15);
-/// What is agreed upon is of use for minutes. The rest is for who looks at the table.
+/// The item is needed for minutes only. It is kept longer for people who look at the table.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
-/// Two tries, the second at once: a connection can be dead.
+/// Two attempts, the second almost at once, because a connection can be dead.
 static DYNAMODB: aws::Lazy<Client> = aws::Lazy::new(|config| {
     let retry = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(5));
     Client::from_conf(Config::from(config).to_builder().retry_config(retry).build())
@@ -63,21 +64,22 @@ pub(crate) struct Table {
     max_body_bytes: usize,
 }
 
-/// What was read.
+/// Both items, as read.
 #[derive(Default)]
 pub(crate) struct Items {
     pub(crate) response: Option<Entry>,
     pub(crate) agreed: Agreed,
 }
 
-/// What the environments agree upon.
+/// What the environments agree on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Agreed {
-    /// The upstream is left alone until then. In the past: it is ill, and one environment may see whether it still is.
+    /// The upstream is left alone until then. If that has passed, the upstream is unhealthy, and one environment may
+    /// probe it.
     pub(crate) open_until: Option<SystemTime>,
-    /// One environment calls the upstream until then at most.
+    /// One environment has the lease to call the upstream, until then at the latest.
     pub(crate) leased_until: Option<SystemTime>,
-    /// When the last lease was given back. The next one goes to who has seen what came of it.
+    /// When the last lease was given back. Only an environment that has read this may take the next one.
     closed: Option<SystemTime>,
 }
 
@@ -86,8 +88,8 @@ pub(crate) struct Agreed {
 pub(crate) struct Lease(String);
 
 impl Table {
-    /// Where `settings` say, if they do. The key has whatever decides the response, and tells nobody what that is: a URL
-    /// can hold a secret.
+    /// Uses the table that `settings` name. `None` if they name none. The key is a digest of everything that decides
+    /// the response, because a URL can hold a secret.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let name = settings.shared_state_table.clone()?;
         let secret_id = settings.secret_id.as_deref().unwrap_or_default();
@@ -96,7 +98,7 @@ impl Table {
         Some(Self { name, key, max_body_bytes: settings.max_body_bytes })
     }
 
-    /// Makes the client, which takes no request's time but the processor's.
+    /// Creates the client. This takes processor time, but makes no request.
     pub(crate) async fn ready() {
         DYNAMODB.get().await;
     }
@@ -105,7 +107,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not give them.
+    /// If DynamoDB does not return them.
     pub(crate) async fn read(self) -> Result<Items, TableError> {
         let query = DYNAMODB.get().await.query().table_name(&self.name);
         let query = query.key_condition_expression("#key = :key").expression_attribute_names("#key", KEY);
@@ -127,11 +129,11 @@ impl Table {
         Ok(items)
     }
 
-    /// Takes the lease until a time `ahead`, unless another environment has it, or had it since `seen`.
+    /// Takes the lease for the time `ahead`, unless another environment has it, or has had it since `seen`.
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not say.
+    /// If DynamoDB does not answer.
     pub(crate) async fn lease(self, seen: Agreed, ahead: Duration) -> Result<Option<Lease>, TableError> {
         let id = format!("{:016x}", fastrand::u64(..));
         let now = SystemTime::now();
@@ -154,11 +156,11 @@ impl Table {
         Ok(met(leased)?.then_some(Lease(id)))
     }
 
-    /// Writes `response`, unless there is a later one. `false` if it is too large.
+    /// Writes `response`, unless there is a later one. Returns `false` if it is too large.
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not take it.
+    /// If DynamoDB does not accept it.
     pub(crate) async fn put(&self, response: &Entry, until: SystemTime) -> Result<bool, TableError> {
         let Some(mut item) = item(response) else { return Ok(false) };
         item.extend([
@@ -174,22 +176,22 @@ impl Table {
         met(put.send().await).map(|_| true)
     }
 
-    /// Removes the response: there is a later one, and that may not be stored.
+    /// Removes the response, because there is a later one that may not be stored.
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not do it.
+    /// If DynamoDB does not remove it.
     pub(crate) async fn remove(&self) -> Result<(), TableError> {
         let delete = DYNAMODB.get().await.delete_item().table_name(&self.name);
         delete.key(KEY, S(self.key.clone())).key(PART, S(RESPONSE.to_owned())).send().await?;
         Ok(())
     }
 
-    /// Has all environments leave the upstream alone for so long, unless they do for longer.
+    /// Makes all environments leave the upstream alone for `open_for`, unless they already do so for longer.
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not take it.
+    /// If DynamoDB does not accept it.
     pub(crate) async fn open(&self, open_for: Duration) -> Result<(), TableError> {
         let now = SystemTime::now();
         let opened = self
@@ -205,11 +207,11 @@ impl Table {
         met(opened).map(|_| ())
     }
 
-    /// Gives `lease` back, unless it has ended, and says that the upstream is well.
+    /// Gives `lease` back, unless it has ended, and records that the upstream is healthy.
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not take it.
+    /// If DynamoDB does not accept it.
     pub(crate) async fn close(&self, Lease(id): Lease) -> Result<(), TableError> {
         let update =
             self.update().await.update_expression("SET closed = :now REMOVE open_until, leased_until, leased_to");
@@ -249,7 +251,7 @@ fn item(response: &Entry) -> Option<HashMap<String, AttributeValue>> {
     fits.then_some(item)
 }
 
-/// The response in `item`. `None` if it is not a valid one.
+/// The response in `item`. `None` if it is not valid.
 fn response(mut item: HashMap<String, AttributeValue>, max_body_bytes: usize, now: SystemTime) -> Option<Entry> {
     let status = StatusCode::from_u16(item.get("status")?.as_n().ok()?.parse().ok()?).ok()?;
     let received = time(&item, "received").filter(|received| *received < now + SKEW)?;
@@ -320,12 +322,12 @@ where
     }
 }
 
-/// Why the table was of no use.
+/// Why the table could not be used.
 #[derive(Debug)]
 pub(crate) enum TableError {
-    /// The SDK's error, whose words hold nothing of an item.
+    /// The SDK's error. Its text contains nothing from an item.
     Failed(Box<dyn Error + Send + Sync>),
-    /// There was no answer in the time that a request has for it.
+    /// There was no answer within a request's time for it.
     Late,
 }
 

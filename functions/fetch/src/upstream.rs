@@ -1,4 +1,5 @@
-//! The upstream as a request sees it: the stored response if that will do, else a call, else what may stand in.
+//! Answers a request from the stored response if it may be used, else from a call, else from a response that may stand
+//! in.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,20 +37,20 @@ pub(crate) struct Upstream {
     breaker: Breaker,
     retry_budget: RetryBudget,
     shared: Option<Shared>,
-    /// The call that is under way, for all who need its outcome.
+    /// The call that is under way, for all requests that need its outcome.
     call: Mutex<Option<Call>>,
 }
 
 /// A call of the upstream, retries included.
 #[derive(Clone)]
 struct Call {
-    /// When it has an outcome at the latest.
+    /// When it ends at the latest.
     deadline: Instant,
-    /// `None` as long as it is under way. The sender is gone early if it panics.
+    /// `None` while it is under way. If it panics, the sender is dropped without an outcome.
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone)]
 struct Outcome {
     response: Result<Arc<Entry>, Failure>,
@@ -57,16 +58,16 @@ struct Outcome {
     status: Option<StatusCode>,
     attempts: u32,
     took: Duration,
-    /// Whether this made the circuit breaker open.
+    /// Whether this opened the circuit breaker.
     opened: bool,
-    /// Whether the stored response is now one of another environment.
+    /// Whether the stored response is now another environment's.
     shared: bool,
-    /// For the other environments.
+    /// What to tell the other environments.
     news: Option<News>,
 }
 
 impl Upstream {
-    /// Nothing is connected, and no TLS is set up, before the first request.
+    /// Connects to nothing and sets up no TLS. The first request does that.
     pub(crate) fn new(settings: Result<Settings, InvalidSetting>) -> Self {
         let secret = settings.as_ref().ok().and_then(|settings| settings.secret_id.clone()).map(Secret::new);
         let shared = settings.as_ref().ok().and_then(Shared::new);
@@ -86,7 +87,7 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// The problem that the caller is told, when there is neither a good response nor one that may stand in.
+    /// Returns the caller's problem if there is neither a good response nor one that may stand in.
     pub(crate) async fn fetch(self: Arc<Self>, request: &Request) -> Result<Response, Problem> {
         let settings = self.settings.as_ref().map_err(|invalid| Problem::misconfigured(invalid.clone()))?;
         let budget = Instant::now() + settings.timeout;
@@ -139,8 +140,8 @@ impl Upstream {
         }
     }
 
-    /// Has the stored response refreshed, unless that is under way, by the time of the next invocation. Nobody waits for
-    /// it, so it is tried just once: the next request will see to it again.
+    /// Refreshes the stored response before the next invocation, unless a call is under way. No request waits for it,
+    /// so it is tried only once: the next request tries again.
     fn refresh(
         self: &Arc<Self>,
         settings: &Settings,
@@ -150,7 +151,7 @@ impl Upstream {
     ) {
         let deadline = deadline.min(Instant::now() + settings.attempt_timeout);
         let (call, is_own) = self.join_or_call(stored, headers, deadline, 1);
-        // Of many requests at a time, one waits. The others are done with.
+        // If there are many requests at a time, only the one that began the call waits for it.
         if is_own {
             let upstream = Arc::clone(self);
             after_response(async move {
@@ -166,7 +167,8 @@ impl Upstream {
         }
     }
 
-    /// What comes of the call that is under way, or of the next one if that was another request's and had less time.
+    /// The outcome of the call that is under way, or of the next call if the first was another request's and timed out
+    /// earlier.
     async fn outcome(
         self: &Arc<Self>,
         settings: &Settings,
@@ -194,8 +196,8 @@ impl Upstream {
         }
     }
 
-    /// The call that is under way, or a new one, in a task of its own: it goes on when the request that began it is gone.
-    /// Also whether it is a new one.
+    /// Returns the call that is under way, or a new one, and whether it is new. A call has its own task, so it goes on
+    /// if the request that began it is gone.
     fn join_or_call(
         self: &Arc<Self>,
         stored: Option<Arc<Entry>>,
@@ -211,7 +213,7 @@ impl Upstream {
         let upstream = Arc::clone(self);
         let calling = async move {
             let outcome = upstream.call(stored, headers, deadline, max_attempts).await;
-            // Nobody can join any more, and nobody keeps a response that may not be stored.
+            // From here on nobody can join, so nobody can get a response that may not be stored.
             let mut under_way = upstream.under_way();
             sender.send_replace(Some(outcome));
             *under_way = None;
@@ -232,8 +234,8 @@ impl Upstream {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls the upstream until there is a good response, which is then stored, or no more hope of one. First of all, what
-    /// other environments know of it counts.
+    /// Calls the upstream until there is a good response, which is then stored, or until more attempts would not help.
+    /// Before that, asks what other environments know.
     async fn call(
         &self,
         mut stored: Option<Arc<Entry>>,
@@ -280,7 +282,8 @@ impl Upstream {
             }
             Err(failure) => {
                 let stands_in = stored.is_some_and(|stored| self.may_stand_in(&stored));
-                // All can do without the upstream for a while, and it need not show each of them that it is ill.
+                // All environments can do without the upstream for a while, so they need not each find out that it is
+                // unhealthy.
                 if lease.is_some() && stands_in && failure.is_of_health() && !self.breaker.is_open() {
                     self.breaker.hold(OPEN_FOR);
                 }
@@ -300,7 +303,7 @@ impl Upstream {
         outcome
     }
 
-    /// Calls the upstream, and again while there is hope.
+    /// Calls the upstream, and retries while that may help.
     async fn retried(
         &self,
         mut stored: Option<Arc<Entry>>,
@@ -321,7 +324,7 @@ impl Upstream {
                 // A 304 about another response than the stored one: RFC 9111, section 4.3.3.
                 Ok(None) if stored.take().is_some() => {}
                 Ok(None) => break Err(Failure::Status { status: StatusCode::NOT_MODIFIED, retry_after: None }),
-                // Once the breaker is open, there is no use in waiting for another attempt.
+                // Once the breaker is open, it is useless to wait for another attempt.
                 Err(failure) if !self.breaker.is_open() && retries.wait(&failure).await => {}
                 Err(failure) => {
                     if let Some(wait) = failure.retry_after().filter(|_| failure.is_transient()) {
@@ -403,7 +406,7 @@ impl Call {
     }
 }
 
-/// Puts what a call took into the line of the invocation that began it.
+/// Adds the cost of a call to the log line of the invocation that began it.
 fn tell(outcome: &Outcome) {
     record("attempts", outcome.attempts);
     record("upstream_ms", outcome.took);
@@ -411,14 +414,14 @@ fn tell(outcome: &Outcome) {
     count("BreakerOpens", outcome.opened.into());
 }
 
-/// What came of it without a call.
+/// An outcome without a call.
 impl From<Result<Arc<Entry>, Failure>> for Outcome {
     fn from(response: Result<Arc<Entry>, Failure>) -> Self {
         Self { response, status: None, attempts: 0, took: Duration::ZERO, opened: false, shared: false, news: None }
     }
 }
 
-/// The good response that `fetched` is, or makes of the stored one. `None` if it is a 304 that makes none.
+/// The good response: `fetched` itself, or the stored one if `fetched` is a 304. `None` if the 304 does not match it.
 fn entry(stored: Option<&Entry>, fetched: Fetched) -> Option<Entry> {
     let now = SystemTime::now();
     if fetched.status == StatusCode::NOT_MODIFIED {
@@ -434,7 +437,7 @@ mod tests {
 
     use super::*;
 
-    /// What is under test, and the server that it calls.
+    /// The code under test, and the server that it calls.
     fn start() -> (Arc<Upstream>, testbed::upstream::Upstream) {
         let server = testbed::upstream::Upstream::start();
         let url = server.url("/");
@@ -463,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_calls_nobody_earns_no_retries() {
+    async fn a_request_that_makes_no_call_earns_no_retries() {
         let (upstream, _server) = start();
         upstream.breaker.hold(Duration::from_mins(1));
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! The properties of `fetch`. The first byte says which.
+//! The properties of `fetch`. The first byte of the input chooses one.
 
 #![no_main]
 

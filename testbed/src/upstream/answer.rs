@@ -1,4 +1,4 @@
-//! A good answer, or an honest error.
+//! A good answer, or a well-formed error.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use httpdate::fmt_http_date;
 
 use super::{Request, request::find};
 
-/// A well-formed response: a right `Content-Length`, a `Date`, and a connection that is kept alive.
+/// A well-formed response: a correct `Content-Length`, a `Date`, and a connection that is kept alive.
 ///
 /// ```
 /// use testbed::upstream::Answer;
@@ -42,7 +42,7 @@ impl Answer {
         Self { body: body.as_ref().into(), ..self }
     }
 
-    /// Adds a header. A `date` of your own takes the place of the real one.
+    /// Adds a header. Your own `date` replaces the real one.
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
@@ -108,7 +108,7 @@ impl Answer {
         bytes
     }
 
-    /// Whether the client has this very answer already (RFC 9110, section 13).
+    /// Whether the client already has exactly this answer (RFC 9110, section 13).
     fn is_validated_by(&self, request: &Request) -> bool {
         let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
         let has = |tags: &str, etag: &str| tags == "*" || tags.split(',').any(|tag| opaque(tag) == opaque(etag));

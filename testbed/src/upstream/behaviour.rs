@@ -1,4 +1,4 @@
-//! What a call meets, and the bytes that make it so.
+//! What the upstream does with a call, and the bytes that it sends.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,21 +12,22 @@ use super::{Answer, Request};
 
 /// What the upstream does with one call.
 ///
-/// Every fault that begins as a good answer says `Cache-Control: max-age=60`, so that a client which keeps a broken answer
-/// is found out. A fault that does not close the connection leaves it open, so that the client has to notice by itself.
+/// Every fault that begins like a good answer has `Cache-Control: max-age=60`, so that a client that stores a broken
+/// answer is detected. A fault that does not close the connection leaves it open, so that the client must notice the
+/// fault itself.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Behaviour {
-    /// Answers well.
+    /// Sends the answer.
     Answer(Answer),
-    /// Answers well, then closes the connection at once, without having said `Connection: close`.
+    /// Sends the answer, then closes the connection at once, without a `Connection: close`.
     CloseIdle(Answer),
-    /// Waits, then does the other thing, unless the client has hung up.
+    /// Waits, then does the other behaviour, unless the client has hung up.
     Late(Duration, Box<Behaviour>),
     /// Looks at the request, then decides. Made by [`Behaviour::decide`].
     Decide(Decision),
-    /// Sends a RST as soon as the connection is accepted. That is no call but a connection; only on a connection that was
-    /// kept alive is it a call, which is reset before anything is sent.
+    /// Sends a RST as soon as the connection is accepted. This counts as a connection, not as a call. On a connection
+    /// that was kept alive, it counts as a call, which is reset before anything is sent.
     ResetAtConnect,
     /// Sends half of a head, then a RST.
     ResetMidHeader,
@@ -38,7 +39,7 @@ pub enum Behaviour {
     Silent,
     /// Sends a head, then one byte of the body a second.
     Drip,
-    /// Sends more than its `Content-Length`. What follows looks like another response, and must not be taken for one.
+    /// Sends more than its `Content-Length`. The rest looks like another response, but must not be used as one.
     LengthTooShort,
     /// Sends less than its `Content-Length`, and leaves the client waiting for the rest.
     LengthTooLong,
@@ -46,13 +47,13 @@ pub enum Behaviour {
     MalformedChunks,
     /// Sends a header without a colon.
     MalformedHeaders,
-    /// Sends 100,000 header lines; all else is right.
+    /// Sends 100,000 header lines; everything else is correct.
     ManyHeaders,
     /// Sends chunks of zeros as fast as they are read, and never ends.
     EndlessBody,
     /// Sends 1 GiB of zeros, gzipped to 1 MiB.
     GzipBomb,
-    /// Says gzip and sends something else.
+    /// Announces gzip and sends something else.
     BadGzip,
 }
 
@@ -93,8 +94,8 @@ impl End {
 pub(super) struct Wire(pub(super) Duration, pub(super) Cow<'static, [u8]>, pub(super) End);
 
 impl Behaviour {
-    /// A redirect, to wherever: `"/elsewhere"` on the same origin, `other.url("/")` for another one,
-    /// `"http://169.254.169.254/"`. With [`always`](super::Upstream::always) and the same path, one to itself.
+    /// A redirect to any location: `"/elsewhere"` on the same origin, `other.url("/")` on another one,
+    /// `"http://169.254.169.254/"`. With [`always`](super::Upstream::always) and the same path, it redirects to itself.
     pub fn redirect(status: u16, location: impl Into<String>) -> Self {
         Answer::status(status).header("location", location).into()
     }
@@ -118,7 +119,7 @@ impl Behaviour {
         Self::Decide(Decision(Arc::new(choose)))
     }
 
-    /// What to send in answer to this request.
+    /// What to send as the answer to this request.
     pub(super) fn wire(&self, request: &Request) -> Wire {
         let (bytes, end) = match self {
             Self::Decide(Decision(choose)) => return choose(request).wire(request),
@@ -177,7 +178,7 @@ static MANY_HEADERS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     bytes
 });
 
-/// One block of deflate that stands for 1 MiB of zeros, 1024 times over: a valid gzip file, made in no time.
+/// One block of deflate for 1 MiB of zeros, repeated 1024 times: a valid gzip file that is made quickly.
 static GZIP_BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let zeros = vec![0; 1 << 20];
     let mut block = Vec::with_capacity(1 << 14);

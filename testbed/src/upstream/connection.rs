@@ -1,4 +1,4 @@
-//! Accepts connections and does to each what the script says.
+//! Accepts connections and treats each as the script says.
 
 use std::io::{ErrorKind, Result};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::behaviour::{End, Wire};
 use super::{Request, State, lock};
 
-/// Listens at once, and serves until it is aborted; its connections end with it.
+/// Listens at once, and serves until it is aborted. Its connections end with it.
 pub(super) fn accept(socket: TcpSocket, state: Arc<State>) -> JoinHandle<()> {
     let listener = socket.listen(1024).expect("the port is ours");
     tokio::spawn(async move {
@@ -24,7 +24,7 @@ pub(super) fn accept(socket: TcpSocket, state: Arc<State>) -> JoinHandle<()> {
                 Ok((tcp, _)) = listener.accept() => {
                     let (state, open) = (Arc::clone(&state), state.open.subscribe());
                     state.counts.send_modify(|counts| counts.connections += 1);
-                    // The order matters: `tcp` is closed before `open` is let go of.
+                    // The order matters: `tcp` is closed before `open` is dropped.
                     connections.spawn(async move {
                         let _hung_up = connection(tcp, &state).await;
                         drop(open);
@@ -37,7 +37,7 @@ pub(super) fn accept(socket: TcpSocket, state: Arc<State>) -> JoinHandle<()> {
     })
 }
 
-/// Serves one connection. An error means that the client has hung up, which is its right.
+/// Serves one connection. An error means that the client has hung up, which is allowed.
 async fn connection(tcp: TcpStream, state: &State) -> Result<()> {
     if lock(&state.script).resets_connection() {
         return tcp.set_zero_linger();
@@ -73,7 +73,7 @@ where
         let Some(request) = request else { return Ok(()) };
         let Wire(wait, bytes, end) = state.arrived(&request).wire(&request);
         pause(&mut stream, wait).await?;
-        // From here on a client may have its answer, and to it the connection is idle.
+        // From here on, the client may have its answer and consider the connection idle.
         close_idle = state.close_idle.subscribe();
         send(&mut stream, &bytes).await?;
         match end {
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// Sends all of it; TLS would keep some back without a flush.
+/// Sends all of it. Without a flush, TLS would keep some back.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await

@@ -12,11 +12,11 @@
 //! # }
 //! ```
 //!
-//! Each call takes the next [`Behaviour`] of the script, and the default once the script is empty. A closed port is not
-//! something a call can meet, so it is a switch: [`Upstream::refuse`] and [`Upstream::listen`].
+//! Each call takes the next [`Behaviour`] of the script, or the default once the script is empty. A call never reaches
+//! a closed port, so that is not a behaviour but a switch: [`Upstream::refuse`] and [`Upstream::listen`].
 //!
-//! The server lives on the tokio runtime that started it (do not block that one) and ends when it is dropped. As befits a
-//! test, what it cannot set up makes it panic.
+//! The server runs on the tokio runtime that started it (do not block that runtime) and ends when it is dropped. It
+//! panics if it cannot set something up.
 
 mod answer;
 mod behaviour;
@@ -50,7 +50,7 @@ const REMEMBERED: usize = 20_000;
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
-    /// Bound and never listening: it keeps the port ours while [`Upstream::refuse`] has nothing listen on it.
+    /// Bound, but never listening: it reserves the port while nothing listens on it, after [`Upstream::refuse`].
     _port: TcpSocket,
     server: Mutex<Option<JoinHandle<()>>>,
     state: Arc<State>,
@@ -64,7 +64,7 @@ struct State {
     counts: watch::Sender<Counts>,
     /// Each connection holds a receiver for as long as it is open.
     open: watch::Sender<()>,
-    /// Reaches the connections that wait for a request. Each lets go of the sender in it once it has closed.
+    /// Reaches the connections that wait for a request. Each drops the sender that it receives once it has closed.
     close_idle: broadcast::Sender<mpsc::Sender<()>>,
     tls: Option<Tls>,
 }
@@ -111,33 +111,33 @@ impl Upstream {
         format!("{scheme}://{}{path}", self.address)
     }
 
-    /// The PEM file of the CA that signed the certificate, for `UPSTREAM_CA_FILE`; `None` without TLS. It is deleted with the
-    /// upstream. All upstreams of a process have the same CA.
+    /// The PEM file of the CA that signed the certificate, for `UPSTREAM_CA_FILE`; `None` without TLS. It is deleted
+    /// with the upstream. All upstreams of a process have the same CA.
     #[must_use]
     pub fn ca_file(&self) -> Option<&Path> {
         self.state.tls.as_ref().map(|tls| &*tls.ca_file)
     }
 
-    /// Adds what the next call meets, after all that was added before.
+    /// Adds the behaviour for the next call, after all that were added before.
     pub fn then(&self, behaviour: impl Into<Behaviour>) -> &Self {
         lock(&self.state.script).then(behaviour.into());
         self
     }
 
-    /// Sets what every call meets once all that [`Upstream::then`] added is used up.
+    /// Sets the behaviour for every call once those that [`Upstream::then`] added are used up.
     pub fn always(&self, behaviour: impl Into<Behaviour>) -> &Self {
         let behaviour = behaviour.into();
         self.flaky(0, 0.0, behaviour.clone(), behaviour)
     }
 
-    /// Like [`Upstream::always`], but each call meets the `fault` with this `probability`. The same seed gives the same
+    /// Like [`Upstream::always`], but each call gets the `fault` with this `probability`. The same seed gives the same
     /// sequence, whatever the timing.
     pub fn flaky(&self, seed: u64, probability: f64, fault: impl Into<Behaviour>, good: impl Into<Behaviour>) -> &Self {
         lock(&self.state.script).otherwise(seed, probability, fault.into(), good.into());
         self
     }
 
-    /// Closes the port and drops every connection, whatever it is doing. On return all of it has happened.
+    /// Closes the port and drops every connection, whatever it is doing. Returns when all of this is done.
     pub async fn refuse(&self) {
         let server = lock(&self.server).take();
         if let Some(server) = server {
@@ -152,7 +152,7 @@ impl Upstream {
         lock(&self.server).get_or_insert_with(|| accept(bind(self.address), Arc::clone(&self.state)));
     }
 
-    /// Closes every connection that waits for a request, and says how many those were. On return all of them are closed.
+    /// Closes every connection that waits for a request, and returns how many there were, when all of them are closed.
     /// A connection whose answer has reached the client counts as waiting.
     pub async fn close_idle_connections(&self) -> usize {
         let (closing, mut closed) = mpsc::channel(1);
@@ -181,7 +181,7 @@ impl Upstream {
 
     /// Waits until [`Upstream::calls`] is at least `calls`.
     pub async fn calls_reached(&self, calls: usize) {
-        // Its error, a sender that is gone, cannot be: `self` has it.
+        // This cannot fail, because `self` holds the sender.
         let _ = self.state.counts.subscribe().wait_for(|counts| counts.calls >= calls).await;
     }
 
@@ -192,7 +192,7 @@ impl Upstream {
 }
 
 impl Drop for Upstream {
-    /// The accepting task owns those of the connections, so they end with it.
+    /// The accepting task owns the tasks of the connections, so they end with it.
     fn drop(&mut self) {
         if let Some(server) = lock(&self.server).take() {
             server.abort();
@@ -204,7 +204,7 @@ impl Drop for Upstream {
 }
 
 impl State {
-    /// Takes note of a request and says what it shall meet.
+    /// Records a request and returns the behaviour for it.
     fn arrived(&self, request: &Request) -> Behaviour {
         let mut requests = lock(&self.requests);
         if requests.len() == REMEMBERED {
@@ -218,7 +218,7 @@ impl State {
     }
 }
 
-/// A socket that shares its port with the one that reserves it.
+/// A socket that shares its port with the socket that reserves it.
 fn bind(address: SocketAddr) -> TcpSocket {
     let bound = TcpSocket::new_v4().and_then(|socket| {
         socket.set_reuseport(true)?;

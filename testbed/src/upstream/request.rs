@@ -5,13 +5,13 @@ use std::io::{ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-/// Longer heads than this are not ours to serve.
+/// Longer heads than this are not served.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// The head of a request, as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// When all of it was there; the distance between two is what the client waited.
+    /// When all of it was there. The difference between two requests is how long the client waited.
     pub at: Instant,
     /// `GET`, mostly.
     pub method: String,
@@ -28,12 +28,12 @@ impl Request {
         find(&self.headers, name)
     }
 
-    /// Whether `value` is one of those that the header lists.
+    /// Whether `value` is in the list in the header.
     pub(super) fn has(&self, name: &str, value: &str) -> bool {
         self.header(name).is_some_and(|list| list.split([',', ';']).any(|each| each.trim() == value))
     }
 
-    /// Reads the next request, which has no body; `None` when the client has hung up. `buffer` holds what was read beyond.
+    /// Reads the next request, which has no body; `None` if the client has hung up. `buffer` holds the bytes after it.
     pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<Option<Self>> {
         loop {
             if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {

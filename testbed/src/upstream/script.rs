@@ -1,10 +1,10 @@
-//! Which behaviour the next call meets.
+//! Chooses the behaviour for the next call.
 
 use std::collections::VecDeque;
 
 use super::{Answer, Behaviour};
 
-/// The behaviours to come, and then one of two by the toss of a coin.
+/// The next behaviours, and after them one of two at random.
 #[derive(Debug)]
 pub(super) struct Script {
     queue: VecDeque<Behaviour>,
@@ -12,7 +12,7 @@ pub(super) struct Script {
     fault: Behaviour,
     probability: f64,
     random: u64,
-    /// How the coin has fallen for the next call.
+    /// Whether the next random choice is the fault.
     fails: bool,
 }
 
@@ -33,7 +33,7 @@ impl Script {
         self.toss();
     }
 
-    /// Takes what the next call meets.
+    /// Takes the behaviour for the next call.
     pub(super) fn next(&mut self) -> Behaviour {
         self.queue.pop_front().unwrap_or_else(|| {
             let next = self.peek().clone();
@@ -51,7 +51,7 @@ impl Script {
         self.queue.front().unwrap_or(if self.fails { &self.fault } else { &self.good })
     }
 
-    /// Decides about the next call, by `SplitMix64`.
+    /// Makes the next random choice, with `SplitMix64`.
     fn toss(&mut self) {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.random;

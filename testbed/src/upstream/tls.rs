@@ -1,4 +1,4 @@
-//! A CA for the length of a test, and certificates signed by it.
+//! A CA for the duration of a test, and certificates signed by it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use rcgen::{
 };
 use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer};
 
-/// What certificate an upstream shows. All are signed by the CA that the client trusts, so nothing else is wrong with them.
+/// The certificate that an upstream presents. All are signed by the CA that the client trusts, so nothing else is
+/// wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Certificate {
     /// A good one, for `localhost`, `upstream.test` and 127.0.0.1.

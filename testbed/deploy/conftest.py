@@ -103,7 +103,7 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
 @pytest.fixture(scope="session")
 def invoke() -> list[str]:
     """Runs the packaged `fetch`: an event on a line of its input, an answer on a line of its output."""
-    build = ["cargo", "build", "--quiet", "--package", "testbed", "--example", "invoke"]
+    build = ["cargo", "build", "--quiet", "--workspace", "--example", "invoke"]
     subprocess.run(build, cwd=ROOT, check=True)
     return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
 

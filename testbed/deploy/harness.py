@@ -112,7 +112,7 @@ def process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[s
         stop_group(running)
 
 
-def stop_group(leader: subprocess.Popen, patience: float = 10) -> None:
+def stop_group(leader: subprocess.Popen, patience: float = 2) -> None:
     def gone() -> bool:
         leader.poll()  # reaps it: a zombie would keep the group alive
         try:

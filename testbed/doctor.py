@@ -1,4 +1,4 @@
-"""`make doctor`: what this machine has, what it lacks, and what to do about it."""
+"""`make doctor`: lists the tools that this machine has and lacks, and how to install them."""
 
 import os
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def said(*command: str) -> str:
-    """What a command prints, or nothing if it is not there or fails."""
+    """Returns what a command prints, or "" if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -56,16 +56,16 @@ def credentials() -> str:
     return ", ".join(names) or ("~/.aws" if (Path.home() / ".aws").is_dir() else "")
 
 
-# What, how it is found, what it is for, what to do without.
+# The tool, how to find it, what needs it, and what to do if it is missing.
 NEEDED: list[tuple[str, Callable[[], str], str, str]] = [
     ("Rust", rust, "everything", "install it as https://rustup.rs says, or `rustup update`"),
     ("Python 3.11 with venv", python, "everything", "install python3 and its venv module (Debian: python3-venv)"),
     ("git", lambda: said("git", "--version"), "make test", "install git"),
 ]
 WANTED = [
-    ("a static C library", static_libc, "functions that start sooner", "Debian: libc6-dev; Fedora: glibc-static; without it they are linked dynamically"),
-    ("valgrind", lambda: said("valgrind", "--version"), "the counts of make test", "Debian: valgrind; without it a line says what was skipped"),
-    ("chromium", lambda: said(os.environ.get("CHROMIUM") or shutil.which("chromium") or "chromium", "--version"), "the test of /docs, make screenshot", "Debian: chromium, or CHROMIUM=…; without it a line says what was skipped"),
+    ("a static C library", static_libc, "functions that start sooner", "Debian: libc6-dev; Fedora: glibc-static; without it they link dynamically"),
+    ("valgrind", lambda: said("valgrind", "--version"), "the counts of make test", "Debian: valgrind; without it, make test skips them and says so"),
+    ("chromium", lambda: said(os.environ.get("CHROMIUM") or shutil.which("chromium") or "chromium", "--version"), "the test of /docs, make screenshot", "Debian: chromium, or CHROMIUM=…; without it, make test skips it and says so"),
     ("a nightly compiler", nightly, "make fuzz", "rustup toolchain install nightly"),
     ("AWS credentials", credentials, "make deploy, logs, destroy", "`aws sso login`, or AWS_PROFILE=…"),
 ]
@@ -79,7 +79,7 @@ def main() -> int:
             mark = "has  " if found else "LACKS" if needed else "lacks"
             print(f"{mark}  {name:24} {found[0] if found else remedy}  (for {purpose})")
             lacking += needed and not found
-    print("\ncargo-lambda, zig, the SAM CLI and the emulator install themselves into .venv when they are needed.")
+    print("\n`make` installs cargo-lambda, zig, the SAM CLI and the emulator into .venv when it needs them.")
     return 1 if lacking else 0
 
 

@@ -1,9 +1,9 @@
-"""`make new`: writes all of another endpoint that is not its author's: crate, route, template, contract, first payloads.
+"""`make new`: writes the boilerplate of a new endpoint: crate, route, template, contract, first payloads.
 
     new.py NAME [ROUTE] [METHODS]
 
-It inserts text, so that what is there keeps its comments and its order. It checks everything, and finds all the places,
-before it writes anything.
+It inserts text, so that existing files keep their comments and their order. Before it writes anything, it checks its
+arguments and finds every place to insert.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What an endpoint's function for the method is called, and with which status it answers.
+# For each method: the name of the Rust function, and the status of its answer.
 METHODS = {
     "GET": ("read", "OK", 200),
     "POST": ("create", "CREATED", 201),
@@ -25,12 +25,12 @@ METHODS = {
 }
 WITH_BODY = ("POST", "PUT", "PATCH")
 
-# The folders that cargo keeps beside a binary of such a name.
+# Folders that cargo keeps where it puts the binaries, so no binary can have such a name.
 CARGOS = ("build", "deps", "examples", "incremental", "test")
 
 
 class Refused(Exception):
-    """Why there can be no such endpoint, or what is in its way."""
+    """The endpoint cannot be written. The message says why."""
 
 
 class Endpoint:
@@ -59,18 +59,18 @@ class Endpoint:
         if unknown := [method for method in self.methods if method not in METHODS]:
             raise Refused(f"METHODS={','.join(unknown)}: an endpoint can have {', '.join(METHODS)}.")
         if len(set(self.methods)) != len(self.methods):
-            raise Refused(f"METHODS={','.join(self.methods)}: a method is there twice.")
+            raise Refused(f"METHODS={','.join(self.methods)}: a method appears twice.")
         if (ROOT / "functions" / self.name).exists() or (ROOT / "events" / self.name).exists():
-            raise Refused(f"NAME={self.name}: functions/{self.name} or events/{self.name} is there already.")
+            raise Refused(f"NAME={self.name}: functions/{self.name} or events/{self.name} already exists.")
         if re.search(rf"^  {self.id}Function:$", read("template.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: template.yaml has a {self.id}Function already.")
         router = tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
         for route in router:
             if re.sub(r"\{.*?\}", "{}", route) == re.sub(r"\{.*?\}", "{}", self.route):
-                raise Refused(f"ROUTE={self.route}: {router[route]} is served there already.")
+                raise Refused(f"ROUTE={self.route}: {router[route]} is already served there.")
 
     def files(self) -> dict[str, str]:
-        """What each file that is new or other will hold."""
+        """The content of each new or changed file."""
         return {
             "Cargo.toml": self.cargo_toml(),
             "template.yaml": self.template(),
@@ -99,7 +99,7 @@ class Endpoint:
         derives = ["Deserialize"] * has_body + ["Serialize"] * answers
         strict = "#[serde(deny_unknown_fields)]\n" if has_body else ""
         message = f"""
-/// What is {"sent and " if has_body else ""}answered, in JSON.
+/// The JSON body of {"a request and " if has_body else ""}an answer.
 #[derive({", ".join(derives)})]
 {strict}struct Message {{
     message: String,
@@ -199,7 +199,7 @@ mod tests {{
         Options: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: "{self.route}", Method: OPTIONS }} }}
 
 """
-        text = insert(text, r"(?=  # What every function has, from its name\.\n)", block)
+        text = insert(text, r"(?=  # The resources that every function has\.\n)", block)
         secured = "{ x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }"
         text = insert(text, r"(?=      FailOnWarnings: true\n)", f'          "{self.route}": {secured}\n')
         for loop in ("Functions", "Urls"):
@@ -251,7 +251,7 @@ mod tests {{
 
 
 def order(name: str) -> tuple:
-    """As rustfmt sorts what is used."""
+    """The order in which rustfmt sorts imports."""
     return (name[0].islower(), name)
 
 
@@ -264,7 +264,7 @@ def listed(text: str, name: str) -> list[str]:
 
 
 def insert(text: str, place: str, what: str, after: bool = False) -> str:
-    """`text` with `what` at the one place there is for it."""
+    """Returns `text` with `what` inserted at the only match of `place`."""
     found = list(re.finditer(place, text))
     if len(found) != 1:
         raise Refused(f"{place!r} does not match exactly one place for {what.strip()!r}: add it by hand.")
@@ -281,8 +281,8 @@ def main(name: str, route: str = "", methods: str = "") -> None:
     for command in (["cargo", "fmt", "--package", f"{name}-function"], ["make", "--silent", "events"]):
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     print(f"""
-functions/{name}/src/main.rs   what it does; events/{name} has what it must answer (`make events` for all triggers)
-openapi.yaml                   what it takes and answers, at {endpoint.route}
+functions/{name}/src/main.rs   its code; events/{name} has its test cases (`make events` writes them for all triggers)
+openapi.yaml                   its requests and answers, at {endpoint.route}
 template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`""")
 
 

@@ -1,8 +1,8 @@
-"""What `make` asks of a stack on AWS, before and after it is deployed.
+"""The commands of `make` that query or change a stack on AWS, before and after its deployment.
 
     stack.py preflight|url|logs|rollback STAGE [--stack-name NAME]
 
-Names and regions are samconfig.toml's.
+Names and regions come from samconfig.toml.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG_IN = "log in, as with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-# A field of a line and how it is shown; a line has what it has.
+# The fields of a log line that `logs` shows, if the line has them.
 SHOWN = ("status", "method", "route", "duration_ms", "problem", "error", "cache_status", "attempts", "request_id")
 
 
 class Stopped(Exception):
-    """Why it goes no further, and what to do."""
+    """The command cannot go on. The message says why, and what to do."""
 
 
 class Stack:
@@ -34,7 +34,7 @@ class Stack:
             raise Stopped(f"STAGE={stage}: samconfig.toml has no table for it; docs/deploying.md says how to add one.")
         settings = table["global"]["parameters"]
         self.stage, self.name, self.region = stage, name or settings["stack_name"], settings["region"]
-        # Which versions answered before the latest deployment.
+        # The versions that answered before the latest deployment.
         self.before = ROOT / "target" / f"before-{self.name}.json"
 
     def client(self, service: str):
@@ -59,10 +59,10 @@ class Stack:
         return True
 
     def preflight(self) -> None:
-        """Says where a deployment goes, and notes what answers there now."""
+        """Prints where a deployment goes, and records the versions that answer there now."""
         account = self.client("sts").get_caller_identity()["Account"]
         exists = self.exists()
-        change = "changes" if exists else "makes"
+        change = "updates" if exists else "creates"
         print(f"account {account}, region {self.region}, stage {self.stage}: {change} the stack {self.name}")
         self.before.parent.mkdir(exist_ok=True)
         self.before.write_text(json.dumps(self.aliases() if exists else {}))
@@ -72,7 +72,7 @@ class Stack:
         print(next(output["OutputValue"] for output in outputs if output["OutputKey"] == "ApiUrl"))
 
     def logs(self) -> None:
-        """Follows the functions' lines, from a minute ago on, until it is interrupted."""
+        """Follows the functions' log lines, from one minute ago, until it is interrupted."""
         logs, since, seen = self.client("logs"), int(time.time() * 1000) - 60_000, set()
         groups = [f"/aws/lambda/{name}" for name in self.aliases()]
         while True:
@@ -88,9 +88,9 @@ class Stack:
             time.sleep(2)
 
     def rollback(self) -> None:
-        """Has the versions answer that did before the latest deployment from this folder."""
+        """Returns to the versions that answered before the latest deployment from this folder."""
         if not self.before.exists():
-            raise Stopped(f"Nothing is known of what {self.name} was before: it was not deployed from this folder.")
+            raise Stopped(f"The earlier versions of {self.name} are not known: it was not deployed from this folder.")
         functions, now = self.client("lambda"), self.aliases()
         for name, version in json.loads(self.before.read_text()).items():
             if name in now and now[name] != version:
@@ -101,7 +101,7 @@ class Stack:
 
 
 def line(function: str, message: str) -> str:
-    """A line of the log for people. A line that is not JSON stays as it is."""
+    """Formats a log line for people. A line that is not JSON stays as it is."""
     try:
         event = json.loads(message)
     except ValueError:
@@ -125,7 +125,7 @@ def main() -> int:
         print(f"There are no AWS credentials ({error}): {LOG_IN}.", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
-        print(f"AWS did not do it: {error}. If that is about credentials, {LOG_IN}.", file=sys.stderr)
+        print(f"The call to AWS failed: {error}. If it is about credentials, {LOG_IN}.", file=sys.stderr)
         return 1
     except Stopped as error:
         print(error, file=sys.stderr)

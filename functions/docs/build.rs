@@ -1,5 +1,5 @@
-//! Makes what `/docs` serves: openapi.yaml in JSON, and Swagger UI, which is in a crate, so that no browser asks another host.
-//! All of it is compressed here, once.
+//! Makes the files that `/docs` serves: openapi.yaml as JSON, and Swagger UI. Swagger UI comes from a crate, so that no
+//! browser calls another host. All files are compressed here, once.
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("docs.css", "text/css; charset=utf-8", fs::read("src/docs.css")?),
         ("docs.js", "text/javascript; charset=utf-8", fs::read("src/docs.js")?),
     ];
-    // A page names its files by what is in them, so that a browser may keep each for ever.
+    // The page links each file with a hash of its content, so that a browser may cache the file forever.
     let mut page = fs::read_to_string("src/docs.html")?;
     for (name, _, content) in &files {
         page = page.replace(&format!("docs/{name}\""), &format!("docs/{name}?v={}\"", version(content)));
@@ -56,10 +56,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The contract, with the one server that this reference belongs to: what is tried there is sent where it came from.
+/// The contract, with one server: the reference's own. "Try it out" sends its requests there.
 fn openapi() -> Result<Vec<u8>, Box<dyn Error>> {
     let mut openapi: Value = serde_saphyr::from_str(&fs::read_to_string(OPENAPI)?)?;
-    openapi["servers"] = json!([{ "url": "..", "description": "Where this reference comes from." }]);
+    openapi["servers"] = json!([{ "url": "..", "description": "The server of this page." }]);
     Ok(serde_json::to_vec(&openapi)?)
 }
 

@@ -1,26 +1,26 @@
 #!/bin/sh
-# Builds what `make bench` compares the functions with: for each candidate target/bench/NAME/bootstrap, and a
-# bootstrap.zip beside it, which is what one would deploy. Called from the project's root, with .venv/bin on the PATH.
+# Builds the candidates that `make bench` compares with the functions: for each, target/bench/NAME/bootstrap, and beside
+# it bootstrap.zip, the file to deploy. Called from the project's root, with .venv/bin on the PATH.
 #
-# Names as arguments choose candidates. One that cannot be had here leaves no folder, and a line that says why.
+# Names as arguments choose candidates. If one cannot be built here, a line says why, and its folder is removed.
 set -eu
 
 source=$PWD/testbed/bench
 bench=$PWD/target/bench
-# All else is hidden: what a candidate needs to be built or to run is none.
+# Hidden folders contain what candidates need to build or run. They are not candidates.
 export CARGO_TARGET_DIR="$bench/.cargo"
 
 needs() {
     command -v "$1" >/dev/null || { echo "$1 is missing"; exit 1; }
 }
 
-# The interpreter and AWS's client for it are Lambda's own: what one deploys is the handler.
+# Lambda has the interpreter and AWS's client for it: only the handler is deployed.
 pack() {
     (cd "$bench/$1" && rm -f bootstrap.zip && python3 -m zipfile -c bootstrap.zip "$2")
 }
 
-# `cargo lambda build` as it comes: it makes the release profile thin LTO, one codegen unit, abort and strip, unless the
-# manifest says otherwise.
+# `cargo lambda build` with its defaults. Unless the manifest says otherwise, the release profile then has thin LTO, one
+# codegen unit, abort and strip.
 build_bare() { as_it_comes bare; }
 build_naive() { as_it_comes naive; }
 
@@ -30,7 +30,7 @@ as_it_comes() {
     pack "$1" bootstrap
 }
 
-# The processor is what `cargo lambda build --release` chooses for the functions; for another profile it chooses none.
+# The processor that `cargo lambda build --release` chooses for the functions. For another profile it chooses none.
 build_lean() {
     needs cargo-lambda
     case $(uname -m) in
@@ -60,8 +60,8 @@ build_python() {
     run python app.py "$venv/bin/python" -m awslambdaric "$handler"
 }
 
-# The client's native part is compiled as it is installed: with cmake, the C compiler, and the headers of the Node.js
-# that npm brings.
+# Installing the client compiles its native part: with cmake, the C++ compiler, and the headers of the Node.js that npm
+# installs.
 build_node() {
     needs npm
     needs python3
@@ -75,7 +75,7 @@ build_node() {
     if ! cmp -s "$source/node/package-lock.json" "$node/installed"; then
         mkdir -p "$node"
         cp "$source/node/package.json" "$source/node/package-lock.json" "$node"
-        # The headers have to be there before the client is compiled with them.
+        # The headers must be installed before the client is compiled.
         npm ci --prefix "$node" --ignore-scripts
         PATH="$bench/.cmake/bin:$nodejs/bin:$PATH" npm_config_nodedir="$nodejs" \
             npm rebuild --prefix "$node" aws-lambda-ric
@@ -92,14 +92,14 @@ install_python() {
     cp "$2" "$1/installed"
 }
 
-# The candidate $1: its handler's file $2, and the rest as the command that runs it.
+# Writes the candidate $1: $2 is its handler's file, the rest is the command that runs it.
 run() {
     folder=$bench/$1
     mkdir -p "$folder"
     cp "$source/$1/$2" "$folder"
     pack "$1" "$2"
     shift 2
-    # What Lambda says to its own runtimes. No process but the interpreter is started, for that would take time.
+    # The variables that Lambda sets for its own runtimes. `exec`, because another process would take time.
     {
         echo '#!/bin/sh'
         echo "cd '$folder' || exit"
@@ -110,7 +110,7 @@ run() {
     chmod +x "$folder/bootstrap"
 }
 
-# One candidate, in a process of its own: `set -e` would not end a function whose outcome is asked for.
+# Builds one candidate, in a process of its own: `set -e` does not stop a function that is the condition of an `if`.
 if [ "${1-}" = --build ]; then
     "build_$2"
     exit

@@ -1,4 +1,4 @@
-"""The emulated AWS, and the SAM CLI pointed at it."""
+"""The emulated AWS, and the SAM CLI that uses it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from botocore.config import Config
 from harness import REGION, ROOT, emulator_environment, loopback_only
 
 
-# Of this machine: the emulator runs the functions on it.
+# This machine's, because the emulator runs the functions here.
 ARCHITECTURE = f"Architecture={os.environ.get('ARCHITECTURE', 'x86_64')}"
 
 
@@ -22,7 +22,7 @@ class Aws:
         self.endpoint = loopback_only(endpoint)
         self.scratch = scratch
         self.build_dir = scratch / "build"
-        # Without a recent check on record, SAM asks PyPI for a newer version of itself.
+        # Without a recent check on record, SAM asks PyPI for its newest version.
         (scratch / "sam").mkdir()
         (scratch / "sam" / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
 
@@ -42,7 +42,7 @@ class Aws:
             "SAM_CLI_POLL_DELAY": "0.5",
         }
         if arguments[0] == "build":
-            # As `make deploy` links, or cargo would compile all of it anew.
+            # Link as `make deploy` does, or cargo would compile everything again.
             link = subprocess.check_output(["make", "--silent", "--no-print-directory", "link"], cwd=ROOT, text=True)
             env |= dict(assignment.split("=", 1) for assignment in shlex.split(link))
         else:  # cargo may have to download; nothing else may leave this machine
@@ -64,7 +64,7 @@ class Aws:
     def deploy(
         self, stack: str, *overrides: str, env: str = "default", template: Path | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        # Overrides of the command line replace samconfig.toml's, so the caller states all of them.
+        # Overrides on the command line replace all of samconfig.toml's, so the caller passes every one.
         return self.sam(
             "deploy",
             *("--config-env", env, "--stack-name", stack, "--no-confirm-changeset"),
@@ -81,8 +81,8 @@ class Aws:
         return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
 
     def reachable(self, url: str) -> str:
-        """An output's URL as this machine can call it: the emulator takes the API's id from the host or from the path,
-        and a resolver need not know the names below `localhost`."""
+        """Turns an output's URL into one that this machine can call. The emulator takes the API's id from the host or
+        the path, and a resolver may not know the names below `localhost`."""
         parts = urlsplit(loopback_only(url))
         api_id = parts.hostname.split(".")[0]
         return f"{self.endpoint}/_aws/execute-api/{api_id}/$default{parts.path}"

@@ -17,7 +17,7 @@ from harness import ROOT, Api, Upstream, emulator_environment, environment, free
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    # Whole fleets connect at once.
+    # A whole fleet connects at once.
     request_queue_size = 512
 
 
@@ -78,7 +78,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
-    # Port and address are ministack's settings; in TMPDIR it keeps the functions' code and its pid.
+    # ministack's settings for its port and address. It keeps the functions' code and its pid in TMPDIR.
     env = emulator_environment(endpoint) | {
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
@@ -102,7 +102,7 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
 
 @pytest.fixture(scope="session")
 def invoke() -> list[str]:
-    """Runs the packaged `fetch`: an event on a line of its input, an answer on a line of its output."""
+    """The command that runs the packaged `fetch`: one event per line of input, one answer per line of output."""
     build = ["cargo", "build", "--quiet", "--workspace", "--example", "invoke"]
     subprocess.run(build, cwd=ROOT, check=True)
     return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
@@ -110,7 +110,7 @@ def invoke() -> list[str]:
 
 @contextmanager
 def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[[str], dict]]:
-    """An environment that lives on; calling it with an event gives the answer. In the end its lines are in `log`."""
+    """Starts an environment that stays up. Call the result with an event to get the answer. It logs to `log`."""
     with log.open("w") as lines:
         running = subprocess.Popen(
             invoke, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
@@ -130,7 +130,7 @@ def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterato
 
 @pytest.fixture(scope="session")
 def built(aws: Aws) -> Path:
-    """What `sam build` makes of template.yaml."""
+    """The output of `sam build` for template.yaml."""
     aws.sam("build", "--build-dir", str(aws.build_dir), "--parameter-overrides", ARCHITECTURE)
     return aws.build_dir
 
@@ -149,7 +149,7 @@ def deployed_api(aws: Aws, stack: str) -> str:
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[str]]:
-    """Starts `make run` with these settings; gives its URL."""
+    """Starts `make run` with the given settings, and yields its URL."""
 
     @contextmanager
     def start(*settings: str) -> Iterator[str]:

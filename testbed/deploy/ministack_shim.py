@@ -1,13 +1,13 @@
 """Starts ministack with what version 1.5.33 lacks for a SAM HTTP API:
 
-- It ignores the OpenAPI `Body` of `AWS::ApiGatewayV2::Api`, which is what SAM makes of HttpApi events: the stack goes
-  green with no routes. Here the Body's paths become routes and integrations.
-- It runs SAM's transform without the stack's parameters, so that what SAM itself resolves (the CORS origins) is the
-  parameter's default. Here it gets them.
-- It refuses `AWS::CodeDeploy::*`, which is what SAM makes of a DeploymentPreference, saved queries, and alarms on an
-  expression of several metrics. Here those are names and nothing more: an alias moves to a new version at once.
+- It ignores the OpenAPI `Body` of `AWS::ApiGatewayV2::Api`, into which SAM turns HttpApi events: the stack deploys
+  without errors and without routes. The shim turns the Body's paths into routes and integrations.
+- It runs SAM's transform without the stack's parameters, so SAM resolves the CORS origins to the parameter's default.
+  The shim passes the parameters.
+- It refuses `AWS::CodeDeploy::*` (into which SAM turns a DeploymentPreference), saved queries, and alarms on an
+  expression of several metrics. The shim creates these as names only: an alias moves to a new version at once.
 
-test_shim.py fails when a ministack is installed that this was not written for, or that needs it no longer.
+test_shim.py fails if another version of ministack is installed, or if ministack no longer needs a part of the shim.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ NAME_ONLY = {
 
 
 def import_body(api_id: str, body: dict) -> None:
-    """Make the routes, integrations and CORS settings of `api_id` those of an OpenAPI document."""
+    """Replaces the routes, integrations and CORS settings of `api_id` with those of an OpenAPI document."""
     from ministack.services import apigateway
 
     apigateway._routes[api_id] = {}
@@ -35,7 +35,7 @@ def import_body(api_id: str, body: dict) -> None:
     for path, methods in body.get("paths", {}).items():
         for method, operation in methods.items():
             integration = operation["x-amazon-apigateway-integration"]
-            # Route and integration are one to one, so the one id does for both.
+            # Each route has its own integration, so both can have the same id.
             ident = f"{len(apigateway._routes[api_id]):08x}"
             apigateway._integrations[api_id][ident] = {
                 "integrationId": ident,
@@ -54,7 +54,7 @@ def import_body(api_id: str, body: dict) -> None:
 
 
 def install_provisioners(handlers: dict) -> None:
-    """Wrap or add the provisioners in `handlers`, ministack's table from resource type to functions."""
+    """Wraps or adds the provisioners in `handlers`, ministack's table from resource type to functions."""
     api = handlers["AWS::ApiGatewayV2::Api"]
     create, update = api["create"], api["update"]
 
@@ -83,7 +83,7 @@ def name_only_if(key: str, properties: int, name_only: Callable, otherwise: Call
 
 
 def install_parameters(changesets: ModuleType) -> None:
-    """Give SAM's transform the parameters, where a change set is made, which is the SAM CLI's only way to deploy."""
+    """Passes the parameters to SAM's transform for change sets, the only way the SAM CLI deploys."""
     from ministack.services.cloudformation.engine import _transform_parameters
     from samtranslator.translator import transform as sam
 

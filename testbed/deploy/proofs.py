@@ -1,7 +1,7 @@
-"""What must hold for template.yaml, each as a function from the parsed template to what is wrong with it.
+"""The rules for template.yaml. Each is a function that takes the parsed template and returns the list of its faults.
 
-They read what the author wrote, with its loops expanded, so what SAM adds is not their business: for that, cfn-lint and
-checkov read the transformed template.
+They read the template as written, with its loops expanded. cfn-lint and checkov read the transformed template, and so
+check what SAM adds.
 """
 
 import json
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 GATEWAY_SECONDS = 30
 NO_VALUE = {"Ref": "AWS::NoValue"}
 
-# What IAM knows a log group's streams by: with an asterisk, as `!GetAtt Logs.Arn` has it.
+# The ARN of a log group's streams in IAM. It ends with an asterisk, as `!GetAtt Logs.Arn` does.
 STREAMS = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:%s:*"
 
-# IAM knows no resource for these: "*" is the only one they can be granted on.
+# IAM has no resource types for these actions: they can be granted on "*" only.
 ACTIONS_WITHOUT_RESOURCE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 
 ACTIONS_ON_TABLE = {f"dynamodb:{action}" for action in ("DeleteItem", "PutItem", "Query", "UpdateItem")}
@@ -25,24 +25,24 @@ def of_type(template: dict, kind: str) -> dict[str, dict]:
 
 
 def functions(template: dict) -> dict[str, dict]:
-    """Each function's properties, those of Globals included, by its logical id."""
+    """Returns each function's properties, including Globals, by its logical id."""
     shared = template["Globals"]["Function"]
     return {name: merge(shared, r["Properties"]) for name, r in of_type(template, "AWS::Serverless::Function").items()}
 
 
 def merge(shared: dict, own: dict) -> dict:
-    """As SAM merges Globals: maps are merged, anything else is replaced."""
+    """Merges as SAM merges Globals: maps are merged, anything else is replaced."""
     both = {k: merge(shared[k], own[k]) for k in shared.keys() & own.keys() if isinstance(shared[k], dict)}
     return {**shared, **own, **both}
 
 
 def code(function: dict) -> str:
-    """The name of the folder in functions/ that it is built from."""
+    """Returns the name of the folder in functions/ that the function is built from."""
     return function["CodeUri"].removeprefix("functions/")
 
 
 def walk(node: object) -> Iterator[dict]:
-    """Every map in `node`, itself included."""
+    """Yields every map in `node`, including `node` itself."""
     if isinstance(node, dict):
         yield node
     if isinstance(node, (dict, list)):
@@ -51,7 +51,7 @@ def walk(node: object) -> Iterator[dict]:
 
 
 def parameters_in(template: dict, node: object) -> set[str]:
-    """The parameters whose values `node` depends on, through conditions too."""
+    """Returns the parameters that `node` depends on, also through conditions."""
     names = set()
     for mapping in walk(node):
         names |= {mapping["Ref"]} if "Ref" in mapping else set()
@@ -73,12 +73,12 @@ def time_outs_nest(template: dict) -> list[str]:
         if nested != sorted(set(nested)):
             wrong.append(f"{name}: {nested} ms do not nest")
         if "UPSTREAM_URL" in variables and len(settings) != 2:
-            wrong.append(f"{name} has an upstream and no budget for it")
+            wrong.append(f"{name} has an upstream but no time budget for it")
     return wrong
 
 
 def functions_are_watched(template: dict) -> list[str]:
-    """Each function has an alarm for each of the ways in which it can fail its callers, which tells the operator."""
+    """Each function has an alarm, which notifies the operator, for each way in which it can fail its callers."""
     alarms = of_type(template, "AWS::CloudWatch::Alarm").values()
     notify = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], NO_VALUE]}
     return [
@@ -95,7 +95,7 @@ def functions_are_watched(template: dict) -> list[str]:
 
 
 def watched(alarm: dict) -> list[tuple]:
-    """The metrics an alarm looks at, each with the function it is of."""
+    """Returns the metrics that an alarm uses, each with its function's name."""
     metrics = [alarm] if "MetricName" in alarm else [m["MetricStat"]["Metric"] for m in alarm["Metrics"] if "MetricStat" in m]
     return [
         (metric["MetricName"], dimension["Value"])
@@ -106,7 +106,7 @@ def watched(alarm: dict) -> list[tuple]:
 
 
 def functions_are_logged(template: dict) -> list[str]:
-    """Each function and the API write to a log group of their own, with a retention, that goes with the stack."""
+    """Each function and the API have their own log group, which has a retention and is deleted with the stack."""
     wrong = []
     groups = of_type(template, "AWS::Logs::LogGroup")
     used = [function["LoggingConfig"].get("LogGroup", {}).get("Ref") for function in functions(template).values()]
@@ -115,10 +115,10 @@ def functions_are_logged(template: dict) -> list[str]:
             api["Properties"].get("AccessLogSettings", {}).get("DestinationArn", {}).get("Fn::GetAtt", [None])[0]
         )
     if sorted(map(str, used)) != sorted(groups):
-        wrong.append(f"log groups {sorted(groups)} are not one for each of {used}")
+        wrong.append(f"log groups {sorted(groups)} do not match the ones used: {used}")
     for name, group in groups.items():
         if group["Properties"].get("RetentionInDays") != {"Ref": "LogRetentionDays"}:
-            wrong.append(f"{name} keeps its lines for ever")
+            wrong.append(f"{name} keeps its lines forever")
         if group.get("DeletionPolicy") != "Delete":
             wrong.append(f"{name} outlives the stack")
     for name, api in of_type(template, "AWS::Serverless::HttpApi").items():
@@ -126,7 +126,7 @@ def functions_are_logged(template: dict) -> list[str]:
         if not is_json(line):
             wrong.append(f"the access log of {name} is not JSON")
         if re.search(r"identity|query", line, re.IGNORECASE):
-            wrong.append(f"the access log of {name} tells who asked, or what")
+            wrong.append(f"the access log of {name} records the caller or the query")
     for name, function in functions(template).items():
         if function["LoggingConfig"].get("LogFormat") != "JSON":
             wrong.append(f"{name} does not log JSON")
@@ -142,7 +142,7 @@ def is_json(text: str) -> bool:
 
 
 def functions_are_released_gradually(template: dict) -> list[str]:
-    """Callers reach an alias, which moves to a new version in steps and back on the function's own errors, in prod."""
+    """Callers reach an alias. In prod, it moves to a new version in steps, and back if the function's errors alarm."""
     wrong = []
     for name, function in functions(template).items():
         alarm = {"Ref": name.replace("Function", "Errors")}
@@ -157,11 +157,11 @@ def functions_are_released_gradually(template: dict) -> list[str]:
 
 
 def versions_follow_parameters(template: dict) -> list[str]:
-    """A version's description names just the parameters that the version freezes.
+    """A version's description names exactly the parameters that the version freezes.
 
-    One too few, and the alias goes on serving the old value. One too many, and a deployment that changes only that one
-    fails: Lambda publishes no second version of an unchanged function. (A capacity provider is not changed but removed,
-    function and all, and set anew: docs/deploying.md.)
+    If one is missing, the alias keeps serving the old value. If there is one too many, a deployment that changes only
+    that one fails: Lambda publishes no second version of an unchanged function. (A capacity provider cannot be changed
+    in place: it is removed with its function, and then set again, see docs/deploying.md.)
     """
     frozen = ("Environment", "LoggingConfig", "MemorySize", "Timeout", "Tracing", "Handler")
     return [
@@ -173,7 +173,9 @@ def versions_follow_parameters(template: dict) -> list[str]:
 
 
 def privileges_are_least(template: dict) -> list[str]:
-    """A role each; no wildcard; all may log and send traces, `fetch` alone may read its one secret and use its one table."""
+    """Each function has its own role, without wildcards. All may log and send traces. Only `fetch` may read its one
+    secret and use its one table.
+    """
     wrong = []
     roles = [function.get("Role", {}).get("Fn::GetAtt", [None])[0] for function in functions(template).values()]
     if len(set(roles)) != len(roles) or None in roles:
@@ -220,7 +222,7 @@ def privileges_are_least(template: dict) -> list[str]:
 
 
 def tables_are_caches(template: dict) -> list[str]:
-    """A table costs nothing while it is not used, forgets by itself, and goes with the stack."""
+    """A table costs nothing while unused, is encrypted, expires its items, and is deleted with the stack."""
     wrong = []
     for name, table in of_type(template, "AWS::DynamoDB::Table").items():
         properties = table["Properties"]
@@ -229,7 +231,7 @@ def tables_are_caches(template: dict) -> list[str]:
             ("never forgets", properties.get("TimeToLiveSpecification"), {"AttributeName": "expires", "Enabled": True}),
             ("is not encrypted", properties.get("SSESpecification"), {"SSEEnabled": True}),
             ("outlives the stack", {table.get("DeletionPolicy"), table.get("UpdateReplacePolicy")}, {"Delete"}),
-            ("is there unasked", table.get("Condition"), "HasSharedState"),
+            ("is created even if SharedState is off", table.get("Condition"), "HasSharedState"),
         ]:
             if given != needed:
                 wrong.append(f"{name} {what}")
@@ -237,8 +239,9 @@ def tables_are_caches(template: dict) -> list[str]:
 
 
 def loops_mean_the_same_on_aws(template: dict) -> list[str]:
-    """Of a template with its loops: `sam build` puts a loop's name into every string, CloudFormation only into the keys of
-    what is repeated, Fn::Sub and Ref. `&{Name}`, which keeps letters and digits alone, works in those keys only.
+    """For a template with its loops. `sam build` replaces a loop's variable in every string. CloudFormation replaces it
+    only in the keys of the repeated part, in Fn::Sub and in Ref. `&{Name}`, which keeps only letters and digits, works
+    in those keys only.
     """
 
     def misplaced(node: object, within: str = "") -> Iterator[str]:
@@ -264,7 +267,7 @@ def loops_mean_the_same_on_aws(template: dict) -> list[str]:
 
 
 def functions_are_shown(template: dict) -> list[str]:
-    """The dashboard and the saved queries have each function, and the outputs its URL."""
+    """Each function is on the dashboard and in the saved queries, and has its URL in the outputs."""
     wrong = []
     groups = of_type(template, "AWS::Logs::LogGroup").keys() - {"ApiLogs"}
     for name, query in of_type(template, "AWS::Logs::QueryDefinition").items():
@@ -283,7 +286,7 @@ def functions_are_shown(template: dict) -> list[str]:
 
 
 def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
-    """The gateway, the local router and the events have the same endpoints; a route takes every method."""
+    """The gateway, the local router and the events have the same endpoints. Each route accepts every method."""
     wrong, routes = [], {}
     for name, function in functions(template).items():
         for event in function["Events"].values():
@@ -291,7 +294,7 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
             if method == "ANY":
                 routes[path] = code(function)
             elif method != "OPTIONS" and "Condition" not in template["Resources"][name]:
-                wrong.append(f"{path} leaves other methods than {method} to the gateway")
+                wrong.append(f"{path} accepts only {method}: the gateway answers other methods")
             if router.get(path) != code(function):
                 wrong.append(f"{name} takes {path} from another function")
     if routes != router:
@@ -302,13 +305,13 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
 
 
 def callers_need_a_token(template: dict) -> list[str]:
-    """With an issuer, every route but the reference's needs a token of it, except for OPTIONS, which browsers send without."""
+    """With an issuer, every route needs its token, except the reference and OPTIONS: browsers send that without."""
     wrong, public = [], {"/docs", "/docs/{file}"}
     body = template["Resources"]["Api"]["Properties"]["DefinitionBody"]
     scheme = body["components"]["Fn::If"]
     token = {"Fn::If": ["HasJwt", [{"jwt": []}], NO_VALUE]}
     if scheme[0] != "HasJwt" or scheme[1].get("securitySchemes", {}).keys() != {"jwt"} or scheme[2] != NO_VALUE:
-        wrong.append(f"there is no authorizer on condition, but {scheme}")
+        wrong.append(f"the authorizer must depend on HasJwt, but is {scheme}")
     routes = {
         (event["Properties"]["Path"], event["Properties"]["Method"])
         for function in functions(template).values()
@@ -324,18 +327,18 @@ def callers_need_a_token(template: dict) -> list[str]:
     for path, methods in body["paths"].items():
         for method in methods:
             if (path, "ANY" if "any" in method else method.upper()) not in routes:
-                wrong.append(f"{method} {path} is no route")
+                wrong.append(f"{method} {path} is not a route")
     return wrong
 
 
-# What scripts may read anyway: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
+# Scripts may always read these: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
 SAFE_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
-# What tells them nothing.
+# Scripts do not need these.
 FOR_BROWSERS = {"vary", "x-content-type-options"}
 
 
 def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
-    """With CORS on, a page may use the methods and headers of openapi.yaml, and read the headers of its answers."""
+    """With CORS on, a page may use openapi.yaml's methods and request headers, and read its response headers."""
     wrong = []
     cors = of_type(template, "AWS::Serverless::HttpApi")["Api"]["Properties"]["CorsConfiguration"]["Fn::If"][1]
     items = [
@@ -359,7 +362,7 @@ def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
 
 
 def parameters_are_documented(template: dict) -> list[str]:
-    """Each parameter has a description, a default that is allowed, and a limit; one that needs explaining, words."""
+    """Each parameter has a description, an allowed default and a limit, explained unless it is a list of values."""
     wrong = []
     for name, parameter in template["Parameters"].items():
         if not parameter.get("Description") or "Default" not in parameter:
@@ -374,7 +377,7 @@ def parameters_are_documented(template: dict) -> list[str]:
 
 
 def accepts(parameter: dict, value: object) -> bool:
-    """Whether CloudFormation would take `value` for it."""
+    """Returns whether CloudFormation accepts `value` for it."""
     text = str(value)
     return (
         re.fullmatch(parameter.get("AllowedPattern", ".*"), text) is not None

@@ -1,7 +1,7 @@
-"""The HTTP contract, from outside: the same checks against what `make run` starts and against the deployed API.
+"""The HTTP contract, from outside: the same checks run against `make run` and against the deployed API.
 
-`API_URL=` names another API to check instead, a real one for example: the checks are requests without credentials that
-change nothing. What is skipped somewhere says why.
+Set `API_URL=` to check another API instead, for example a real one: the checks send requests without credentials and
+change nothing. A skipped check says why.
 """
 
 import re
@@ -87,7 +87,7 @@ def test_fetch_passes_the_upstream_through_byte_for_byte(api: Api, upstream: Ups
     answer = api.call("/fetch")
     assert answer.status_code == 200, answer.text
     assert answer.content
-    if api.where != "given":  # whose upstream is not known here
+    if api.where != "given":  # the given API's upstream is not known here
         assert answer.content == upstream.body
         assert answer.headers["content-type"] == upstream.content_type
 

@@ -1,4 +1,4 @@
-"""openapi.yaml holds for the running functions, whatever schemathesis makes up from it to ask them; and for the rest of
+"""The running functions keep to openapi.yaml, for all requests that schemathesis generates from it. So does the rest of
 this repository."""
 
 import re
@@ -14,20 +14,20 @@ from harness import ROOT, Api, Upstream
 from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 
-# It keeps what it learns of the machine's Unicode, by default beside README.
+# hypothesis caches the machine's Unicode tables, by default in the root folder.
 hypothesis.configuration.set_hypothesis_home_dir(ROOT / "target" / "hypothesis")
 
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 CONTRACT = schemathesis.openapi.from_dict(
     SPEC,
     config=schemathesis.Config.from_dict({
-        # The same requests each time, on a slow machine too.
+        # The same requests in each run, on a slow machine too.
         "seed": 1,
         "generation": {"deterministic": True, "database": "none", "max-examples": 15},
         "suppress-health-check": ["too_slow"],
-        # What API Gateway passes on, besides what the contract has.
+        # Methods that API Gateway passes on and the contract does not have.
         "phases": {"coverage": {"unexpected-methods": ["POST", "PUT", "PATCH", "DELETE"]}},
-        # The schema has neither `Accept` nor the list of zones, so what it allows may be refused.
+        # The schema has neither `Accept` nor the list of zones, so a request that it allows may be refused.
         "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "304", "406"]}},
         "operations": [{
             "include-path": "/time",
@@ -35,7 +35,7 @@ CONTRACT = schemathesis.openapi.from_dict(
         }],
     }),
 )
-# What is sent, and whether there is something for it.
+# An `Accept` header, and whether the API can satisfy it.
 ACCEPTS = [
     ("*/*", True),
     ("application/json", True),
@@ -51,12 +51,12 @@ def text(_: schemathesis.DeserializationContext, answer: schemathesis.Response) 
 
 
 def validator(schema: dict) -> Draft202012Validator:
-    """For a schema that refers to components of the contract."""
+    """Returns a validator for a schema that refers to components of the contract."""
     return Draft202012Validator({**schema, "components": SPEC["components"]})
 
 
 def errors_are_problems(_: schemathesis.CheckContext, answer: schemathesis.Response, case: schemathesis.Case) -> None:
-    """What OpenAPI can't say: it is so for any other method too, and the body repeats what the head says."""
+    """Checks what OpenAPI cannot express: other methods get problems too, and the body agrees with the head."""
     if answer.status_code >= 400 and answer.request.method != "HEAD":
         assert answer.headers["content-type"] == ["application/problem+json"]
         problem = answer.json()
@@ -69,7 +69,7 @@ def errors_are_problems(_: schemathesis.CheckContext, answer: schemathesis.Respo
 def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
     if api.where == "deployed" and case.operation.method == "options":
         pytest.skip("the emulator answers OPTIONS itself; API Gateway does so only for an API with CORS")
-    # By the request alone, so that it is the same each time.
+    # Chosen by the request alone, so that it is the same in each run.
     accept, satisfiable = ACCEPTS[crc32(ascii((case.method, case.query, case.headers)).encode()) % len(ACCEPTS)]
     answer = case.call_and_validate(
         base_url=api.url, headers={"accept": accept}, additional_checks=[errors_are_problems]
@@ -79,7 +79,7 @@ def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
 
 def test_allow_lists_the_methods_of_the_contract(api: Api) -> None:
     if api.where != "local":
-        pytest.skip("what stands in front may answer OPTIONS itself")
+        pytest.skip("the gateway in front may answer OPTIONS itself")
     for path, item in SPEC["paths"].items():
         answer = api.call(re.sub(r"\{.*?\}", "a", path), "OPTIONS")
         methods = {method.upper() for method in item if method not in ("summary", "parameters")}

@@ -1,6 +1,6 @@
-"""The life of a stack, driven by the SAM CLI: deployed, called, updated, rolled back, deleted.
+"""The life of a stack: the SAM CLI deploys, updates, rolls back and deletes it, with calls in between.
 
-The stack that test_api.py calls is another one, with dev's settings; this one has prod's.
+test_api.py calls another stack, with dev's settings; this one has prod's.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ STACK = "life"
 
 
 def inventory(aws: Aws) -> set[str]:
-    """Whatever a stack of template.yaml can leave in an account, and whatever SAM uploads for one."""
+    """Everything that a stack of template.yaml can leave in an account, and everything that SAM uploads for it."""
     logs, iam, s3 = aws.client("logs"), aws.client("iam"), aws.client("s3")
     buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
     return {
@@ -45,7 +45,7 @@ def live_version(aws: Aws, function: str) -> str:
 
 
 def broken(built: Path) -> Path:
-    """The template, with one more resource, made when the alias of `fetch` has moved on, that cannot be made."""
+    """The template with one more resource. Making it fails, after the alias of `fetch` has moved to a new version."""
     template = yaml_parse((built / "template.yaml").read_text())
     template["Resources"]["SecondLive"] = {
         "Type": "AWS::Lambda::Alias",
@@ -58,19 +58,19 @@ def broken(built: Path) -> Path:
 
 
 def fetch_is_given(aws: Aws) -> tuple[set[str], dict[str, str]]:
-    """The policies of its role, and its environment."""
+    """Returns the policies of its role, and its environment variables."""
     function = aws.client("lambda").get_function_configuration(FunctionName=f"{STACK}-fetch", Qualifier="live")
     policies = aws.client("iam").list_role_policies(RoleName=function["Role"].rpartition("/")[2])["PolicyNames"]
     return set(policies), function["Environment"]["Variables"]
 
 
 def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: Callable[[str], Upstream]) -> None:
-    # `stack` comes first: SAM's own bucket, which stays, is made with it and so is no leftover of this one.
+    # `stack` comes first: SAM makes its own bucket with it. The bucket stays, and must not count as left by this stack.
     before = inventory(aws)
     old, new, never = (start_upstream(name) for name in ("old", "new", "never"))
     secret = aws.client("secretsmanager").create_secret(Name="upstream", SecretString="token")["ARN"]
 
-    # Deployed, it answers where its outputs say.
+    # After the deployment, it answers at the URLs in its outputs.
     aws.deploy(STACK, "Stage=prod", f"UpstreamUrl={old.url}", env="prod")
     assert status(aws) == "CREATE_COMPLETE"
     urls = {name: aws.reachable(url) for name, url in aws.outputs(STACK).items()}
@@ -86,7 +86,7 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     assert policies == {"logs"}
     assert "UPSTREAM_SECRET_ID" not in variables
 
-    # Changed parameters reach the answers: a new version, and the alias on it.
+    # Changed parameters take effect: there is a new version, and the alias points to it.
     version = live_version(aws, "fetch")
     changed = ["Stage=prod", f"UpstreamSecretId={secret}", "CorsAllowOrigins=https://a.example,https://b.example"]
     aws.deploy(STACK, *changed, f"UpstreamUrl={new.url}", env="prod")
@@ -96,7 +96,7 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     policies, variables = fetch_is_given(aws)
     assert policies == {"logs", "upstream-secret"}
     assert variables["UPSTREAM_SECRET_ID"] == secret
-    # Three tokens: before there was a secret, with it, and after it was rotated, which the upstream's 401 makes known.
+    # No token before there is a secret, then the secret's, then the rotated one, loaded after the upstream's 401.
     aws.client("secretsmanager").put_secret_value(SecretId=secret, SecretString="rotated")
     new.accepts = "Bearer rotated"
     assert get(urls["fetchUrl"]).content == new.body
@@ -104,7 +104,7 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     for origin, allowed in [("https://b.example", "https://b.example"), ("https://c.example", None)]:
         assert get(urls["helloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
 
-    # Environments share what they know, if they are told to: what a new version answers while the upstream is down.
+    # With SharedState=on, a new version answers with the shared response while the upstream is down.
     version = live_version(aws, "fetch")
     aws.deploy(STACK, *changed, "SharedState=on", f"UpstreamUrl={new.url}", env="prod")
     assert live_version(aws, "fetch") != version
@@ -133,7 +133,7 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     assert table["TableName"] not in dynamodb.list_tables()["TableNames"]
     assert get(urls["fetchUrl"]).content == new.body
 
-    # An update that fails half-way is taken back, and what was there goes on answering.
+    # An update that fails half-way is rolled back, and the old version keeps answering.
     failed = aws.deploy(STACK, *changed, f"UpstreamUrl={never.url}", env="prod", template=broken(built), check=False)
     assert failed.returncode != 0
     assert "already exists" in failed.stdout
@@ -141,7 +141,7 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     assert get(urls["fetchUrl"]).content == new.body
     assert get(urls["helloUrl"]).text == "Hello, world!"
 
-    # Deleted, it leaves nothing behind, and nobody answers any more.
+    # After deletion, nothing is left behind, and nothing answers.
     assert inventory(aws) != before
     aws.delete(STACK, env="prod")
     assert inventory(aws) - before == set()

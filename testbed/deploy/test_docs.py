@@ -1,6 +1,6 @@
-"""/docs in a real browser, served by `make run`: Debian's Chromium, or the one that CHROMIUM names. Without one, this is skipped.
+"""/docs from `make run`, in a real browser: Debian's Chromium, or the one that CHROMIUM names. Skipped without it.
 
-`make screenshot` makes README's picture with the first of these tests.
+`make screenshot` takes README's picture with the first of these tests.
 """
 
 import os
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: `apt
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # In a container there is no other sandbox than the container.
+        # Chromium's sandbox does not work in a container. The container is the sandbox.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, local_api: str) -> Iterator[Page]:
-    """The reference. What it asked for, and what the browser complained of, is looked at in the end."""
+    """The reference. Afterwards, checks which hosts it called and that the browser logged no errors or warnings."""
     page = browser.new_page(viewport={"width": 1200, "height": 800})
     complaints, hosts = [], set()
     page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
@@ -51,7 +51,7 @@ def page(browser: Browser, local_api: str) -> Iterator[Page]:
 
 
 def tried(page: Page, operation: str) -> Locator:
-    """The answer to an operation with the values that the reference suggests."""
+    """Runs an operation with the values that the reference suggests, and returns the answer."""
     block = page.locator(f"#operations-default-{operation}")
     block.locator(".opblock-summary-control").click()
     block.get_by_role("button", name="Execute").click()
@@ -83,7 +83,7 @@ def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
         assert "x-request-id: " in answer.inner_text(), (path, method)
 
 
-def test_keys_do_what_clicks_do(page: Page) -> None:
+def test_the_keyboard_works_like_the_mouse(page: Page) -> None:
     control = page.locator("#operations-default-getTime .opblock-summary-control")
     for _ in range(60):
         page.keyboard.press("Tab")

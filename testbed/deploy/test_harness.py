@@ -1,4 +1,4 @@
-"""The harness keeps what it promises: nothing but loopback, nothing left running, no wait without an end."""
+"""The harness keeps its promises: it uses loopback only, leaves nothing running, and never waits forever."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_loopback_is_accepted(url: str) -> None:
         "http://127.0.0.1@a.example",
     ],
 )
-def test_anything_else_is_refused(url: str) -> None:
+def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not a loopback address"):
         harness.emulator_environment(url)
 
@@ -46,7 +46,7 @@ def test_a_process_is_stopped_with_its_children(tmp_path: Path) -> None:
         os.killpg(running.pid, 0)
 
 
-def test_a_process_that_ends_too_soon_is_reported_with_its_words(tmp_path: Path) -> None:
+def test_a_process_that_ends_too_soon_is_reported_with_its_output(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
         harness.process(["sh", "-c", "echo no luck; exit 3"], harness.environment(), log) as running,
@@ -55,6 +55,6 @@ def test_a_process_that_ends_too_soon_is_reported_with_its_words(tmp_path: Path)
         harness.wait_for_line(running, log, "ready: ", 10)
 
 
-def test_a_wait_ends() -> None:
+def test_a_wait_times_out() -> None:
     with pytest.raises(TimeoutError, match="a miracle: not within 0.1 s"):
         harness.wait_for(lambda: False, "a miracle", 0.1)

@@ -1,7 +1,7 @@
 """The Makefile uses only what macOS has: GNU make 3.81, a POSIX shell, and BSD tools.
 
-The oldest make that can be installed here is 4.3, so this looks for what NEWS of GNU make lists as newer than 3.81. On Debian, the
-recipes of all other tests run in dash, which has little more than POSIX.
+The oldest make that can be installed here is 4.3, so this looks for features that GNU make's NEWS lists as newer than
+3.81. On Debian, all other tests run the recipes in dash, which has little more than POSIX.
 """
 
 import re
@@ -31,7 +31,7 @@ def found(text: str) -> list[str]:
     return [what for what, pattern in LATER.items() if re.search(pattern, code, re.MULTILINE)]
 
 
-def test_it_has_nothing_that_macos_lacks() -> None:
+def test_it_uses_nothing_that_macos_lacks() -> None:
     assert found(MAKEFILE) == []
 
 
@@ -50,7 +50,7 @@ def test_it_has_nothing_that_macos_lacks() -> None:
         "\tsha256sum list",
     ],
 )
-def test_what_it_lacks_is_found(line: str) -> None:
+def test_features_that_macos_lacks_are_found(line: str) -> None:
     assert len(found(MAKEFILE + line + "\n")) == 1
 
 

@@ -1,4 +1,4 @@
-"""README's commands do what it shows, against what `make run` starts."""
+"""README's commands print what README shows, against `make run`."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 CONSOLE = "".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
 COMMANDS = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", CONSOLE, re.MULTILINE)
 
-# What stands in README for something that is different each time.
+# Values in README that differ in each run, and the pattern that they must match.
 VARYING = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}"),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", r"[0-9a-f-]{36}"),
@@ -32,7 +32,7 @@ def pattern(shown: str) -> str:
 
 @pytest.fixture(scope="module")
 def fetching_time(make_run) -> str:
-    """`make run` with nothing chosen but the port."""
+    """`make run` with the default settings, except for the port."""
     with make_run() as url:
         yield url
 
@@ -42,7 +42,7 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[command for command, _ in COMMANDS])
-def test_a_command_prints_what_is_shown(fetching_time: str, command: str, shown: str) -> None:
+def test_a_command_prints_the_output_that_is_shown(fetching_time: str, command: str, shown: str) -> None:
     url = urlsplit(fetching_time)
     words = [word.replace("localhost:9000", url.netloc) for word in shlex.split(command)]
     if words[0] == "curl":
@@ -55,7 +55,7 @@ def test_a_command_prints_what_is_shown(fetching_time: str, command: str, shown:
 
 
 def test_the_example_is_compiled() -> None:
-    """And run, by testbed/tests/endpoint.rs."""
+    """testbed/tests/endpoint.rs runs it."""
     example = (ROOT / "functions" / "handler" / "examples" / "orders.rs").read_text()
     (shown,) = re.findall(r"```rust\n(.*?)```", README, re.DOTALL)
     parts = shown.split("\n\n")
@@ -63,27 +63,28 @@ def test_the_example_is_compiled() -> None:
 
 
 def test_the_other_commands_are_targets_of_make() -> None:
-    """Which other tests run: new in test_new.py, build, run and test by themselves, deploy and destroy through the SAM CLI, logs in test_stack.py; what `make
-    bench` measures with is one of `cargo test`'s, as are the properties that `make soak` and `make fuzz` hold to."""
+    """Other tests run these targets: test_new.py runs `new`, test_stack.py `logs`, the tests themselves `build`, `run`
+    and `test`. `deploy` and `destroy` are tested through the SAM CLI. `cargo test` tests the measuring code of `make
+    bench`, and the properties that `make soak` and `make fuzz` check."""
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     targets = set(re.findall(r"^  make (\w+)", listed, re.MULTILINE))
     named = set(re.findall(r"^    make (\w+)", README, re.MULTILINE))
     assert named == {"run", "test", "build", "new", "bench", "soak", "fuzz", "deploy", "logs", "destroy"} and named <= targets
 
 
-# Each command that the pages name, and what runs it; or why nothing does.
+# Each command that the pages name, and what runs it, or why nothing does.
 RUN_BY = {
     r"make (run|test|build)( .*)?": "the tests themselves",
     r"make(| new.*| events| check| audit)": "test_new.py, test_template.py's lint, or `make test`",
-    r"make (url|logs|rollback|deploy|destroy).*": "test_stack.py and test_deploy.py, by what these targets call",
-    r"make smoke.*": "test_api.py and test_contract.py are what it runs",
-    r"make (bench|soak|fuzz|budget|screenshot).*": "too long for every change: the nightly workflow, and who changes a cost",
-    r"make (advisories|release|notes).*": "the nightly and the release workflow: they take the network, or minutes to compile",
+    r"make (url|logs|rollback|deploy|destroy).*": "test_stack.py and test_deploy.py run the code behind these",
+    r"make smoke.*": "it runs test_api.py and test_contract.py",
+    r"make (bench|soak|fuzz|budget|screenshot).*": "the nightly workflow, and anyone who changes a cost: too slow here",
+    r"make (advisories|release|notes).*": "the nightly and release workflows: they need the network, or minutes",
     r"make doctor": "test_stack.py",
     r"make clean": "nothing: it deletes what the tests use",
     r"cargo test.*|cargo lambda (watch|build --release|invoke.*)|\.venv/bin/pytest .*": "`make test`",
-    r"cargo lambda new --http": "testbed/bench/bare is what it makes",
-    r"rustup .*|aws .*|git switch .*|gh .*": "of somebody's account, or machine",
+    r"cargo lambda new --http": "testbed/bench/bare is its output",
+    r"rustup .*|aws .*|git switch .*|gh .*": "nothing: they are for somebody's own account or machine",
     r"curl .*": "the commands above",
 }
 
@@ -92,7 +93,7 @@ PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT /
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_it_is_known_what_runs_each_command(page: Path) -> None:
+def test_each_command_has_an_entry_in_run_by(page: Path) -> None:
     text = page.read_text()
     commands = re.findall(r"^\$ (.*?)(?: +#.*)?$", text, re.MULTILINE)
     commands += re.findall(r"^    (make .*?)(?: +#.*)?$", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""`fetch` and its secret: the packaged function, under a Runtime API, and the emulator's Secrets Manager with its access
+"""`fetch` and its secret: the packaged function under a Runtime API, with the emulator's Secrets Manager and its access
 control switched on."""
 
 import json
@@ -22,7 +22,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 @contextmanager
 def fetching(command: list[str], log: Path, **env: str) -> Iterator[Callable[[], tuple[int, str]]]:
-    """A running `fetch`; calling it gives the status and the body, or the problem's type."""
+    """Starts `fetch`. Call the result to get the status, and "good" or the problem's type."""
     with environment_of(command, log, env) as invoke:
 
         def fetch() -> tuple[int, str]:
@@ -35,7 +35,7 @@ def fetching(command: list[str], log: Path, **env: str) -> Iterator[Callable[[],
 
 
 def settings(aws: Aws, upstream: Upstream, secret: str) -> dict[str, str]:
-    # Answers may not be stored, so that each needs the secret.
+    # Answers are not stored, so that each call needs the secret.
     return emulator_environment(aws.endpoint) | {
         "UPSTREAM_URL": upstream.url,
         "UPSTREAM_SECRET_ID": secret,
@@ -43,7 +43,7 @@ def settings(aws: Aws, upstream: Upstream, secret: str) -> dict[str, str]:
     }
 
 
-def test_the_token_is_loaded_once_and_anew_when_it_is_refused(
+def test_the_token_is_loaded_once_and_again_when_it_is_refused(
     guarded: Aws, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
 ) -> None:
     secrets = guarded.client("secretsmanager")
@@ -58,7 +58,7 @@ def test_the_token_is_loaded_once_and_anew_when_it_is_refused(
         assert fetch() == (200, "good"), "the old token is used as long as it is good"
         upstream.accepts = "Bearer planted-2"
         assert fetch() == (200, "good")
-        # Refused for good: asked for anew, but not with every request.
+        # The upstream refuses every token: the secret is loaded again, but not for every request.
         upstream.accepts = "Bearer planted-3"
         assert [fetch(), fetch()] == [(502, "upstream-error")] * 2
     sent = [authorization.removeprefix("Bearer planted-") for authorization in upstream.authorizations]
@@ -68,7 +68,7 @@ def test_the_token_is_loaded_once_and_anew_when_it_is_refused(
 
 
 @pytest.mark.parametrize("secret", ["absent", "denied", "empty"])
-def test_a_secret_that_cannot_be_read_is_a_mistake_in_the_settings(
+def test_a_secret_that_cannot_be_read_is_a_misconfiguration(
     guarded: Aws, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path, secret: str
 ) -> None:
     upstream = start_upstream(secret)
@@ -91,7 +91,7 @@ def test_a_secret_that_cannot_be_read_is_a_mistake_in_the_settings(
     assert reason in lines and "planted" not in lines
 
 
-def test_a_secret_that_cannot_be_reached_is_not_the_operators_fault(
+def test_a_secret_that_cannot_be_reached_is_not_a_misconfiguration(
     invoke: list[str], upstream: Upstream, guarded: Aws, tmp_path: Path
 ) -> None:
     nobody = Aws.__new__(Aws)

@@ -1,6 +1,7 @@
-"""`fetch` with SHARED_STATE_TABLE: packaged environments, each under a Runtime API of its own, and the emulator's DynamoDB.
+"""`fetch` with SHARED_STATE_TABLE: packaged environments, each under its own Runtime API, and the emulator's DynamoDB.
 
-They wait for the table for as long as it takes, but where it is of no use: a fleet keeps two processors and the emulator busy.
+Except in tests of an unusable table, they wait for it for up to a minute: a fleet keeps two processors and the emulator
+busy.
 """
 
 import json
@@ -22,20 +23,20 @@ from harness import ROOT, Upstream, emulator_environment, free_port, wait_for
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
 FLEET = 200
-# For the table.
+# How long to wait for the table.
 PATIENCE = {"SHARED_STATE_TIMEOUT_MS": "60000"}
 
 
 @dataclass
 class Gate:
-    """Stands before the emulator's DynamoDB, and can be of no use in several ways."""
+    """A proxy in front of the emulator's DynamoDB, which can fail in several ways."""
 
     endpoint: str
     # "open", or how it fails.
     state: str = "open"
-    # Lets two through at once that ask for this.
+    # The first two requests for this operation wait for each other.
     together: str = ""
-    # The operations that it was asked for.
+    # The operations of all requests.
     asked: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -73,7 +74,7 @@ def gate(aws: Aws) -> Iterator[Gate]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # What is written in several parts must not wait for acknowledgement of the first.
+        # A response is written in parts. The later parts must not wait until the first is acknowledged.
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
@@ -99,7 +100,7 @@ def gate(aws: Aws) -> Iterator[Gate]:
             self.send_header("content-type", "application/x-amz-json-1.0")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            # Who asked is gone where the gate was silent.
+            # If the gate was silent, the client is gone.
             with suppress(BrokenPipeError):
                 self.wfile.write(body)
 
@@ -124,7 +125,7 @@ def answer(answer: dict) -> Answer:
 
 
 def fleet(invoke: list[str], env: dict[str, str], environments: int = FLEET) -> tuple[list[Answer], list[dict]]:
-    """The answers of new environments, one request each, and what they logged."""
+    """Sends one request to each of `environments` new environments. Returns their answers and log lines."""
     done = subprocess.run(
         [*invoke, str(environments), str(environments)], input=EVENT + "\n", env=env, capture_output=True, text=True, check=True
     )
@@ -134,7 +135,7 @@ def fleet(invoke: list[str], env: dict[str, str], environments: int = FLEET) -> 
 
 @contextmanager
 def fetching(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[..., Answer]]:
-    """A running `fetch`; calling it gives its answer."""
+    """Starts `fetch`. Call the result to get an answer."""
     with environment_of(invoke, log, env) as answer_to:
         yield lambda event=EVENT: answer(answer_to(event))
 
@@ -155,7 +156,7 @@ def test_a_new_fleet_answers_with_the_shared_response_while_the_upstream_is_down
     env = settings(aws.endpoint, upstream, table)
     first, _ = fleet(invoke, env, 1)
     assert (first[0].status, first[0].cache_status) == (200, "fetch; fwd=miss; fwd-status=200")
-    # It asks to be left alone, so that no probe is due before a slow machine is done.
+    # With a long retry-after, no probe is due before a slow machine has finished.
     upstream.status, upstream.headers = 503, {"retry-after": "300"}
     upstream.authorizations.clear()
     answers, _ = fleet(invoke, env)
@@ -164,7 +165,7 @@ def test_a_new_fleet_answers_with_the_shared_response_while_the_upstream_is_down
     assert len(upstream.authorizations) == 1
 
 
-def test_of_two_that_ask_for_the_lease_at_once_one_calls(
+def test_if_two_request_the_lease_at_once_only_one_calls(
     aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
 ) -> None:
     upstream = start_upstream("two")
@@ -177,7 +178,7 @@ def test_of_two_that_ask_for_the_lease_at_once_one_calls(
     assert len(upstream.authorizations) == 3, "one environment's attempts"
 
 
-def test_a_new_fleet_calls_the_upstream_once_each_at_most_and_not_at_all_while_the_shared_response_is_fresh(
+def test_a_new_fleet_calls_the_upstream_at_most_once_each_and_not_while_the_shared_response_is_fresh(
     aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
 ) -> None:
     upstream = start_upstream("well")
@@ -220,7 +221,7 @@ def test_one_environment_at_a_time_finds_out_that_the_upstream_is_back(
 
 
 @pytest.mark.parametrize("how", ["unreachable", "silent", "slow", "throttling", "malformed", "absent", "denied"])
-def test_a_table_of_no_use_changes_no_answer(
+def test_an_unusable_table_changes_no_answer(
     aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path, how: str
 ) -> None:
     upstream = start_upstream(how)
@@ -234,7 +235,7 @@ def test_a_table_of_no_use_changes_no_answer(
         iam = aws.client("iam")
         iam.create_user(UserName="stranger")
         key = iam.create_access_key(UserName="stranger")["AccessKey"]
-        # A signature is for a host, which the gate is not.
+        # A signature covers the host, so signed requests cannot go through the gate.
         env["AWS_ENDPOINT_URL"] = aws.endpoint
         env |= {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
     log = tmp_path / "log"
@@ -259,11 +260,11 @@ def test_a_table_of_no_use_changes_no_answer(
         "denied": "AccessDenied",
     }[how]
     assert cause in warning["error"] and warning["request_id"]
-    # Twice by the SDK, and then not for a while.
+    # The SDK tries twice, and then the table is left alone for a while.
     assert gate.asked.count("Query") <= 2 and set(gate.asked) <= {"Query"}
 
 
-def test_what_is_read_too_late_stands_in_all_the_same(
+def test_a_response_that_is_read_too_late_still_stands_in(
     aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
 ) -> None:
     upstream = start_upstream("late")
@@ -292,7 +293,7 @@ def test_what_is_read_too_late_stands_in_all_the_same(
     ],
     ids=str,
 )
-def test_a_response_that_cannot_be_is_none_and_is_written_anew(
+def test_a_corrupt_response_is_ignored_and_replaced(
     aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream], corrupt: dict
 ) -> None:
     upstream = start_upstream("corrupt")
@@ -308,7 +309,7 @@ def test_a_response_that_cannot_be_is_none_and_is_written_anew(
     assert mended.keys() == item.keys() and mended["body"] == item["body"] and mended != broken
 
 
-def test_a_verdict_that_cannot_be_is_none(
+def test_an_impossible_verdict_is_ignored(
     aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
 ) -> None:
     env = settings(aws.endpoint, start_upstream("verdict"), table)
@@ -321,7 +322,7 @@ def test_a_verdict_that_cannot_be_is_none(
     assert never not in items(aws, table)["upstream"].values()
 
 
-def test_nothing_is_asked_of_the_table_while_the_response_is_fresh_or_may_not_be_shared(
+def test_a_fresh_response_needs_no_table_and_an_unshareable_one_is_not_written(
     aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
 ) -> None:
     upstream = start_upstream("fresh")
@@ -329,7 +330,7 @@ def test_nothing_is_asked_of_the_table_while_the_response_is_fresh_or_may_not_be
     env = settings(gate.url, upstream, table)
     with fetching(invoke, tmp_path / "log", env) as fetch:
         assert fetch().status == 200
-        # Written after the answer, which is before the next.
+        # The table is written after this answer, and before the next.
         assert fetch().cache_status.startswith("fetch; hit")
         asked = list(gate.asked)
         assert asked == ["Query", "UpdateItem", "PutItem", "UpdateItem"]
@@ -362,7 +363,7 @@ def test_no_secret_is_written(
     assert "planted" not in str(found) + (tmp_path / "log").read_text()
 
 
-def test_what_decides_the_response_decides_where_it_is(
+def test_the_key_depends_on_the_settings_that_decide_the_response(
     aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
 ) -> None:
     upstream = start_upstream("keys")
@@ -380,7 +381,7 @@ def test_what_decides_the_response_decides_where_it_is(
 
 
 @pytest.mark.parametrize(("bytes_", "is_random", "is_shared"), [(900, True, True), (1_500_000, False, True), (500_000, True, False)])
-def test_a_large_body_is_compressed_and_one_that_is_still_too_large_is_kept_back(
+def test_a_large_body_is_compressed_and_not_shared_if_still_too_large(
     aws: Aws,
     table: str,
     invoke: list[str],

@@ -1,4 +1,4 @@
-"""ministack_shim.py is made for one version, and goes when ministack does what it does."""
+"""ministack_shim.py is made for one version of ministack. These tests fail when ministack no longer needs it."""
 
 from importlib.metadata import version
 
@@ -41,7 +41,7 @@ def test_ministack_alone_still_makes_no_routes() -> None:
     assert created_routes(handlers()) == [], "ministack imports the Body itself now: drop this part of the shim"
 
 
-def test_ministack_alone_still_refuses_what_is_a_name_here() -> None:
+def test_ministack_alone_still_refuses_the_types_that_are_names_only() -> None:
     assert not set(ministack_shim.NAMES_ONLY) & handlers().keys(), "drop these from the shim"
 
 

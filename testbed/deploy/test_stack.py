@@ -1,4 +1,4 @@
-"""What `make deploy`, `url`, `logs` and `rollback` do beside the SAM CLI, and `make doctor`."""
+"""The parts of `make deploy`, `url`, `logs` and `rollback` that the SAM CLI does not do, and `make doctor`."""
 
 import json
 import os
@@ -35,14 +35,14 @@ def said(aws: Aws, command: str) -> str:
     return done.stdout
 
 
-def test_a_deployment_is_announced_watched_and_taken_back(
+def test_a_deployment_is_announced_logged_and_rolled_back(
     aws: Aws, built: Path, start_upstream: Callable[[str], Upstream], tmp_path: Path
 ) -> None:
     old, new = start_upstream("before"), start_upstream("after")
-    assert said(aws, "preflight") == f"account 000000000000, region us-east-1, stage dev: makes the stack {STACK}\n"
+    assert said(aws, "preflight") == f"account 000000000000, region us-east-1, stage dev: creates the stack {STACK}\n"
     aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={old.url}")
     try:
-        assert "changes the stack" in said(aws, "preflight")
+        assert "updates the stack" in said(aws, "preflight")
         aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={new.url}")
         url = aws.reachable(said(aws, "url").strip())
         assert requests.get(f"{url}fetch", timeout=30).content == new.body
@@ -50,11 +50,11 @@ def test_a_deployment_is_announced_watched_and_taken_back(
         log = tmp_path / "logs"
         follow = [sys.executable, "testbed/stack.py", "logs", "dev", "--stack-name", STACK]
         with process(follow, emulator_environment(aws.endpoint), log):
-            # The emulator has functions log text.
+            # In the emulator, functions log text.
             wait_for(lambda: re.search(r"^fetch  INFO invocation .*status=200", log.read_text(), re.M), "the line", 30)
 
         assert said(aws, "rollback").splitlines() == [f"{STACK}-fetch: version 1 answers again, instead of 2"]
-        # The emulator has deleted that version, which SAM has CloudFormation retain.
+        # The emulator has deleted that version. On AWS it stays: SAM tells CloudFormation to retain it.
         alias = aws.client("lambda").get_alias(FunctionName=f"{STACK}-fetch", Name="live")
         assert alias["FunctionVersion"] == "1"
     finally:
@@ -78,7 +78,7 @@ def test_without_credentials_a_deployment_stops_before_anything_is_built(tmp_pat
     assert "sam" not in done.stdout
 
 
-def test_an_unknown_stage_is_told(aws: Aws) -> None:
+def test_an_unknown_stage_is_reported(aws: Aws) -> None:
     done = subprocess.run(
         [sys.executable, "testbed/stack.py", "url", "staging"],
         cwd=ROOT,
@@ -90,7 +90,7 @@ def test_an_unknown_stage_is_told(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("is_bare", [False, True])
-def test_doctor_lists_what_there_is_and_what_to_do(tmp_path: Path, is_bare: bool) -> None:
+def test_doctor_lists_what_is_missing_and_how_to_get_it(tmp_path: Path, is_bare: bool) -> None:
     env = environment()
     if is_bare:
         (tmp_path / "python3").symlink_to(sys.executable)

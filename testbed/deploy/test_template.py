@@ -1,6 +1,6 @@
-"""template.yaml, without deploying it: the linters of SAM and CloudFormation, a policy scan, and our own proofs.
+"""Checks template.yaml without deploying it: SAM's and CloudFormation's linters, a policy scan, and our own proofs.
 
-Every proof comes with templates that it must refuse: template.yaml with one thing changed.
+Each proof comes with templates that it must refuse: template.yaml with one change.
 """
 
 import copy
@@ -19,7 +19,7 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
 WRITTEN = yaml_parse((ROOT / "template.yaml").read_text())
-# With its loops expanded, as CloudFormation does it. The SAM CLI's own expansion resolves parameters and conditions, too.
+# With its loops expanded, as CloudFormation does. The SAM CLI's own expansion resolves parameters and conditions too.
 TEMPLATE = language_extensions.apply(copy.deepcopy(WRITTEN), {})
 ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
@@ -207,7 +207,7 @@ def test_proof_refuses(proof: Callable[[dict], list[str]], change: Change) -> No
 
 
 def repeated(template: dict) -> dict:
-    """What stands once for all functions."""
+    """The resources that the loop over the functions repeats."""
     return template["Resources"]["Fn::ForEach::Functions"][2]
 
 
@@ -288,7 +288,7 @@ def test_parameter_takes_and_refuses(name: str, allowed: list, refused: list) ->
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod"])
-def test_samconfig_gives_parameters_that_the_template_takes(stage: str) -> None:
+def test_the_template_accepts_the_parameters_in_samconfig(stage: str) -> None:
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())["default" if stage == "dev" else stage]
     given = dict(pair.split("=", 1) for pair in config["global"]["parameters"]["parameter_overrides"])
     assert given["Stage"] == stage
@@ -303,17 +303,17 @@ def test_a_versions_description_has_room_for_every_value_allowed() -> None:
 
 
 def transformed(template: dict, path: Path) -> Path:
-    """The template as SAM's transform leaves it: what CloudFormation sees."""
+    """The output of SAM's transform: the template that CloudFormation sees."""
     template = copy.deepcopy(template)
-    del template["Mappings"]  # which the loops have used up
+    del template["Mappings"]  # only the loops need them
     for function in proofs.of_type(template, "AWS::Serverless::Function").values():
-        function["Properties"]["CodeUri"] = "s3://bucket/key"  # what `sam deploy` puts there
+        function["Properties"]["CodeUri"] = "s3://bucket/key"  # `sam deploy` puts such a URI there
     nothing = type("NoManagedPolicies", (), {"load": staticmethod(dict)})
     path.write_text(json.dumps(transform(template, {}, nothing), indent=1))
     return path
 
 
-def test_sam_leaves_the_tokens_where_they_are(tmp_path: Path) -> None:
+def test_sam_keeps_the_token_of_each_route(tmp_path: Path) -> None:
     resources = json.loads(transformed(TEMPLATE, tmp_path / "template.json").read_text())["Resources"]
     paths = resources["Api"]["Properties"]["Body"]["paths"]
     routes = [(path, method, json.dumps(route)) for path, item in paths.items() for method, route in item.items()]
@@ -330,7 +330,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(autouse=True)
 def region(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)  # the transform asks for the partition
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)  # the transform needs it to find the partition
 
 
 def test_sam_validate() -> None:

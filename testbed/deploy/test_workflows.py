@@ -1,4 +1,4 @@
-"""What can be held of .github where it cannot run: its schemas, its safety, and that what it names is there."""
+"""Checks .github without running it: its schemas, its security, and that the targets it names exist."""
 
 import copy
 import re
@@ -13,7 +13,7 @@ from harness import ROOT, environment
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-# What the README tells a user to run, and what only a team needs: these are in CONTRIBUTING and in docs/deploying.md.
+# The README has the commands for users. CONTRIBUTING and docs/deploying.md have those that only a team needs.
 TOLD = "".join((ROOT / page).read_text() for page in ("README.md", ".github/CONTRIBUTING.md", "docs/deploying.md"))
 
 Change = Callable[[dict], object]
@@ -26,7 +26,7 @@ def jobs(workflows: dict) -> Iterator[tuple[str, dict]]:
 
 
 def scripts(workflows: dict) -> Iterator[tuple[str, str, dict]]:
-    """Each line of shell, with its job."""
+    """Yields each line of shell with its workflow and job."""
     for name, job in jobs(workflows):
         for step in job["steps"]:
             for line in step.get("run", "").splitlines():
@@ -40,12 +40,12 @@ def targets_are_there_and_told(workflows: dict) -> list[str]:
         if "$TARGET" in named:
             named = job["strategy"]["matrix"]["target"]
         wrong += [f"{name}: there is no target {target}" for target in named if target not in TARGETS]
-        wrong += [f"{name}: no page tells of `make {target}`" for target in named if f"make {target}" not in TOLD]
+        wrong += [f"{name}: no page mentions `make {target}`" for target in named if f"make {target}" not in TOLD]
     return wrong
 
 
 def shells_get_no_text_of_others(workflows: dict) -> list[str]:
-    """An expression in a script becomes a part of it, whatever a branch is called; a variable does not."""
+    """An expression becomes part of the script, so a branch name could inject code. A variable does not."""
     return [f"{name}: {line}" for name, line, _ in scripts(workflows) if "${{" in line]
 
 
@@ -102,7 +102,7 @@ def test_zizmor_finds_nothing(tmp_path: Path) -> None:
         ("github-issue-forms", "ISSUE_TEMPLATE/*.yml"),
     ],
 )
-def test_files_are_of_their_schema(tmp_path: Path, schema: str, pattern: str) -> None:
+def test_files_match_their_schema(tmp_path: Path, schema: str, pattern: str) -> None:
     files = sorted((ROOT / ".github").glob(pattern))
     check = ["check-jsonschema", "--builtin-schema", f"vendor.{schema}"]
     done = run(*check, *map(str, files))

@@ -108,7 +108,7 @@ impl Call {
             "alb" => self.load_balancer(function, false),
             "alb-multi-value" => self.load_balancer(function, true),
             "vpc-lattice" => self.lattice(),
-            _ => panic!("{trigger} is none of {TRIGGERS:?}"),
+            _ => panic!("{trigger} is not one of {TRIGGERS:?}"),
         }
     }
 

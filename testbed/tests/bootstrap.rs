@@ -131,7 +131,7 @@ async fn lambda_may_refuse_an_answer_or_send_no_invocation() -> Outcomes {
         replay(&mut process, &case).await?;
     }
     let lines = process.terminate().await.join("\n");
-    expect(&lines, "Lambda refused what came of the invocation: 413")
+    expect(&lines, "Lambda refused the result of the invocation: 413")
 }
 
 async fn it_ends_without_its_runtime_api() -> Outcomes {

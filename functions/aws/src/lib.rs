@@ -1,5 +1,5 @@
-//! AWS clients, made when a request first needs one: configuration that is loaded in `main` is 17 million instructions
-//! of every cold start. An endpoint without a client does not depend on this crate.
+//! AWS clients, made when a request first needs one: loading the configuration in `main` would add 17 million
+//! instructions to every cold start. An endpoint without a client does not depend on this crate.
 //!
 //! ```no_run
 //! use aws_sdk_secretsmanager::Client;
@@ -28,15 +28,15 @@ use tokio::sync::OnceCell;
 pub use aws_config::SdkConfig;
 pub use resolve::Resolver;
 
-/// For an operation, retries included: a part of a request's time.
+/// For one operation, retries included: only part of a request's time.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Packets can be lost. Another connection is tried while there is time.
+/// Packets can be lost. This leaves time to try another connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// A client of an AWS service, made when it is first asked for. All share one configuration and its connections.
+/// A client of an AWS service, made on first use. All clients share one configuration and its connections.
 ///
-/// An operation is tried twice, and takes at most a second. For other bounds, change the configuration where the client is
-/// made of it: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
+/// An operation is tried at most twice, and takes at most a second. For other limits, change the configuration that the
+/// client is made from: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
 #[derive(Debug)]
 pub struct Lazy<C> {
     client: OnceCell<C>,
@@ -44,25 +44,25 @@ pub struct Lazy<C> {
 }
 
 impl<C> Lazy<C> {
-    /// The client that `new` makes.
+    /// Returns a `Lazy` that makes its client with `new`.
     pub const fn new(new: fn(&SdkConfig) -> C) -> Self {
         Self { client: OnceCell::const_new(), new }
     }
 
-    /// The client. The first time this takes some milliseconds.
+    /// Returns the client. The first call takes some milliseconds.
     pub async fn get(&self) -> &C {
         self.client.get_or_init(async || (self.new)(config().await)).await
     }
 }
 
-/// Region, credentials and all else that AWS's environment variables say, loaded when it is first asked for.
+/// Returns the region, the credentials and the other settings from AWS's environment variables, loaded on first use.
 pub async fn config() -> &'static SdkConfig {
     static CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
     CONFIG.get_or_init(load).await
 }
 
 async fn load() -> SdkConfig {
-    // The one TLS library that `fetch` has, too: two would be another megabyte.
+    // The same TLS library as `fetch` uses: a second one would add a megabyte.
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
     let http = http.build_with_resolver(Resolver::default());
     ConfigLoader::default()

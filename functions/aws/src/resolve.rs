@@ -1,7 +1,7 @@
-//! Names to addresses.
+//! Resolves names to addresses without the C library.
 //!
-//! Not by the C library: the functions are linked statically, so that they start sooner, and a static
-//! `getaddrinfo` loads parts of itself from whatever C library the machine has.
+//! The functions are linked statically, so that they start sooner, and a static `getaddrinfo` loads parts of itself
+//! from whatever C library the machine has.
 
 use std::{
     net::IpAddr,
@@ -15,18 +15,18 @@ use futures_util::future::select;
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError};
 use tokio::time::timeout;
 
-/// A datagram can be lost, and the next one must go out while the attempt that waits for it has time left.
+/// A datagram can be lost. The next one must go out while the attempt that waits for the answer has time left.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long the addresses of one family wait for those of the other: RFC 8305, section 3.
+/// How long the addresses of one family wait for the other family's: RFC 8305, section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-/// A name that is missing may be there the next moment, whatever its zone says.
+/// A missing name may exist a moment later, whatever negative TTL its zone sets.
 const MISSING_FOR: Duration = Duration::from_secs(1);
 
-/// Resolves by `/etc/hosts` and the name servers of `/etc/resolv.conf`, and remembers for as long as they allow.
+/// Resolves with `/etc/hosts` and the name servers in `/etc/resolv.conf`, and caches answers for their TTL.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver(Arc<OnceLock<Families>>);
 
-/// Asked for one by one, so that a name server which has no response for one of them does not keep the other back.
+/// One resolver per family, so that a name server that never responds for one family does not delay the other.
 #[derive(Debug)]
 struct Families {
     v4: TokioResolver,
@@ -34,18 +34,18 @@ struct Families {
 }
 
 impl Resolver {
-    /// The addresses of `name`, of both families.
+    /// Returns the addresses of `name`, of both families.
     ///
     /// # Errors
     ///
-    /// When there is none, or no name server says.
+    /// Fails if `name` has no address, or if no name server answers.
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
         let Families { v4, v6 } = self.families()?;
         let (v4, v6) = (pin!(v4.lookup_ip(name)), pin!(v6.lookup_ip(name)));
         let (first, other) = select(v4, v6).await.factor_first();
         let (found, rest) = match first {
             Ok(found) => (found, timeout(RESOLUTION_DELAY, other).await.ok().and_then(Result::ok)),
-            // The first error is the one that tells more: most names have no address of the other family.
+            // The first error says more: most names have no address of the other family.
             Err(error) => (other.await.map_err(|_| error)?, None),
         };
         Ok(found.iter().chain(rest.iter().flat_map(|rest| rest.iter())).collect())

@@ -1,4 +1,4 @@
-// Light or dark as the machine is, now and when that changes.
+// Follows the system's light or dark mode, also when it changes.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
@@ -12,6 +12,6 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   tryItOutEnabled: true,
-  // It would ask another host.
+  // The validator would call another host.
   validatorUrl: null,
 });

@@ -1,4 +1,4 @@
-//! `/docs`: the API's reference in the browser, made of openapi.yaml by Swagger UI. Everything comes from this origin.
+//! `/docs`: the API reference in the browser. Swagger UI renders openapi.yaml. Everything comes from this origin.
 
 use std::{io::Read, process::ExitCode};
 
@@ -15,8 +15,8 @@ use handler::{
     lists_etag, weighted,
 };
 
-/// What a page may load and do: scripts and styles of its own origin, and calls of it. Swagger UI has its icons in its style
-/// sheet (`data:`).
+/// A page may load scripts and styles from its own origin only, and call only that origin. Swagger UI's icons are in
+/// its style sheet (`data:`).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -64,13 +64,13 @@ async fn docs(request: Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// A file that is asked for by its version never changes.
+/// A URL with a version always returns the same content.
 fn lifetime(request: &Request) -> &'static str {
     let has_version = request.uri().query().is_some_and(|query| query.starts_with("v="));
     if has_version { "public, max-age=31536000, immutable" } else { "no-cache" }
 }
 
-/// RFC 9110, section 12.5.3, for the one encoding that there is.
+/// RFC 9110, section 12.5.3, for gzip, the only encoding here.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
     let mut others = 0.0;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_who_takes_it() {
+    fn sends_gzip_only_to_clients_that_accept_it() {
         for (accepted, takes) in [
             ("gzip, deflate, br", true),
             ("br, *;q=0.1", true),

@@ -1,4 +1,4 @@
-//! `/shops/{shop}/orders`: an endpoint with a body, a parameter in its path, and a caller that must be known.
+//! `/shops/{shop}/orders`: an endpoint with a body, a path parameter, and a caller who must authenticate.
 
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ struct Order<'a> {
 }
 
 async fn create(request: Request) -> Result<Response, Problem> {
-    // First, so that a caller without a token learns nothing about the order.
+    // This is first, so that a caller without a token learns nothing about the order.
     let customer = claim(&request, "sub").ok_or_else(|| Problem::unauthorized("Bearer", "Orders need a token."))?;
     let what: NewOrder = body(&request, 16 * 1024)?;
     if what.quantity > 3 {

@@ -1,7 +1,8 @@
-//! From an HTTP response to what Lambda hands to the trigger.
+//! From an HTTP response to the JSON that Lambda passes to the trigger.
 //!
-//! `lambda_http` sends the first of repeated headers behind an HTTP API, a function URL and VPC Lattice, and ends the
-//! process over a header that is not UTF-8. Here repeated headers are joined, and what cannot be sent is a problem.
+//! `lambda_http` sends only the first of repeated headers behind an HTTP API, a function URL and VPC Lattice, and ends
+//! the process if a header is not UTF-8. Here repeated headers are joined, and a response that cannot be sent becomes a
+//! problem.
 
 use std::{borrow::Cow, collections::BTreeMap, str};
 
@@ -14,7 +15,7 @@ use crate::{Body, Problem, Response, trigger::Trigger};
 /// The JSON that [a REST API](https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html#api-gateway-simple-proxy-for-lambda-output-format),
 /// [an HTTP API](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html),
 /// [a load balancer](https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html) and
-/// [VPC Lattice](https://docs.aws.amazon.com/vpc-lattice/latest/ug/lambda-functions.html) read.
+/// [VPC Lattice](https://docs.aws.amazon.com/vpc-lattice/latest/ug/lambda-functions.html) expect.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'a> {
@@ -25,7 +26,7 @@ struct Answer<'a> {
     headers: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     multi_value_headers: BTreeMap<&'a str, Vec<&'a str>>,
-    // Where there are none, too: `cargo lambda watch` insists on it.
+    // Present even if it is empty, because `cargo lambda watch` requires it.
     #[serde(skip_serializing_if = "Option::is_none")]
     cookies: Option<Vec<&'a str>>,
     #[serde(serialize_with = "text_or_base64")]
@@ -37,7 +38,7 @@ struct Answer<'a> {
 ///
 /// # Errors
 ///
-/// An `internal` problem when the trigger or Lambda would not take it.
+/// Returns an `internal` problem if the trigger or Lambda would not accept the answer.
 pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Problem> {
     let is_described = matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
     let mut answer = Answer {
@@ -46,7 +47,7 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
         headers: BTreeMap::new(),
         multi_value_headers: BTreeMap::new(),
         cookies: matches!(trigger, Trigger::HttpApi | Trigger::FunctionUrl).then(Vec::new),
-        // As it is: lambda_http would decode text by the charset of the content type, and send it as UTF-8.
+        // Unchanged: lambda_http would decode text by the charset of its content type, and send it as UTF-8.
         body: response.body(),
         is_base64_encoded: matches!(response.body(), Body::Binary(_)),
     };
@@ -66,13 +67,13 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
     let json = serde_json::to_string(&answer).map_err(|error| Problem::internal().because(error))?;
     let (bytes, most) = (json.len(), trigger.max_answer_bytes());
     if bytes > most {
-        let cause = format!("the answer takes {bytes} bytes of JSON, of which {} takes {most}", trigger.name());
+        let cause = format!("the answer takes {bytes} bytes of JSON, but {} takes at most {most}", trigger.name());
         return Err(Problem::internal().because(cause));
     }
     Ok(json)
 }
 
-/// Adds a header, or another value to one that is there (RFC 9110, section 5.3).
+/// Adds a header, or adds a value to a header that is already there (RFC 9110, section 5.3).
 fn join<'a>(
     headers: &mut BTreeMap<&'a str, Cow<'a, str>>,
     name: &'a HeaderName,
@@ -113,7 +114,7 @@ mod tests {
     const ALB: &str = r#"{"path": "/", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
     const LATTICE: &str = r#"{"path": "/", "method": "GET", "requestContext": {"serviceArn": "arn"}}"#;
 
-    /// The answer, and the line in the log.
+    /// The answer and the log line.
     fn observed(event: &str, response: Response) -> (Value, Value) {
         let endpoint = move |_| {
             let response = response.clone();
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_headers_are_joined_where_there_is_one_place_for_them() {
+    fn repeated_headers_are_joined_if_the_trigger_takes_one_value() {
         let response = with_headers(&[(LINK, b"</a>"), (LINK, b"</b>"), (SET_COOKIE, b"a=1"), (SET_COOKIE, b"b=2")]);
         let (answer, _) = observed(HTTP_API, response.clone());
         assert_eq!((&answer["headers"]["link"], &answer["cookies"]), (&json!("</a>, </b>"), &json!(["a=1", "b=2"])));
@@ -167,10 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_than_lambda_or_a_load_balancer_takes_is_refused() {
+    fn an_answer_larger_than_lambda_or_a_load_balancer_takes_is_refused() {
         for (event, most) in [(HTTP_API, 6_291_556), (REST_API, 6_291_556), (ALB, 1 << 20), (LATTICE, 6_291_556)] {
             let of = |bytes| observed(event, Response::new(Body::from("x".repeat(bytes))));
-            // What the answer has beside its body.
+            // The size of the answer without its body.
             let rest = of(0).0.to_string().len();
             assert_eq!(of(most - rest).0["statusCode"], 200, "{event}");
             assert!(is_refused(&of(most - rest + 1), "bytes of JSON"), "{event}");

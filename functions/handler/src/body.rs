@@ -1,4 +1,4 @@
-//! A request's body as JSON of a type, and an answer's.
+//! JSON bodies: reads a request's as a type, and writes an answer's.
 
 use lambda_http::http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -12,17 +12,17 @@ use crate::{
     faults::{Source, read},
 };
 
-/// The request's body, which is JSON of the type `T` with at most `max_bytes`. `#[serde(deny_unknown_fields)]` on `T` makes
-/// a misspelt member a fault.
+/// Reads the request's body, JSON of at most `max_bytes`, as a `T`. With `#[serde(deny_unknown_fields)]` on `T`, a
+/// misspelt member is a fault.
 ///
 /// # Errors
 ///
-/// - 400 [`malformed-request`](Problem::malformed_request): it is absent, not UTF-8, or no JSON.
-/// - 413 [`content-too-large`](Problem::content_too_large): it is over `max_bytes`.
+/// - 400 [`malformed-request`](Problem::malformed_request): it is absent, not UTF-8, or not JSON.
+/// - 413 [`content-too-large`](Problem::content_too_large): it is larger than `max_bytes`.
 /// - 415 [`unsupported-media-type`](Problem::unsupported_media_type): its type is neither `application/json` nor
 ///   `application/*+json`, its charset is not UTF-8, or it is compressed.
-/// - 422 [`unprocessable-content`](Problem::unprocessable_content): it is not of the type `T`. `errors` lists each member
-///   that is missing, unknown, there twice, of another type, or nested too deeply.
+/// - 422 [`unprocessable-content`](Problem::unprocessable_content): it is not of the type `T`. `errors` lists each
+///   member that is missing, unknown, repeated, of another type, or nested too deeply.
 ///
 /// ```
 /// use handler::{Body, Request, body, http::header::CONTENT_TYPE};
@@ -56,23 +56,23 @@ pub fn body<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<
         return Err(Problem::content_too_large(max_bytes));
     }
     let text = str::from_utf8(bytes).map_err(|_| Problem::malformed_request("The body is not UTF-8."))?;
-    // Of a list serde makes a struct, too, by the order of its fields.
+    // serde would also accept a list for a struct, and take its items as the fields in order.
     if !text.trim_start().starts_with('[')
         && let Ok(value) = serde_json::from_str(text)
     {
         return Ok(value);
     }
-    // Whether it is JSON at all: what serde_json says of the kind of its errors is not right for every type.
+    // Checks whether it is JSON at all: for some types, serde_json's error category does not tell.
     let json: &RawValue = serde_json::from_str(text)
-        .map_err(|error| Problem::malformed_request(format!("The body is no JSON: {error}.")))?;
+        .map_err(|error| Problem::malformed_request(format!("The body is not JSON: {error}.")))?;
     read(Source::Json(json)).map_err(Problem::unprocessable_content)
 }
 
-/// Answers with `content` as JSON, whatever the request accepts. Beside it, [`negotiate`](crate::negotiate()) heeds that.
+/// Answers with `content` as JSON, whatever the request accepts. [`negotiate`](crate::negotiate()) respects `Accept`.
 ///
 /// # Errors
 ///
-/// An `internal` problem when `content` cannot be written as JSON.
+/// Returns an `internal` problem if `content` cannot be written as JSON.
 ///
 /// ```
 /// # use handler::{http::StatusCode, json};
@@ -92,7 +92,7 @@ fn check_format(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |detail| Problem::unsupported_media_type("application/json", detail);
     let encoding = headers.get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        // RFC 9110, section 12.5.3: what would have been taken.
+        // RFC 9110, section 12.5.3: the encoding that would have been accepted.
         return Err(unsupported("The body must come without a content encoding.")
             .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_json_of_a_type() {
+    fn a_body_is_read_as_json_of_a_type() {
         let good = NewOrder { sku: "A".into(), quantity: 2 };
         let json = r#" {"quantity": 2, "sku": "A"} "#;
         assert_eq!(read_as(json), Ok(NewOrder { sku: "A".into(), quantity: 2 }));
@@ -157,15 +157,15 @@ mod tests {
         let unknown = "is unknown; there is `sku` or `quantity`";
         for (bytes, status, expected) in [
             (&b""[..], 400, json!("The body is empty, and must be JSON.")),
-            (b"{", 400, json!("The body is no JSON: EOF while parsing an object at line 1 column 1.")),
-            (b"{} {}", 400, json!("The body is no JSON: trailing characters at line 1 column 4.")),
-            (b"{\"sku\": 7,", 400, json!("The body is no JSON: EOF while parsing an object at line 1 column 10.")),
+            (b"{", 400, json!("The body is not JSON: EOF while parsing an object at line 1 column 1.")),
+            (b"{} {}", 400, json!("The body is not JSON: trailing characters at line 1 column 4.")),
+            (b"{\"sku\": 7,", 400, json!("The body is not JSON: EOF while parsing an object at line 1 column 10.")),
             (b"{\"sku\": \"\xff\"}", 400, json!("The body is not UTF-8.")),
             (&[b'['; 65], 413, json!("The body may have at most 64 bytes.")),
             (b"[\"A\", 2]", 422, fault("#", "must be an object")),
             (b"{\"sku\": \"A\", \"quantity\": 256}", 422, fault("#/quantity", "must be an integer from 0 to 255")),
             (b"{\"sku\": \"A\", \"quantity\": 1.0}", 422, fault("#/quantity", "must be an integer from 0 to 255")),
-            (b"{\"sku\": \"A\", \"sku\": \"B\", \"quantity\": 1}", 422, fault("#/sku", "is there twice")),
+            (b"{\"sku\": \"A\", \"sku\": \"B\", \"quantity\": 1}", 422, fault("#/sku", "appears twice")),
             (b"{\"sku\": \"A\", \"quantity\": 1, \"a b%\": 1}", 422, fault("#/a%20b%25", unknown)),
         ] {
             assert_eq!(read_as::<NewOrder>(bytes.to_vec()), Err((status, expected)), "{}", bytes.escape_ascii());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_says_that_it_is_json() {
+    fn a_body_must_be_declared_as_json() {
         for (content_type, is_json) in [
             (Some("application/json"), true),
             (Some("Application/JSON ; Charset=\"UTF-8\""), true),

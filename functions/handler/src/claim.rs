@@ -1,16 +1,16 @@
-//! Who the caller is, as an authorizer found out before the function was invoked.
+//! Who the caller is, as an authorizer determined before the function was invoked.
 
 use crate::{
     Request,
     event::{FromTrigger, Object},
 };
 
-/// The claim `name` about the caller, from the authorizer of an HTTP API or a REST API: of the token, if it is a JWT or
-/// Cognito authorizer; of the context that a Lambda authorizer returned; or of the caller's IAM identity, such as `userArn`.
-/// What is not text is given as JSON.
+/// Returns the claim `name` about the caller, from the authorizer of an HTTP API or a REST API. It comes from the token
+/// (JWT or Cognito authorizer), from the context that a Lambda authorizer returned, or from the caller's IAM identity,
+/// such as `userArn`. A claim that is not text is returned as JSON.
 ///
-/// API Gateway puts it into the event, so a caller cannot make it up. `None` where no authorizer did its work: behind a
-/// load balancer, VPC Lattice, or a route without one.
+/// API Gateway puts the claim into the event, so a caller cannot forge it. `None` if there is no such claim, or if no
+/// authorizer ran: behind a load balancer, VPC Lattice, or a route without one.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-access-control.html>
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! What a function's own code is to the rest of this crate.
+//! The interface between a function's own code and this crate.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use lambda_http::http::{HeaderValue, Method};
 
 use crate::{Problem, Request, Response, path::Pattern};
 
-/// One HTTP resource: any `async fn(Request) -> Result<Response, Problem>`, or a closure with state that is one, for `GET`
-/// and `HEAD`; or several of these, each for its [method](get).
+/// An HTTP resource. Any `async fn(Request) -> Result<Response, Problem>`, or a closure of this form that has state, is
+/// an endpoint for `GET` and `HEAD`. A [`Resource`] has an endpoint for each of its [methods](get).
 ///
-/// It is called for one request at a time on Lambda, many at once under Lambda Managed Instances.
+/// Lambda calls it for one request at a time, and Lambda Managed Instances for many at once.
 pub trait Endpoint: Clone + Send + 'static {
-    /// Answers a request, of one of its methods.
+    /// Answers a request that has one of its methods.
     fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static;
 
-    /// Whether it answers requests of this method. `OPTIONS` is answered for it.
+    /// Whether it answers requests with this method. This crate answers `OPTIONS` for it.
     fn answers(&self, method: &Method) -> bool {
         matches!(*method, Method::GET | Method::HEAD)
     }
@@ -29,7 +29,7 @@ pub trait Endpoint: Clone + Send + 'static {
     ///
     /// # Errors
     ///
-    /// When there is nothing at this path.
+    /// If there is nothing at this path.
     fn find(&self, _request: &mut Request) -> Result<(), Problem> {
         Ok(())
     }
@@ -40,7 +40,7 @@ where
     E: Fn(Request) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
 {
-    // What the endpoint does before its first await is inside the future too, and so is a panic in it.
+    // The code of the endpoint before its first await runs inside the future too, and so does a panic in it.
     async fn call(self, request: Request) -> Result<Response, Problem> {
         self(request).await
     }
@@ -48,8 +48,8 @@ where
 
 type Operation = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Response, Problem>> + Send + Sync>;
 
-/// A resource with an endpoint for each of its methods, and a path if it has parameters. `Allow`, 404, 405 and `OPTIONS`
-/// follow from it; `HEAD` is answered where `GET` is.
+/// A resource with an endpoint for each of its methods, and a path if it has parameters. `Allow`, 404, 405 and
+/// `OPTIONS` follow from these. If it answers `GET`, it answers `HEAD`, too.
 ///
 /// ```
 /// use handler::{Problem, Request, Response, get, http::StatusCode, json, path};
@@ -78,13 +78,13 @@ impl Resource {
         Self { operations, ..self }
     }
 
-    /// Says where it is, as the template says it: `{name}` is one segment of the path, `{name+}` the rest of it. API
-    /// Gateway sends the parameters along; behind a load balancer, VPC Lattice and a function URL, which know of none, the
-    /// path is matched here.
+    /// Sets the path, in the form that the template uses: `{name}` is one segment, `{name+}` the rest of the path. API
+    /// Gateway sends the parameters. A load balancer, VPC Lattice and a function URL do not, so this crate matches the
+    /// path for them.
     ///
     /// # Panics
     ///
-    /// When that is no such path.
+    /// If `path` is not such a path.
     #[must_use]
     pub fn at(self, path: &str) -> Self {
         Self { pattern: Some(Arc::new(Pattern::new(path))), ..self }
@@ -115,7 +115,7 @@ impl Endpoint for Resource {
         }
         methods.push("OPTIONS");
         methods.sort_unstable();
-        // Methods are tokens, which a header can hold.
+        // Methods are tokens, so a header can hold them.
         HeaderValue::try_from(methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
     }
 
@@ -127,7 +127,7 @@ impl Endpoint for Resource {
 macro_rules! methods {
     ($($name:ident $method:ident)*) => {
         $(
-            #[doc = concat!("A resource whose `", stringify!($method), "` requests `endpoint` answers.")]
+            #[doc = concat!("A resource that answers `", stringify!($method), "` requests with `endpoint`.")]
             pub fn $name(endpoint: impl Endpoint + Sync) -> Resource {
                 Resource { operations: Arc::new([]), pattern: None }.$name(endpoint)
             }
@@ -135,7 +135,7 @@ macro_rules! methods {
 
         impl Resource {
             $(
-                #[doc = concat!("Has `endpoint` answer `", stringify!($method), "` requests.")]
+                #[doc = concat!("Answers `", stringify!($method), "` requests with `endpoint`.")]
                 #[must_use]
                 pub fn $name(self, endpoint: impl Endpoint + Sync) -> Self {
                     self.on(Method::$method, endpoint)

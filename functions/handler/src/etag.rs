@@ -1,7 +1,7 @@
 //! Entity tags: RFC 9110, section 8.8.3.
 
-/// Whether an `If-None-Match` lists `etag`, compared weakly: RFC 9110, section 13.1.2. If it does, the caller has what it asks
-/// for, and 304 without a body is the answer.
+/// Whether an `If-None-Match` lists `etag`, by weak comparison: RFC 9110, section 13.1.2. If so, the caller already has
+/// the content, and the answer is 304 without a body.
 ///
 /// ```
 /// use handler::lists_etag;
@@ -30,7 +30,7 @@ pub fn lists_etag(mut etags: &[u8], etag: &[u8]) -> bool {
     }
 }
 
-/// An entity tag without the mark of a weak one: section 8.8.3.2.
+/// An entity tag without the prefix of a weak tag: section 8.8.3.2.
 fn opaque(etag: &[u8]) -> &[u8] {
     etag.strip_prefix(b"W/").unwrap_or(etag)
 }

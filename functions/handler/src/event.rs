@@ -1,9 +1,9 @@
 //! From an invocation's event to an HTTP request.
 //!
-//! `lambda_http` does this, too, but it refuses an event for a part that nobody reads, panics over others, keeps one value
-//! of a repeated header, and takes a percent-encoded `&` in a load balancer's query for a separator: the cases in events/
-//! show each. Here an event is an HTTP trigger's if it has that trigger's marks, a method and a path. A part of it that
-//! can be in no request is left out. Where the request makes no sense without it, it is [`Malformed`].
+//! `lambda_http` does this, too, but it refuses some events for a part that nobody reads, panics on others, keeps one
+//! value of a repeated header, and takes a percent-encoded `&` in a load balancer's query for a separator. The cases
+//! in events/ show each fault. Here an event comes from an HTTP trigger if it has that trigger's marks, a method and a
+//! path. A part that no request can hold is left out. If the request makes no sense without it, it is [`Malformed`].
 
 use std::{borrow::Cow, fmt};
 
@@ -26,26 +26,26 @@ use serde_json::value::RawValue;
 
 use crate::{Body, Request, trigger::Trigger};
 
-/// What a path can hold in percent-encoding alone (RFC 3986, section 3.3).
+/// Characters that a path can hold only in percent-encoding (RFC 3986, section 3.3).
 const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`');
 const NOT_IN_A_DECODED_PATH: &AsciiSet = &NOT_IN_A_PATH.add(b'%');
 
-/// What callers send in a query as it is, though a URI can't hold it (RFC 3986, section 3.4).
+/// Characters that callers send unencoded in a query, although a URI cannot hold them (RFC 3986, section 3.4).
 const NOT_IN_A_QUERY: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>');
 
-/// What an HTTP trigger sent.
+/// An event of an HTTP trigger.
 pub(crate) struct Event {
     pub(crate) trigger: Trigger,
-    /// The route that matched, as it was configured. Never the path, of which there are as many as callers can think of.
+    /// The route that matched, as it was configured. Never the path, because callers can invent any number of paths.
     pub(crate) route: Option<String>,
-    /// The caller's, as the trigger saw it.
+    /// The caller's address as the trigger saw it.
     pub(crate) client_address: Option<String>,
-    /// Whether the answer has no body, however malformed the request is.
+    /// Whether the answer has no body, even if the request is malformed.
     pub(crate) is_head: bool,
     pub(crate) request: Result<Request, Malformed>,
 }
 
-/// What a trigger knows of a request beside it, kept as it came: most endpoints ask for none of it.
+/// What a trigger adds to a request, unparsed, because most endpoints do not use it.
 #[derive(Clone)]
 pub(crate) struct FromTrigger {
     pub(crate) authorizer: Option<Box<RawValue>>,
@@ -54,7 +54,7 @@ pub(crate) struct FromTrigger {
     pub(crate) has_decoded: bool,
 }
 
-/// Why an event holds no request that makes sense: a sentence for the caller.
+/// Why a request is malformed, in a sentence for the caller.
 #[derive(Clone, Copy)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
@@ -63,7 +63,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// When it is no HTTP trigger's.
+    /// If it is not from an HTTP trigger.
     pub(crate) fn read(event: &[u8]) -> Result<Self, Error> {
         let event = match serde_json::from_str(str::from_utf8(event)?) {
             Ok(event) => Self::of(&event),
@@ -71,8 +71,8 @@ impl Event {
             Err(error) => return Err(format!("the event is not JSON: {error}").into()),
         };
         event.ok_or_else(|| {
-            "the event is no HTTP trigger's: it must come from an HTTP API, a function URL, a REST API, an Application Load \
-             Balancer or VPC Lattice (event version 2), and hold a method and a path"
+            "the event is not from an HTTP trigger: it must come from an HTTP API, a function URL, a REST API, an \
+             Application Load Balancer or VPC Lattice (event version 2), and have a method and a path"
                 .into()
         })
     }
@@ -102,15 +102,15 @@ impl Event {
         let client_address: Option<Cow<'_, str>> = match trigger {
             Trigger::HttpApi | Trigger::FunctionUrl => http.text("sourceIp"),
             Trigger::RestApi => context.object("identity").text("sourceIp"),
-            // The address that the load balancer itself saw is the last one: those before it are the caller's word.
+            // The load balancer appends the address that it saw. The caller can make up the addresses before it.
             Trigger::Alb { .. } | Trigger::VpcLattice => headers
                 .get("x-forwarded-for")
                 .and_then(|addresses| addresses.to_str().ok()?.rsplit(',').next())
                 .map(|address| address.trim().into()),
         };
         let client_address = client_address.map(Cow::into_owned);
-        // An HTTP API decodes the path and its parameters, in both of its formats; no other trigger does, nor does
-        // `cargo lambda watch`, whose events are those of an HTTP API without an id.
+        // An HTTP API decodes the path and its parameters, in both payload versions. Other triggers do not, nor does
+        // `cargo lambda watch`, which sends an HTTP API's events without an API id.
         let has_decoded =
             trigger != Trigger::FunctionUrl && event.get("version").is_some() && context.get("apiId").is_some();
         let route = match trigger {
@@ -158,7 +158,7 @@ impl Event {
     }
 }
 
-/// An HTTP API puts the stage before the path unless it is the default one, and a custom domain leaves it out.
+/// Removes the stage, which an HTTP API puts before the path, except for the default stage or behind a custom domain.
 fn without_stage<'a>(path: Cow<'a, str>, stage: Option<Cow<'a, str>>) -> Cow<'a, str> {
     let rest = stage.and_then(|stage| path.strip_prefix('/')?.strip_prefix(&*stage).map(str::to_owned));
     match rest {
@@ -167,7 +167,7 @@ fn without_stage<'a>(path: Cow<'a, str>, stage: Option<Cow<'a, str>>) -> Cow<'a,
     }
 }
 
-/// All values of a name are in one, as an HTTP API joins them (RFC 9110, section 5.3).
+/// Reads the headers. Repeated headers are joined into one value, as an HTTP API does (RFC 9110, section 5.3).
 fn headers(event: &Object<'_>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     let mut add = |name: &str, value: &str| {
@@ -185,9 +185,9 @@ fn headers(event: &Object<'_>) -> HeaderMap {
         }
     };
     let multi_value = event.object("multiValueHeaders");
-    // A REST API sends both; the other one has the last of each name's values.
+    // A REST API sends both. `headers` has only the last value of each name.
     let all = if multi_value.0.is_empty() { event.object("headers") } else { multi_value };
-    // An HTTP API has them beside the headers.
+    // An HTTP API sends cookies apart from the headers.
     let cookies = event.get("cookies");
     all.pairs(|name, value| {
         if cookies.is_none() || !name.eq_ignore_ascii_case(COOKIE.as_str()) {
@@ -207,7 +207,7 @@ fn query<'a>(event: &Object<'a>, trigger: Trigger) -> Option<Cow<'a, str>> {
     let all = if multi_value.0.is_empty() { event.object("queryStringParameters") } else { multi_value };
     let mut query = String::new();
     if trigger == Trigger::RestApi {
-        // The only one that decodes it.
+        // A REST API is the only trigger that decodes the query.
         let mut encoder = Serializer::new(&mut query);
         all.pairs(|name, value| {
             encoder.append_pair(name, value);
@@ -221,7 +221,7 @@ fn query<'a>(event: &Object<'a>, trigger: Trigger) -> Option<Cow<'a, str>> {
     (!query.is_empty()).then_some(query.into())
 }
 
-/// The URL that the caller asked for: an absolute one, if it is known by which name the caller asked.
+/// The URL that the caller requested. It is absolute if the host name is known.
 fn uri(
     path: &str,
     query: Option<Cow<'_, str>>,
@@ -266,13 +266,13 @@ fn body(event: &Object<'_>) -> Result<Body, Malformed> {
     }
 }
 
-/// A JSON object whose values are parsed when they are asked for, so that the others may hold anything. Any other value counts
-/// as an object without members, and a member that is `null` as absent.
+/// A JSON object that parses a value only when it is read, so that unread values may hold anything. Any JSON value that
+/// is not an object counts as an empty object, and a member that is `null` as absent.
 pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     pub(crate) fn read(json: &'a RawValue) -> Self {
-        // The end of what can be read is the end of it.
+        // If it cannot be read, it counts as empty.
         serde_json::from_str(json.get()).unwrap_or(Self(Vec::new()))
     }
 
@@ -289,7 +289,7 @@ impl<'a> Object<'a> {
         text(self.get(name)?)
     }
 
-    /// Hands over every name with its value, or with each of a list of values.
+    /// Calls `each` for every name with its value, or with each value of a list.
     fn pairs(&self, mut each: impl FnMut(&str, &str)) {
         for (name, value) in &self.0 {
             match text(value) {
@@ -322,7 +322,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// Text that is borrowed where it can be.
+/// Text that is borrowed if possible.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -331,7 +331,7 @@ fn text(json: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str(json).map(|Text(text)| text).ok()
 }
 
-/// Hands over every text in a list.
+/// Calls `each` for every text in a list.
 fn each_text(json: Option<&RawValue>, mut each: impl FnMut(&str)) {
     let list = json.and_then(|json| serde_json::from_str::<Vec<&RawValue>>(json.get()).ok());
     for text in list.into_iter().flatten().filter_map(text) {

@@ -1,9 +1,9 @@
-//! All that is wrong with what a caller sent, at once.
+//! Finds all faults in a caller's input at once.
 //!
-//! serde stops at the first fault. So what was sent is read again, with something in the place of the fault that its type
-//! does take, until the next fault comes or none is left. Nothing that is made up gets any further: it is how to go on, and
-//! if nothing helps, the faults so far are told. That is work for a request that is refused anyway; a good one is read
-//! once.
+//! serde stops at the first fault. So the input is read again, with a stand-in for the fault that its type accepts,
+//! until the next fault comes or none is left. A stand-in only lets reading continue and is never returned. If no
+//! stand-in helps, the faults found so far are reported. Only a request that is refused anyway costs this work. A valid
+//! one is read once.
 
 use std::{
     borrow::Cow,
@@ -23,19 +23,19 @@ use serde_json::{Number, value::RawValue};
 
 use crate::{event::Object, query::unreadable};
 
-/// Where the fault is, as a JSON pointer (RFC 6901), and what it is, in words that go on from the name of the place.
+/// Where the fault is, as a JSON pointer (RFC 6901), and what it is, in words that follow the name of the place.
 pub(crate) type Fault = (String, String);
 
-/// How many faults are told, how often is read for it, and how many bytes in all: a refusal must not cost what an answer
-/// does many times over.
+/// The most faults that are reported, times that the input is read for them, and bytes that are read in all. A refusal
+/// must not cost many times what an answer costs.
 const MOST_FAULTS: usize = 20;
 const MOST_READINGS: usize = 100;
 const MOST_BYTES: usize = 2_000_000;
 
-/// How deep a value may lie: as deep as `serde_json` itself goes.
+/// How deep a value may be nested: as deep as `serde_json` allows.
 const MOST_LEVELS: usize = 127;
 
-/// What is tried in a fault's place, as JSON.
+/// The stand-ins that are tried for a fault, as JSON.
 const STAND_INS: [&str; 11] = [
     "null",
     "1",
@@ -50,7 +50,7 @@ const STAND_INS: [&str; 11] = [
     r#""https://example.com/""#,
 ];
 
-/// What is in the place of a fault.
+/// What replaces a fault.
 #[derive(Clone, Copy, PartialEq)]
 enum StandIn {
     /// One of [`STAND_INS`].
@@ -62,7 +62,7 @@ enum StandIn {
 }
 
 impl StandIn {
-    /// What to try when reading stopped, after what has been tried.
+    /// What to try next where reading stopped, after `tried`.
     fn after(tried: Option<Self>, stop: &Stop) -> Option<Self> {
         match (tried, stop.variant) {
             (Some(Self::Nothing), _) => None,
@@ -76,20 +76,20 @@ impl StandIn {
     }
 }
 
-/// Stand-ins by the pointers to where they stand.
+/// Stand-ins by the pointers to their places.
 type StandIns = BTreeMap<String, StandIn>;
 
-/// What was sent.
+/// The caller's input.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
     Json(&'a RawValue),
     /// Names and values.
     Form(&'a BTreeMap<Cow<'a, str>, Cow<'a, str>>),
-    /// A value of a form: its type is what the field asks for.
+    /// A value of a form. The field determines its type.
     Text(&'a str),
 }
 
-/// Reads a `T`, or all faults that are in the way.
+/// Reads a `T`, or returns all faults that prevent it.
 pub(crate) fn read<T: for<'a> Deserialize<'a>>(source: Source<'_>) -> Result<T, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut readings = MOST_READINGS;
@@ -107,12 +107,13 @@ pub(crate) fn read<T: for<'a> Deserialize<'a>>(source: Source<'_>) -> Result<T, 
         let pointer = stop.pointer.clone().unwrap_or_default();
         let is_within = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
         let tried = stand_ins.get(&pointer).copied();
-        // A fault of what holds a stand-in may well come of that: so it is not told, and there is no way on.
+        // A fault in a value that contains a stand-in may be caused by the stand-in, so it is not reported, and reading
+        // cannot continue.
         if faults.len() == MOST_FAULTS || stand_ins.keys().any(|place| is_within(&pointer, place)) {
             break;
         }
         let Some(next) = StandIn::after(tried, &stop) else { break };
-        // As is one within a stand-in, but there is a way on.
+        // Nor is a fault within a stand-in reported, but the next stand-in may help.
         if tried.is_none() && !stand_ins.keys().any(|place| is_within(place, &pointer)) {
             faults.push((pointer.clone(), stop.detail));
         }
@@ -121,7 +122,7 @@ pub(crate) fn read<T: for<'a> Deserialize<'a>>(source: Source<'_>) -> Result<T, 
     Err(faults)
 }
 
-/// Tells the names that an object has twice: which of the values is meant is anybody's guess.
+/// Reports the names that an object has twice, because nobody can know which of the values is meant.
 fn repeated(json: &RawValue, pointer: &str, faults: &mut Vec<Fault>) {
     if pointer.matches('/').count() == MOST_LEVELS || faults.len() == MOST_FAULTS {
         return;
@@ -132,7 +133,7 @@ fn repeated(json: &RawValue, pointer: &str, faults: &mut Vec<Fault>) {
         if names.insert(name) {
             repeated(value, &pointer, faults);
         } else {
-            faults.push((pointer, "is there twice".into()));
+            faults.push((pointer, "appears twice".into()));
         }
     }
     for (index, item) in items(json).into_iter().enumerate() {
@@ -152,17 +153,18 @@ fn member(pointer: &str, name: &str) -> String {
 /// Why reading stopped.
 #[derive(Debug)]
 struct Stop {
-    /// Where; until it is known, the name of the member that it is about, if it is about one.
+    /// Where it stopped, if that is known yet.
     pointer: Option<String>,
+    /// The member that is missing or unknown, if the fault is about one.
     name: Option<String>,
     is_unknown: bool,
-    /// A variant of the enum that it must be, if it must be one.
+    /// A variant of the enum that the value must be, if it must be one.
     variant: Option<&'static str>,
     detail: String,
 }
 
 impl Stop {
-    /// The innermost place that is told is where it is.
+    /// Sets the place, unless an inner place is already set.
     fn at(mut self, pointer: &str) -> Self {
         if self.pointer.is_none() {
             self.pointer = Some(self.name.as_ref().map_or(pointer.to_owned(), |name| member(pointer, name)));
@@ -222,7 +224,7 @@ fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// What Rust's types are called in JSON.
+/// The JSON name of a Rust type.
 fn in_json(expected: &str) -> Cow<'_, str> {
     let integer = |least: String, most: String| Cow::Owned(format!("an integer from {least} to {most}"));
     macro_rules! integers {
@@ -304,7 +306,7 @@ fn visit_number<'de, V: Visitor<'de>>(number: &Number, visitor: V) -> Result<V::
     }
 }
 
-/// In a form there is only text, so what it must be says what it is.
+/// A form has only text, so the expected type says how to parse it.
 macro_rules! from_text {
     ($($deserialize:ident $type:ident $visit:expr;)*) => {
         $(
@@ -365,7 +367,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         read.map_err(|stop| stop.at(&self.pointer))
     }
 
-    // serde would take a list of a struct's fields, too.
+    // serde would also accept a list of the struct's fields.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -408,7 +410,7 @@ impl<'a> Members<'a> {
         let left_out = |pointer: &str| all.stand_ins.get(pointer) == Some(&StandIn::Nothing);
         let mut members = members;
         members.retain(|(name, _)| names.insert(name.clone()) && !left_out(&member(&all.pointer, name)));
-        // What is missing, and has a stand-in.
+        // Adds the members that are missing and have a stand-in.
         let beneath = format!("{}/", all.pointer);
         for (pointer, _) in
             all.stand_ins.range(beneath.clone()..).take_while(|(pointer, _)| pointer.starts_with(&beneath))
@@ -497,7 +499,7 @@ mod tests {
         text: String,
     }
 
-    /// As dates and identifiers are: made from text, or not.
+    /// Like a date or an identifier: parsed from text, which may fail.
     #[derive(Debug, Deserialize, PartialEq)]
     #[serde(try_from = "String")]
     struct Day(String);
@@ -519,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_with_its_place() {
+    fn every_fault_is_reported_with_its_place() {
         assert_eq!(faults(GOOD), [""; 0]);
         for (json, expected) in [
             ("[]", &[" must be an object"][..]),
@@ -540,8 +542,8 @@ mod tests {
             (
                 r#"{"id":1e3,"sku":"A","sku":"B","quantity":256,"gift":"yes","ship":{"on":"today"},"to":{"street":[],"number":"1","number":1},"when":"soon"}"#,
                 &[
-                    "/sku is there twice",
-                    "/to/number is there twice",
+                    "/sku appears twice",
+                    "/to/number appears twice",
                     "/id must be an integer from -9223372036854775808 to 9223372036854775807",
                     "/quantity must be an integer from 1 to 255",
                     "/gift must be true or false",
@@ -560,7 +562,7 @@ mod tests {
         }
     }
 
-    /// Nothing is good enough.
+    /// A type that accepts no value.
     #[derive(Debug)]
     struct Never;
     impl<'de> Deserialize<'de> for Never {
@@ -573,7 +575,7 @@ mod tests {
     #[expect(dead_code, reason = "it is never made")]
     struct Deep(Vec<Deep>, Option<Never>);
 
-    /// What is checked as a whole.
+    /// A type that is checked as a whole.
     #[derive(Debug, Deserialize)]
     #[serde(try_from = "(u8, u8)")]
     struct Range;
@@ -586,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_of_a_stand_in_is_not_told() {
+    fn a_fault_that_a_stand_in_causes_is_not_reported() {
         for (json, pointer) in [(r#"["x", 1]"#, "/0"), ("[2, 1]", ""), ("[2]", "")] {
             let faults = read::<Range>(Source::Json(serde_json::from_str(json).unwrap())).unwrap_err();
             assert_eq!(faults.iter().map(|(pointer, _)| &**pointer).collect::<Vec<_>>(), [pointer], "{json}");
@@ -594,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_it() {
+    fn faults_readings_and_levels_are_limited() {
         let many = format!("[{}]", vec!["{}"; 10_000].join(","));
         let Err(faults) = read::<Vec<Order>>(Source::Json(serde_json::from_str(&many).unwrap())) else { panic!() };
         assert!((10..=MOST_FAULTS).contains(&faults.len()), "{faults:?}");

@@ -1,9 +1,9 @@
 //! Lambda's loop: ask for an invocation, answer it, ask for the next one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 //!
-//! It is that of `lambda_runtime` (1.5), on the same client, but for one thing: there each invocation's trace id is put
-//! into the process's environment, and glibc never frees what was there before. That is 144 bytes for each invocation, 14
-//! MB in 100,000, as `make soak` shows, and nothing here reads it from there.
+//! It works like the loop of `lambda_runtime` (1.5), on the same client, with one difference. `lambda_runtime` puts
+//! each invocation's trace id into the process's environment, and glibc never frees the old value. That leaks 144 bytes
+//! per invocation, 14 MB in 100,000, as `make soak` shows. Nothing here reads the trace id from the environment.
 
 use std::{env, sync::Arc};
 
@@ -21,22 +21,22 @@ use tracing::{Instrument, error};
 
 use crate::work::answer_then_work;
 
-/// Echoed with what came of an invocation, so that one that is late is not taken for another invocation's.
+/// Echoed with the result of an invocation, so that a late result is not taken for another invocation's.
 const LAMBDA_RUNTIME_INVOCATION_ID: &str = "lambda-runtime-invocation-id";
 
 /// Lambda's Runtime API.
 pub(crate) struct Lambda {
     client: PooledClient,
-    /// What is the same for all invocations.
+    /// The part that is the same for all invocations.
     context: Context,
 }
 
 impl Lambda {
-    /// The Runtime API at `address`, for so many invocations at a time.
+    /// The Runtime API at `address`, for up to `at_a_time` invocations at a time.
     ///
     /// # Errors
     ///
-    /// When that is no address.
+    /// If `address` is not an address.
     pub(crate) fn new(address: String, at_a_time: usize) -> Result<Self, Error> {
         let variable = |name| env::var(name).unwrap_or_default();
         let function = Config {
@@ -52,7 +52,8 @@ impl Lambda {
         Ok(Self { client: client.build(), context })
     }
 
-    /// Has `answer` serve invocations, so many at a time, until the Runtime API is gone: the reason is what is returned.
+    /// Serves invocations with `answer`, up to `at_a_time` at a time. Returns when the Runtime API is gone, with the
+    /// reason.
     pub(crate) async fn serve<A, F>(self, at_a_time: usize, answer: A) -> Error
     where
         A: Fn(Bytes, Context) -> F + Clone + Send + 'static,
@@ -75,7 +76,7 @@ impl Lambda {
         last
     }
 
-    /// One invocation after the other.
+    /// Serves one invocation after the other.
     async fn work<A, F>(&self, answer: A) -> Error
     where
         A: Fn(Bytes, Context) -> F,
@@ -99,8 +100,8 @@ impl Lambda {
         }
     }
 
-    /// Waits for an invocation: what Lambda says of it, and its event. `None` is what `cargo lambda watch` says to keep a
-    /// function waiting.
+    /// Waits for an invocation, and returns its headers and its event. `None` means: keep waiting.
+    /// `cargo lambda watch` answers that way.
     async fn next(&self) -> Result<Option<(HeaderMap, Bytes)>, Error> {
         let request = build_request().uri("/2018-06-01/runtime/invocation/next").body(Body::empty())?;
         let (parts, event) = self.client.call(request).await?.into_parts();
@@ -111,7 +112,7 @@ impl Lambda {
         }
     }
 
-    /// Tells what came of an invocation.
+    /// Sends the result of an invocation to Lambda.
     async fn end(
         &self,
         path: String,
@@ -132,13 +133,13 @@ impl Lambda {
         }
         let response = self.client.call(request.body(body.into())?).await?;
         if !response.status().is_success() {
-            // It was too late, or too long. That is this invocation's end, and not the function's.
-            error!("Lambda refused what came of the invocation: {}", response.status());
+            // The result was too late, or too long. That ends this invocation, but not the function.
+            error!("Lambda refused the result of the invocation: {}", response.status());
         }
         Ok(())
     }
 
-    /// What Lambda says of an invocation. What it leaves out, or gives in another form, is left at its default.
+    /// The context of an invocation from its headers. A missing or malformed header leaves the default.
     fn context(&self, headers: &HeaderMap) -> Context {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let mut context = self.context.clone();

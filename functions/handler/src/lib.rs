@@ -1,4 +1,4 @@
-//! What every endpoint shares, and nothing that only one needs.
+//! The code that all endpoints share. Code that only one endpoint needs does not belong here.
 //!
 //! An endpoint is an async function from a [`Request`] to a [`Response`] or a [`Problem`]; [`run()`] is its `main`:
 //!
@@ -18,10 +18,10 @@
 //! }
 //! ```
 //!
-//! That is an endpoint for `GET` and `HEAD`. [`get()`], [`post()`] and the like make one of several methods. A request may
-//! have a [`body()`], parameters in its [`path()`], and a caller of whom API Gateway knows a [`claim()`].
+//! This endpoint answers `GET` and `HEAD`. [`get()`], [`post()`] and the like make an endpoint with several methods. A
+//! request may have a [`body()`], parameters in its [`path()`], and a [`claim()`] about its caller from API Gateway.
 //!
-//! Everything around that function is [`run()`]'s: the tokio runtime, Lambda's loop, methods, common headers, the
+//! [`run()`] does everything around that function: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
 
 mod answer;
@@ -63,5 +63,5 @@ pub use run::{invoke, run};
 pub use trace::trace_headers;
 pub use work::{after_response, spawn};
 
-/// An HTTP response, its body whole in memory, as Lambda wants it.
+/// An HTTP response with its whole body in memory, as Lambda needs it.
 pub type Response = http::Response<Body>;

@@ -1,7 +1,7 @@
-//! The log: JSON lines where Lambda's logging configuration says so, text elsewhere.
+//! The log: JSON lines if Lambda's logging configuration says so, otherwise text.
 //!
-//! Each invocation leaves one line, its [`Invocation`], which is also what CloudWatch reads its metrics from. Beside it
-//! there are only the events of `tracing`, by libraries or by an endpoint. docs/observability.md lists the fields.
+//! Each invocation writes one line, its [`Invocation`]. CloudWatch reads the metrics from that line, too. The only
+//! other lines are `tracing` events from libraries or an endpoint. docs/observability.md lists the fields.
 
 mod chain;
 mod invocation;
@@ -28,13 +28,13 @@ pub use line::Value;
 const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
 
-/// How Lambda came to start this process, which it sets itself.
+/// Why Lambda started this process. Lambda sets it itself.
 const AWS_LAMBDA_INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
-/// `true` puts the callers' addresses into the log. They are personal data, so it is the operator who decides.
+/// `true` puts the callers' addresses into the log. They are personal data, so the operator decides.
 const LOG_CLIENT_ADDRESS: &str = "LOG_CLIENT_ADDRESS";
 
-/// What a process logs, how, and where to.
+/// What a process logs, in which format, and where to.
 pub(crate) struct Log {
     level: LevelFilter,
     format: Format,
@@ -46,11 +46,11 @@ pub(crate) struct Log {
     write: Write,
 }
 
-/// Takes one line, its end included.
+/// Takes one line, including its line end.
 type Write = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 impl Log {
-    /// A log of the default level that hands every line to `write`.
+    /// A log at the default level that passes every line to `write`.
     pub(crate) fn new(format: Format, write: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         Self {
             level: LevelFilter::INFO,
@@ -62,17 +62,17 @@ impl Log {
         }
     }
 
-    /// For answers that are looked at without their lines.
+    /// A log that drops its lines, for callers that only need the answer.
     pub(crate) fn silent() -> Arc<Self> {
         Arc::new(Self::new(Format::Text, |_| {}))
     }
 
-    /// How long the process has been there.
+    /// How long the process has been running.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// As the operator configured it, to the process's standard output.
+    /// A log as the operator configured it, to the process's standard output.
     fn from_env() -> Self {
         let variable = |name| env::var(name).unwrap_or_default();
         let format = if variable(AWS_LAMBDA_LOG_FORMAT).eq_ignore_ascii_case("json") {
@@ -82,7 +82,7 @@ impl Log {
         } else {
             Format::Text
         };
-        // These are started ahead of any caller.
+        // Lambda starts these processes before any caller waits for them.
         let initialization = variable(AWS_LAMBDA_INITIALIZATION_TYPE);
         let warmed = ["provisioned-concurrency", "lambda-managed-instances"].contains(&initialization.as_str());
         Self {
@@ -90,8 +90,8 @@ impl Log {
             client_address: variable(LOG_CLIENT_ADDRESS).eq_ignore_ascii_case("true"),
             cold: AtomicBool::new(!warmed),
             ..Self::new(format, |line| {
-                // A whole line at once is a single write. One that fails must not fail the invocation, and there is
-                // nowhere left to say so.
+                // A whole line is a single write. If it fails, the invocation must not fail, and there is nowhere left
+                // to report it.
                 let _ = stdout().write_all(line);
             })
         }
@@ -101,10 +101,10 @@ impl Log {
 /// Sends the process's invocations, events and panics to its standard output.
 pub(crate) fn init() -> Arc<Log> {
     let log = Arc::new(Log::from_env());
-    // Only a second call in one process can fail, and then the first one holds.
+    // This fails only on a second call in one process. The first call's log then stays.
     if tracing::subscriber::set_global_default(subscriber::Events(Arc::clone(&log))).is_ok() {
         panic::set_hook(Box::new(|panic| {
-            // A panic while an invocation is served belongs to its line.
+            // A panic during an invocation belongs in that invocation's line.
             if Invocation::current(|invocation| invocation.record("panic", panic.to_string().into())).is_none() {
                 error!("{panic}");
             }
@@ -115,11 +115,11 @@ pub(crate) fn init() -> Arc<Log> {
 
 fn level(name: &str) -> LevelFilter {
     match name.to_ascii_lowercase().as_str() {
-        // Libraries trace what they read and send, which belongs into no log.
+        // Libraries trace what they read and send. That must not be logged.
         "trace" | "debug" => LevelFilter::DEBUG,
         "warn" => LevelFilter::WARN,
         "error" => LevelFilter::ERROR,
-        // Lambda drops what is less than fatal, and nothing here is.
+        // Lambda drops everything below fatal, and no line here is fatal.
         "fatal" => LevelFilter::OFF,
         _ => LevelFilter::INFO,
     }

@@ -18,12 +18,13 @@ enum Format {
     Json,
 }
 
-/// Answers with `content` in the representation that the request's `Accept` prefers: as plain text (its [`Display`]),
-/// which is also what a caller without a preference gets, or as JSON (its [`Serialize`]).
+/// Answers with `content` in the representation that the request's `Accept` prefers: plain text (its [`Display`]) or
+/// JSON (its [`Serialize`]). A caller without a preference gets plain text.
 ///
 /// # Errors
 ///
-/// A `not-acceptable` problem, when `Accept` allows neither.
+/// Returns a `not-acceptable` problem if `Accept` allows neither, and an `internal` problem if `content` cannot be
+/// written as JSON.
 ///
 /// ```
 /// # use handler::{Body, Request, http::header::ACCEPT};
@@ -48,7 +49,7 @@ pub fn negotiate<C: Display + Serialize>(request: &Request, content: &C) -> Resu
     Ok(response)
 }
 
-/// The acceptable format of the highest quality, text before JSON among equals; `None` when neither is acceptable.
+/// The acceptable format with the highest weight; text if the weights are equal. `None` if neither is acceptable.
 fn preferred(headers: &HeaderMap) -> Option<Format> {
     let (mut text, mut json) = (Quality::default(), Quality::default());
     let mut any_range = false;
@@ -62,7 +63,7 @@ fn preferred(headers: &HeaderMap) -> Option<Format> {
             json.consider(range, weight, "application/json", "application/*");
         }
     }
-    // A header without one readable range expresses no preference, like no header at all.
+    // A header without a readable range expresses no preference, like a missing header.
     if !any_range || (text.weight > 0.0 && text.weight >= json.weight) {
         Some(Format::Text)
     } else if json.weight > 0.0 {
@@ -72,7 +73,7 @@ fn preferred(headers: &HeaderMap) -> Option<Format> {
     }
 }
 
-/// The weight that a header gives a media type: that of the most specific range which matches.
+/// The weight of a media type in a header, from the most specific range that matches it.
 #[derive(Default)]
 struct Quality {
     specificity: u8,
@@ -96,8 +97,8 @@ impl Quality {
     }
 }
 
-/// An element of a header with preferences, such as `Accept-Encoding`, without its parameters, and its weight: RFC 9110,
-/// section 12.4.2. `None` if the weight is not one.
+/// Splits an element of a header with preferences, such as `Accept-Encoding`, into its value, without parameters, and
+/// its weight: RFC 9110, section 12.4.2. Returns `None` if the weight is invalid.
 ///
 /// ```
 /// assert_eq!(handler::weighted("gzip;q=0.5"), Some(("gzip", 0.5)));

@@ -1,4 +1,4 @@
-//! An invocation as its operator sees it, for tests.
+//! An invocation as the operator sees it, for tests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,14 +8,14 @@ use crate::{
     run::invoke_with,
 };
 
-/// Answers one event as [`invoke`](crate::invoke) does, and also gives the line of JSON that this leaves in the log: for
+/// Answers one event like [`invoke`](crate::invoke), and also returns the JSON line that it writes to the log. For
 /// tests of what an endpoint [records](crate::record).
 ///
-/// The line is that of the first invocation in a process.
+/// The line is written as for the first invocation in a process.
 ///
 /// # Errors
 ///
-/// What Lambda would report as the failure of the invocation: `event` is not JSON, or no HTTP trigger's.
+/// If `event` is not JSON or not from an HTTP trigger. Lambda would report this as the failure of the invocation.
 pub async fn observe(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<(String, String), Error> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);

@@ -1,4 +1,4 @@
-//! Query parameters of a type.
+//! Query parameters as a type.
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -9,14 +9,14 @@ use crate::{
     query::last_values,
 };
 
-/// The request's query parameters as a `T`, a struct whose fields are text, numbers, booleans, or enums of names; of
-/// [`Option`]s of these, or with a `#[serde(default)]`, if they may be absent. An empty one is absent, and of a repeated one
-/// the last value counts, as with [`query`](crate::query()).
+/// Reads the request's query parameters as a `T`, a struct whose fields are text, numbers, booleans, or enums of names.
+/// A field that may be absent is an [`Option`] or has a `#[serde(default)]`. An empty parameter counts as absent, and
+/// only the last value of a repeated one counts, as with [`query`](crate::query()).
 ///
 /// # Errors
 ///
-/// [`Problem::invalid_parameter`], whose `errors` lists each parameter that is missing or not of its type, holds a control
-/// character, or is not UTF-8.
+/// Returns [`Problem::invalid_parameter`]. Its `errors` lists each parameter that is missing, is not of its type,
+/// contains a control character, or is not UTF-8.
 ///
 /// ```
 /// use handler::{Request, parameters};

@@ -1,4 +1,4 @@
-//! Parameters in the path, the same through every trigger.
+//! Path parameters, the same for every trigger.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,12 @@ use crate::{
     query::unreadable,
 };
 
-/// The value of the parameter `name` in the request's path, decoded: of the path that
-/// [`at`](crate::Resource::at) declares.
+/// Returns the decoded value of the path parameter `name`, which the path in [`at`](crate::Resource::at) declares.
 ///
 /// # Errors
 ///
-/// [`Problem::invalid_parameter`] when it holds a control character, or is not UTF-8; `internal` when there is no such
-/// parameter.
+/// Returns [`Problem::invalid_parameter`] if the value contains a control character or is not UTF-8, and an `internal`
+/// problem if there is no such parameter.
 ///
 /// ```
 /// use handler::{Context, Problem, Request, Response, get, http::StatusCode, json, path};
@@ -37,7 +36,7 @@ use crate::{
 pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
     let parameters = request.extensions().get().map_or(&[][..], |Parameters(parameters)| parameters);
     let (_, value) = parameters.iter().find(|(parameter, _)| parameter == name).ok_or_else(|| {
-        Problem::internal().because(format!("no path with {{{name}}} is declared: `.at(\"/…/{{{name}}}\")` does it"))
+        Problem::internal().because(format!("no path has {{{name}}}: declare one with `.at(\"/…/{{{name}}}\")`"))
     })?;
     match unreadable(value) {
         Some(fault) => Err(Problem::invalid_parameter(format!("`{name}` {fault}."))),
@@ -64,11 +63,11 @@ impl Pattern {
             None => segment.to_owned(),
         });
         let added = router.insert(route.collect::<Vec<_>>().join("/"), ());
-        assert!(path.starts_with('/') && added.is_ok(), "{path} is no path: {added:?}");
+        assert!(path.starts_with('/') && added.is_ok(), "{path} is not a valid path: {added:?}");
         Self { names, router }
     }
 
-    /// Adds the parameters to the request: those that the trigger sent along, or those in the path.
+    /// Adds the parameters to the request: those that the trigger sent, or otherwise those in the path.
     pub(crate) fn find(&self, request: &mut Request) -> Result<(), Problem> {
         let parameters = self.sent_along(request).or_else(|| {
             let matched = self.router.at(request.uri().path()).ok()?;
@@ -86,12 +85,12 @@ impl Pattern {
             let value = sent.text(name)?;
             Some((name.clone(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
         };
-        // A route such as `/{proxy+}` sends others.
+        // With a route such as `/{proxy+}`, the trigger sends other names. The path is matched then.
         self.names.iter().map(value).collect()
     }
 }
 
-/// What is not UTF-8 becomes U+FFFD, as in what an HTTP API has decoded.
+/// Decodes percent-encoding. Invalid UTF-8 becomes U+FFFD, as when an HTTP API decodes it.
 fn decoded(text: &str) -> String {
     let text: Cow<'_, str> = percent_decode_str(text).decode_utf8_lossy();
     text.into_owned()

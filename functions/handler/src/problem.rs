@@ -1,4 +1,4 @@
-//! Problem details: the one shape of every error that a caller sees.
+//! Problem details: the format of every error that a caller sees.
 
 use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{Response, negotiate::VARY_ACCEPT};
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// What a JSON pointer needs to stand in a URI fragment (RFC 6901, section 6).
+/// The characters that must be percent-encoded for a JSON pointer in a URI fragment (RFC 6901, section 6).
 const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -33,8 +33,8 @@ const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
 
 /// An error as its caller sees it: [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details.
 ///
-/// There is one constructor for each problem type, and [`new`](Self::new) for those of your own. What the caller may know
-/// is its `detail`; what only the operator may know is its [cause](Self::because), which goes to the log.
+/// There is one constructor for each problem type, and [`new`](Self::new) for your own types. `detail` is for the
+/// caller. The [cause](Self::because) is only for the operator, and goes to the log.
 ///
 /// ```
 /// use handler::{Problem, http::StatusCode};
@@ -59,8 +59,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of your own. Its `type` is `urn:problem-type:` and `name`, which has lower-case words with hyphens between
-    /// them; `title` says the same in words, and `detail` what went wrong this time.
+    /// A problem of your own type. Its `type` is `urn:problem-type:` and `name`, which is lower-case words joined by
+    /// hyphens. `title` says the same in words, and `detail` says what went wrong this time.
     pub fn new(
         name: &'static str,
         title: &'static str,
@@ -71,7 +71,7 @@ impl Problem {
         Self { name, title, status, detail: detail.into(), members, headers, cause: None }
     }
 
-    /// Adds a member to the JSON, beside the five that every problem has (RFC 9457, section 3.2).
+    /// Adds a member to the JSON. It cannot replace one of the five that every problem has (RFC 9457, section 3.2).
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
         if !["type", "title", "status", "detail", "instance"].contains(&name) {
@@ -87,40 +87,40 @@ impl Problem {
         self
     }
 
-    /// 400: a query parameter is malformed, over its length, or means nothing. `detail` says which, and what is allowed.
+    /// 400: a query parameter is malformed, too long, or meaningless. `detail` says which one, and what is allowed.
     pub fn invalid_parameter(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("invalid-parameter", "Invalid parameter", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 400: it is no HTTP request that makes sense, or its body is no JSON. `detail` says which part of it.
+    /// 400: the HTTP request makes no sense, or its body is not JSON. `detail` says which part is malformed.
     pub fn malformed_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("malformed-request", "Malformed request", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 401: who the caller is must be known. `challenge` is the `WWW-Authenticate` that says how, such as `Bearer`.
+    /// 401: the caller must authenticate. `challenge` is the `WWW-Authenticate` that says how, such as `Bearer`.
     pub fn unauthorized(challenge: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("unauthorized", "Unauthorized", StatusCode::UNAUTHORIZED, detail)
             .with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
     }
 
-    /// 403: the caller is known, and may not do this.
+    /// 403: the caller is known, but may not do this.
     pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
     }
 
-    /// 404: there is no such thing, or the caller must not know of it.
+    /// 404: the resource does not exist, or the caller must not know of it.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
     }
 
-    /// 405: the endpoint answers other methods, which `allow` lists.
+    /// 405: the endpoint does not answer this method. `allow` lists those that it answers.
     pub(crate) fn method_not_allowed(method: &Method, allow: HeaderValue) -> Self {
         let detail = format!("{method} is not allowed here. Allowed: {}.", allow.to_str().unwrap_or_default());
         Self::new("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED, detail)
             .with_header(ALLOW, allow)
     }
 
-    /// 406: the request's `Accept` allows none of the representations there are.
+    /// 406: the request's `Accept` allows none of the available representations.
     pub(crate) fn not_acceptable() -> Self {
         Self::new(
             "not-acceptable",
@@ -131,12 +131,12 @@ impl Problem {
         .with_header(VARY, VARY_ACCEPT)
     }
 
-    /// 409: what is asked for contradicts the present state, such as making what is there.
+    /// 409: the request conflicts with the current state, such as creating a resource that already exists.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("conflict", "Conflict", StatusCode::CONFLICT, detail)
     }
 
-    /// 412: an `If-Match` or `If-Unmodified-Since` of the request does not hold: it has changed meanwhile.
+    /// 412: an `If-Match` or `If-Unmodified-Since` of the request is false: the resource has changed meanwhile.
     pub fn precondition_failed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED, detail)
     }
@@ -152,15 +152,14 @@ impl Problem {
         )
     }
 
-    /// 415: the body is in a format, a charset or a content encoding that is not read here. `accept` is the media type
-    /// that is.
+    /// 415: the body is in an unsupported format, charset or content encoding. `accept` is the supported media type.
     pub fn unsupported_media_type(accept: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
             .with_header(ACCEPT, HeaderValue::from_static(accept))
     }
 
-    /// 422: the body is JSON, but not of the kind that is needed. Each of the faults is a JSON pointer (RFC 6901) and what is
-    /// wrong there; the member `errors` lists them.
+    /// 422: the body is JSON, but not of the required type. Each fault is a JSON pointer (RFC 6901) and what is wrong
+    /// there. The member `errors` lists them.
     ///
     /// ```
     /// # use handler::Problem;
@@ -176,14 +175,14 @@ impl Problem {
             })
             .collect();
         let detail = match errors.len() {
-            1 => "The body has a fault, which `errors` tells.".into(),
+            1 => "The body has 1 fault, which `errors` lists.".into(),
             faults => format!("The body has {faults} faults, which `errors` lists."),
         };
         Self::new("unprocessable-content", "Unprocessable content", StatusCode::UNPROCESSABLE_ENTITY, detail)
             .with_member("errors", errors)
     }
 
-    /// 428: the request must say, with `If-Match`, which state it means to change.
+    /// 428: the request must say, with `If-Match`, which state it wants to change.
     pub fn precondition_required(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("precondition-required", "Precondition required", StatusCode::PRECONDITION_REQUIRED, detail)
     }
@@ -205,22 +204,22 @@ impl Problem {
             "internal",
             "Internal error",
             StatusCode::INTERNAL_SERVER_ERROR,
-            "The request failed for a reason of our own; it has been logged.",
+            "The request failed because of an internal error, which has been logged.",
         )
     }
 
-    /// 500: a setting is missing or invalid. `cause` names it, and goes to the log alone.
+    /// 500: a setting is missing or invalid. `cause` names it, and goes only to the log.
     pub fn misconfigured(cause: impl Into<Cause>) -> Self {
         Self::new(
             "misconfigured",
             "Misconfigured",
             StatusCode::INTERNAL_SERVER_ERROR,
-            "The service is not set up correctly; its operator finds the reason in the log.",
+            "The service is not configured correctly. Its log says why.",
         )
         .because(cause)
     }
 
-    /// 502: no response was had from the upstream: DNS, connect or TLS failed, or the response was cut or malformed.
+    /// 502: no response came from the upstream: DNS, connect or TLS failed, or the response was cut off or malformed.
     #[must_use]
     pub fn upstream_unreachable() -> Self {
         Self::new(
@@ -231,7 +230,7 @@ impl Problem {
         )
     }
 
-    /// 502: the upstream answered with `status`, which is no success. The member `upstream_status` tells it.
+    /// 502: the upstream answered with `status`, which is not a success. The member `upstream_status` holds it.
     #[must_use]
     pub fn upstream_error(status: StatusCode) -> Self {
         let status = status.as_u16();
@@ -240,7 +239,7 @@ impl Problem {
             .with_member("upstream_status", status)
     }
 
-    /// 502: the upstream's body is over `limit` bytes, counted after decompression.
+    /// 502: the upstream's body is larger than `limit` bytes, counted after decompression.
     #[must_use]
     pub fn upstream_response_too_large(limit: usize) -> Self {
         Self::new(
@@ -251,21 +250,21 @@ impl Problem {
         )
     }
 
-    /// 503: the upstream is not asked at present. A caller may come back after `retry_after`, in whole seconds.
+    /// 503: the upstream is not called at present. A caller may retry after `retry_after`, in whole seconds.
     #[must_use]
     pub fn upstream_unavailable(retry_after: Duration) -> Self {
-        // Rounded up: a caller that comes back a moment early would meet the same answer.
+        // Rounded up: a caller that retries a moment too early would get the same answer.
         let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
         Self::new(
             "upstream-unavailable",
             "Upstream unavailable",
             StatusCode::SERVICE_UNAVAILABLE,
-            "The upstream cannot be asked at present.",
+            "The upstream is unavailable at present.",
         )
         .with_header(RETRY_AFTER, seconds.into())
     }
 
-    /// 504: the time there was for the upstream has run out.
+    /// 504: the time for the upstream has run out.
     #[must_use]
     pub fn upstream_timeout() -> Self {
         Self::new(
@@ -276,7 +275,7 @@ impl Problem {
         )
     }
 
-    /// Keeps what led to the problem, for the log.
+    /// Keeps the cause of the problem, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Cause>) -> Self {
         self.cause = Some(cause.into());
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_of_ones_own_has_members_and_headers() {
+    fn a_custom_problem_has_members_and_headers() {
         let problem = Problem::new("out-of-stock", "Out of stock", StatusCode::CONFLICT, "There are 3 left.")
             .with_member("left", 3)
             .with_member("status", 200)

@@ -1,17 +1,17 @@
-//! Query parameters, the same through every trigger.
+//! Query parameters, the same for every trigger.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{Problem, Request};
 
-/// The value of the query parameter `name`, decoded; `None` when it is absent or empty.
+/// Returns the decoded value of the query parameter `name`, or `None` if it is absent or empty.
 ///
-/// Of a repeated parameter the last value counts: a load balancer without multi-value headers passes on no other.
+/// The last value of a repeated parameter counts: a load balancer without multi-value headers passes on only that one.
 ///
 /// # Errors
 ///
-/// [`Problem::invalid_parameter`] when the value has more than `max_chars` characters, holds a control character, or is
-/// not UTF-8.
+/// Returns [`Problem::invalid_parameter`] if the value has more than `max_chars` characters, contains a control
+/// character, or is not UTF-8.
 pub fn query<'a>(request: &'a Request, name: &str, max_chars: usize) -> Result<Option<Cow<'a, str>>, Problem> {
     let values = values(request).filter(|(parameter, _)| parameter == name);
     let Some((_, value)) = values.last().filter(|(_, value)| !value.is_empty()) else {
@@ -33,7 +33,7 @@ fn values(request: &Request) -> form_urlencoded::Parse<'_> {
     form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
 }
 
-/// All parameters but those that are empty, each with its last value.
+/// All parameters with their last values, except those whose last value is empty.
 pub(crate) fn last_values(request: &Request) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
     let mut last: BTreeMap<_, _> = values(request).collect();
     last.retain(|_, value| !value.is_empty());
@@ -42,7 +42,7 @@ pub(crate) fn last_values(request: &Request) -> BTreeMap<Cow<'_, str>, Cow<'_, s
 
 /// Why the value of a parameter is not readable text, if it is not.
 pub(crate) fn unreadable(value: &str) -> Option<&'static str> {
-    // That is what bytes that are not UTF-8 are decoded to, by the trigger or just now.
+    // The trigger, or the decoding here, replaces bytes that are not UTF-8 by this character.
     if value.contains(char::REPLACEMENT_CHARACTER) {
         Some("is not valid UTF-8")
     } else if value.contains(char::is_control) {

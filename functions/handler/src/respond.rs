@@ -1,4 +1,4 @@
-//! One event in, one answer out, whatever the endpoint does.
+//! From an event to an answer, whatever the endpoint does.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -23,12 +23,12 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Serves `event` with `endpoint`: HTTP's semantics, the common headers, and the line in the log. `init` is what the
-/// process took to start. The answer is the JSON for the trigger.
+/// Serves `event` with `endpoint`: HTTP semantics, the common headers, and the log line. `init` is how long the process
+/// took to start. Returns the JSON for the trigger.
 ///
 /// # Errors
 ///
-/// When the event is no HTTP trigger's.
+/// If the event is not from an HTTP trigger.
 pub(crate) async fn respond(
     log: Arc<Log>,
     init: Duration,
@@ -50,7 +50,7 @@ pub(crate) async fn respond(
             }
             let headers = response.headers_mut();
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            // An endpoint whose answers may be stored says so itself.
+            // An endpoint whose answers may be stored sets the header itself.
             headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
                 headers.insert(X_REQUEST_ID, request_id);
@@ -68,7 +68,7 @@ pub(crate) async fn respond(
     invocation.scope(served).await
 }
 
-/// Calls the endpoint, if it is here and answers the method.
+/// Calls the endpoint if it matches the path and answers the method.
 async fn serve(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
     endpoint.find(&mut request)?;
     match request.method() {
@@ -78,7 +78,7 @@ async fn serve(endpoint: impl Endpoint, mut request: Request) -> Result<Response
     }
 }
 
-/// Calls the endpoint, for at most the time there is, and makes a panic in it a problem.
+/// Calls the endpoint, for at most the time that is left, and turns a panic in it into a problem.
 async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
     let deadline = deadline::start(&mut request);
     let outcome = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
@@ -88,7 +88,7 @@ async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response,
     };
     outcome
         .map_err(|_| Problem::deadline_exceeded())?
-        // The panic hook has recorded what the panic was.
+        // The panic hook has recorded the panic's message.
         .unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
 }
 

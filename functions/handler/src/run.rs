@@ -16,20 +16,20 @@ use crate::{
     work::answer_then_work,
 };
 
-/// Where Lambda's Runtime API listens: Lambda sets it, and so do `cargo lambda watch` and the tests.
+/// The address of Lambda's Runtime API. Lambda, `cargo lambda watch` and the tests set it.
 const AWS_LAMBDA_RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 
-/// How many invocations one environment is sent at a time: above 1 under Lambda Managed Instances only.
+/// How many invocations Lambda sends to one environment at a time: more than 1 only under Lambda Managed Instances.
 const AWS_LAMBDA_MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
 
 /// Runs `endpoint` as a Lambda function, until Lambda ends the process.
 ///
-/// `GET` and `HEAD` requests reach the endpoint; every answer gets its common headers, every error becomes problem
-/// details, a panic included, and every invocation leaves a line in the log. Under Lambda Managed Instances the endpoint
-/// is called for many requests at once.
+/// The endpoint gets the requests that have one of its methods. Every answer gets the common headers. Every error,
+/// including a panic, becomes problem details. Every invocation writes a line to the log. Under Lambda Managed
+/// Instances, the endpoint is called for many requests at once.
 ///
-/// The function ends, with a failure, only when it cannot go on: it was not started by Lambda, or Lambda's Runtime API is
-/// gone. `SIGTERM` ends it at once: nothing is kept back that could be lost.
+/// This returns, with a failure, only if the function cannot continue: Lambda did not start it, or Lambda's Runtime API
+/// is gone. `SIGTERM` ends the process at once: there is no buffered data to lose.
 #[must_use]
 pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let log = log::init();
@@ -40,9 +40,9 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let at_a_time = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse().ok());
     let at_a_time = at_a_time.unwrap_or(1).max(1);
     let init = log.age();
-    // Boxed, as it is large, and would be moved again and again.
+    // Boxed, because it is large and would be moved many times.
     let answer = move |event, context| respond(Arc::clone(&log), init, endpoint.clone(), event, context).boxed();
-    // One thread, as one request at a time needs; a thread a core where Lambda sends several.
+    // One request at a time needs only one thread. If Lambda sends several, there is one thread per core.
     let mut tokio = if at_a_time > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     let tokio = tokio.enable_all().build().map_err(Error::from);
     let end = match tokio.and_then(|tokio| Ok((tokio, Lambda::new(address, at_a_time)?))) {
@@ -53,13 +53,13 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Answers one event as [`run`] does, without Lambda: for tests that replay payloads.
+/// Answers one event like [`run`], but without Lambda, for tests that replay payloads.
 ///
-/// The answer is the JSON that Lambda would give to the trigger.
+/// Returns the JSON that Lambda would pass to the trigger.
 ///
 /// # Errors
 ///
-/// What Lambda would report as the failure of the invocation: `event` is not JSON, or no HTTP trigger's.
+/// If `event` is not JSON or not from an HTTP trigger. Lambda would report this as the failure of the invocation.
 pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<String, Error> {
     invoke_with(Log::silent(), endpoint, event, context).await
 }

@@ -1,4 +1,4 @@
-//! The trace that a request is part of, for those it leads to.
+//! The trace that a request is part of, for the requests that it leads to.
 
 use std::str;
 
@@ -12,11 +12,11 @@ use crate::Request;
 const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The headers that make what `request` leads to part of its trace: send them on to an upstream.
+/// The headers that continue the trace of `request`. Send them to an upstream.
 ///
-/// `X-Amzn-Trace-Id` is what Lambda said of the invocation. `traceparent`
-/// ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) is the caller's if it is valid, and otherwise the same
-/// trace as `X-Amzn-Trace-Id` tells of. What is not known is left out.
+/// `X-Amzn-Trace-Id` is the value that Lambda sent with the invocation. `traceparent`
+/// ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) is the caller's if it is valid. Otherwise it names the
+/// same trace as `X-Amzn-Trace-Id`. A header without a known value is left out.
 ///
 /// ```
 /// # use handler::Request;
@@ -61,13 +61,13 @@ fn callers(request: &Request) -> Option<HeaderValue> {
     let valid = is_hex(version, 2) && version != "ff" && is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2);
     match version {
         "00" => (valid && parts.next().is_none()).then(|| value.clone()),
-        // A later version may say more, but what it begins with is this.
+        // A later version may have more parts, but begins with these.
         _ if valid => HeaderValue::try_from(format!("00-{trace}-{parent}-{flags}")).ok(),
         _ => None,
     }
 }
 
-/// The same trace in W3C's terms: X-Ray's trace id is as long, in three parts.
+/// The same trace as a `traceparent`. X-Ray's trace id has the same 32 digits, split in two.
 fn from_x_ray(x_ray: &str) -> Option<String> {
     let (time, unique) = root(x_ray)?.strip_prefix("1-")?.split_once('-')?;
     let parent = part(x_ray, "Parent").filter(|parent| is_id(parent, 16))?;
@@ -79,7 +79,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// All zeros stand for no id.
+/// An id of all zeros means that there is no id.
 fn is_id(text: &str, digits: usize) -> bool {
     is_hex(text, digits) && text.bytes().any(|byte| byte != b'0')
 }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn lambdas_trace_goes_on_in_both_forms() {
+    fn lambdas_trace_is_sent_on_in_both_forms() {
         for (sampled, flags) in [(";Sampled=1", "01"), (";Sampled=0", "00"), (";Sampled=?", "00"), ("", "00")] {
             let x_ray = X_RAY.replace(";Sampled=1", sampled) + ";Lineage=1:a87bd80c:1";
             let (amzn, traceparent) = sent(Some(&x_ray), &[]);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trace_id_does_not_go_on() {
+    fn an_invalid_trace_id_is_not_sent_on() {
         for (x_ray, amzn, traceparent) in [
             ("", false, false),
             ("Root=1-5759e988-bd862e3fe1be46a994272793", true, false),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_traceparent_of_the_callers_comes_first() {
+    fn a_valid_traceparent_from_the_caller_comes_first() {
         let derived = sent(Some(X_RAY), &[]).1;
         for (traceparents, expected) in [
             (&[CALLERS][..], Some(CALLERS)),

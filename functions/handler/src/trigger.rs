@@ -1,15 +1,15 @@
-//! What sends a function its events.
+//! The triggers that send events to a function.
 
-/// An HTTP trigger of Lambda's. The names are those of the payloads in events/.
+/// An HTTP trigger of Lambda. The names match the payloads in events/.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Trigger {
     /// An HTTP API of API Gateway, with payloads of version 2.0.
     HttpApi,
-    /// A function URL, whose events are an HTTP API's.
+    /// A function URL, whose events have the format of an HTTP API's.
     FunctionUrl,
     /// A REST API of API Gateway, or an HTTP API with payloads of version 1.0.
     RestApi,
-    /// An Application Load Balancer, as its target group is set: with all values of a header, or with the last one.
+    /// An Application Load Balancer. It sends all values of a header or only the last one, as its target group is set.
     Alb { multi_value: bool },
     /// VPC Lattice, with events of version 2.
     VpcLattice,
@@ -26,8 +26,8 @@ impl Trigger {
         }
     }
 
-    /// The bytes of JSON that an answer may have: what Lambda takes
-    /// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>), and a load balancer
+    /// The most bytes of JSON that an answer may have: the limit of Lambda
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>) or of a load balancer
     /// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>).
     pub(crate) fn max_answer_bytes(self) -> usize {
         if matches!(self, Self::Alb { .. }) { 1 << 20 } else { 6_291_556 }

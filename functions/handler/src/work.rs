@@ -1,4 +1,4 @@
-//! Work beside the answer, and after it: done before Lambda freezes the process.
+//! Work during and after the response, which is done before Lambda freezes the process.
 
 use std::{cell::RefCell, panic::AssertUnwindSafe};
 
@@ -21,12 +21,12 @@ tokio::task_local! {
 #[derive(Default)]
 struct Work {
     tasks: Vec<BoxFuture<'static, ()>>,
-    /// What is done when all tasks are, or when they have to be.
+    /// Runs when all tasks are done, or at the deadline.
     last: Option<Box<dyn FnOnce() + Send>>,
     deadline: Option<Instant>,
 }
 
-/// Spawns `work` as [`tokio::spawn`] does, as a part of the present invocation: its events and panics carry the
+/// Spawns `work` like [`tokio::spawn`], as a part of the current invocation: its events and panics carry the
 /// invocation's id, and what it [records](crate::record) and [counts](crate::count) is in the invocation's line.
 ///
 /// Lambda freezes the process between invocations, and the task with it, unless [`after_response`] waits for it.
@@ -37,16 +37,16 @@ where
     tokio::spawn(part_of_invocation(work))
 }
 
-/// Goes on with `work` once the answer to the present request is on its way to the caller.
+/// Runs `work` after the response to the current request is sent.
 ///
-/// Lambda freezes a process when it asks for its next invocation, and a task that was merely spawned stops there, for
-/// minutes or for ever. So the next invocation is asked for when the work is done, or when Lambda's deadline is near:
+/// Lambda freezes a process when it asks for its next invocation. A task that was only spawned then stops, for minutes
+/// or forever. So the process asks for the next invocation when the work is done, or when Lambda's deadline is near:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>. Until then the function is billed, and
 /// the invocation's line waits for what the work [records](crate::record).
 pub fn after_response(work: impl Future<Output = ()> + Send + 'static) {
     let work = AssertUnwindSafe(part_of_invocation(work)).catch_unwind();
     let mut work: Option<BoxFuture<'static, ()>> = Some(work.map(drop).boxed());
-    // Outside of an invocation there is no freeze to wait for.
+    // Outside an invocation there is no freeze, so the work is just spawned.
     let _ = WORK.try_with(|all| all.borrow_mut().tasks.extend(work.take()));
     if let Some(work) = work {
         tokio::spawn(work);
@@ -63,7 +63,7 @@ fn part_of_invocation<F: Future>(work: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// Has `act` done when the work after the response is, or at the `deadline`.
+/// Runs `act` when the work after the response is done, or at the `deadline`.
 pub(crate) fn last(act: impl FnOnce() + Send + 'static, deadline: Option<Instant>) {
     let _ = WORK.try_with(|all| {
         let mut all = all.borrow_mut();
@@ -72,7 +72,7 @@ pub(crate) fn last(act: impl FnOnce() + Send + 'static, deadline: Option<Instant
     });
 }
 
-/// Answers, and then does what [`after_response`] was given meanwhile. The loop is not done with an invocation before.
+/// Answers, and then runs the work that [`after_response`] collected meanwhile. Lambda's loop waits for both.
 pub(crate) async fn answer_then_work<T>(answer: impl Future<Output = T>) -> T {
     let answer_and_work = async { (answer.await, WORK.with(RefCell::take)) };
     let (answered, Work { tasks, last, deadline }) = WORK.scope(RefCell::default(), answer_and_work).await;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_task_records_is_in_the_line_of_its_invocation() {
+    async fn a_spawned_task_records_into_the_line_of_its_invocation() {
         let endpoint = |_| async {
             let task = spawn(async {
                 sleep(Duration::from_secs(1)).await;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_panics_or_never_ends_costs_its_invocation_nothing() {
+    async fn work_that_panics_or_never_ends_does_not_harm_its_invocation() {
         let endpoint = |_| async {
             record("began", true);
             after_response(async { panic!("of the work") });
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_never_ends_has_exceeded_its_deadline() {
+    async fn an_endpoint_that_never_ends_exceeds_its_deadline() {
         let (answer, line) = observed(|_| std::future::pending()).await;
         assert_eq!((&answer["statusCode"], &line["problem"]), (&504.into(), &"deadline-exceeded".into()));
         assert!(line["error"].as_str().unwrap().starts_with("deadline-exceeded: "), "{line}");

@@ -19,13 +19,13 @@ async fn hello(request: Request) -> Result<Response, Problem> {
     let name = query(&request, "name", MAX_NAME_CHARS)?.unwrap_or("world".into());
     let greeting = Greeting { message: format!("Hello, {name}!") };
     let mut response = negotiate(&request, &greeting)?;
-    // The same URL greets everybody the same way.
+    // The greeting does not depend on the caller, so any cache may share it.
     let cache_control = HeaderValue::from_static("public, max-age=60");
     response.headers_mut().insert(CACHE_CONTROL, cache_control);
     Ok(response)
 }
 
-/// What is answered: as JSON in this shape, as text by its [`Display`](fmt::Display).
+/// The response: JSON in this shape, or text from its [`Display`](fmt::Display).
 #[derive(Serialize)]
 struct Greeting {
     message: String,

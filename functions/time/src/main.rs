@@ -10,7 +10,7 @@ use jiff::{
 };
 use serde::Serialize;
 
-/// Twice what the longest name in the database has.
+/// Twice the length of the longest name in the database.
 const MAX_ZONE_CHARS: usize = 64;
 
 fn main() -> ExitCode {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 async fn time(request: Request) -> Result<Response, Problem> {
     let zone = match query(&request, "tz", MAX_ZONE_CHARS)? {
         None => TimeZone::UTC,
-        // The compiled-in database: Lambda's image has none.
+        // The compiled-in database, because Lambda's image has none.
         Some(name) => TimeZoneDatabase::bundled()
             .get(&name)
             .map_err(|_| Problem::invalid_parameter("`tz` is not a known IANA time zone such as Europe/Paris."))?,
@@ -28,7 +28,7 @@ async fn time(request: Request) -> Result<Response, Problem> {
     negotiate(&request, &Now::at(Timestamp::now(), &zone))
 }
 
-/// What is answered: as JSON in this shape, as text by its [`Display`](fmt::Display).
+/// The response: JSON in this shape, or text from its [`Display`](fmt::Display).
 #[derive(Debug, PartialEq, Serialize)]
 struct Now {
     /// RFC 3339, always with six decimals: `Z` in UTC, a numeric offset elsewhere.
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_a_zones_time_with_the_offset_of_that_moment() {
+    fn uses_the_zones_offset_at_that_moment() {
         for (zone, seconds, time) in [
             ("UTC", 1_784_716_891, "2026-07-22T10:41:31.123456Z"),
             ("Europe/Paris", 1_784_716_891, "2026-07-22T12:41:31.123456+02:00"),

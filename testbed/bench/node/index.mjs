@@ -1,4 +1,4 @@
-// What `hello` answers in plain text, through AWS's own client for Node.js.
+// Answers like `hello` in plain text, through AWS's own client for Node.js.
 export async function handler(event) {
   const name = event.queryStringParameters?.name ?? "world";
   return {

@@ -1,4 +1,4 @@
-"""What `hello` answers in plain text, through AWS's own client for Python."""
+"""Answers like `hello` in plain text, through AWS's own client for Python."""
 
 
 def handler(event, context):

@@ -1,8 +1,8 @@
-//! An error in words.
+//! The message of an error.
 
 use std::{error::Error, fmt::Write};
 
-/// An error and all that led to it.
+/// The message of an error and of all its causes.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut chain = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! The one line of an invocation.
+//! The log line of an invocation.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -21,11 +21,11 @@ tokio::task_local! {
     static CURRENT: Invocation;
 }
 
-/// Adds a field to the line that the present invocation leaves in the log; of two values for one name the later one stays.
+/// Adds a field to the log line of the current invocation. A later value for the same name replaces the earlier one.
 ///
-/// `name` is in `snake_case` and none that the line has anyway. The value must be nothing that a caller or an upstream
-/// sent: the log is read by more people than those are. Outside of an invocation, and of what it [spawned](crate::spawn),
-/// nothing happens.
+/// `name` is in `snake_case`, and must not be one of the line's own fields. The value must not come from a caller or an
+/// upstream, because more people can read the log than may see such data. Outside an invocation and the tasks that it
+/// [spawned](crate::spawn), this does nothing.
 ///
 /// ```
 /// handler::record("cache_status", "hit");
@@ -35,9 +35,9 @@ pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
     Invocation::current(|invocation| invocation.record(name, value.into()));
 }
 
-/// Adds `number` to a metric of the present invocation. CloudWatch sums it up for each function.
+/// Adds `number` to a metric of the current invocation. CloudWatch sums it up for each function.
 ///
-/// `name` is in `PascalCase`. Counting nothing (0) has its use: the metric's average is then a rate.
+/// `name` is in `PascalCase`. Counting 0 is useful: the metric's average is then a rate.
 ///
 /// ```
 /// handler::count("UpstreamAttempts", 3);
@@ -61,17 +61,17 @@ struct Shared {
     log: Arc<Log>,
     request_id: String,
     function: Arc<Config>,
-    /// What else is known of it from the start.
+    /// The other fields that are known from the start.
     fields: Fields,
     started: Instant,
-    /// When Lambda gives up on it. `None` where that had passed before it began, as with `cargo lambda watch`.
+    /// When Lambda ends it. `None` if that time had passed before it began, as with `cargo lambda watch`.
     deadline: Option<SystemTime>,
-    /// How long the process took to start, where the caller waited for that.
+    /// How long the process took to start, if the caller waited for that.
     cold_start: Option<Duration>,
     recorded: Mutex<Recorded>,
 }
 
-/// What the endpoint adds.
+/// The fields and metrics that the endpoint adds.
 #[derive(Default)]
 struct Recorded {
     fields: Vec<(&'static str, Value<'static>)>,
@@ -79,7 +79,7 @@ struct Recorded {
 }
 
 impl Invocation {
-    /// Begins with what `event` and `context` tell. `init` is what the process took to start.
+    /// Starts an invocation from its `event` and `context`. `init` is how long the process took to start.
     pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &Event, context: &Context) -> Self {
         let mut fields = Fields::new(log.format);
         if let Some(root) = context.xray_trace_id.as_deref().and_then(trace::root) {
@@ -106,7 +106,7 @@ impl Invocation {
         }))
     }
 
-    /// Serves it: until the end of `future`, events and panics on its task are known to be this invocation's.
+    /// Runs `future` as part of this invocation: events and panics on its task are logged as this invocation's.
     pub(crate) fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(self.clone(), future)
     }
@@ -115,7 +115,7 @@ impl Invocation {
         &self.0.request_id
     }
 
-    /// Calls `with` for the invocation that this task works for, if it does.
+    /// Calls `with` for the invocation that this task works for, if there is one.
     pub(crate) fn current<T>(with: impl FnOnce(&Self) -> T) -> Option<T> {
         CURRENT.try_with(with).ok()
     }
@@ -132,7 +132,7 @@ impl Invocation {
         self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends it, now that its answer is known. Its line is written when the work after the response is done.
+    /// Ends the invocation with its answer. Its line is written when the work after the response is done.
     pub(crate) fn end(&self, response: &Response, problem: Option<&Problem>) {
         let (now, duration, status) = (SystemTime::now(), self.0.started.elapsed(), response.status());
         let line = self.line(response, problem, now, duration);
@@ -140,8 +140,8 @@ impl Invocation {
         work::last(move || invocation.write(line, status, now, duration), self.0.deadline.and_then(deadline::before));
     }
 
-    /// The line, but for what the endpoint adds: an error, with all that led to it, when the fault is ours or the
-    /// upstream's. `None` where the operator wants no such line.
+    /// The line without the endpoint's fields. It has the error and its causes if the fault is ours or the upstream's.
+    /// `None` if the operator's log level excludes the line.
     fn line(
         &self,
         response: &Response,
@@ -178,7 +178,7 @@ impl Invocation {
         Some(line)
     }
 
-    /// Writes the line, with what the endpoint added. Where there is none, the metrics are still sent.
+    /// Writes the line with the endpoint's fields. Without a line, the metrics are still sent.
     fn write(&self, line: Option<Line>, status: StatusCode, now: SystemTime, duration: Duration) {
         let Shared { log, request_id, function, cold_start, .. } = &*self.0;
         let recorded = self.recorded();
@@ -188,7 +188,7 @@ impl Invocation {
             }
             line
         } else if log.format == Format::Json {
-            // Lambda drops lines below its level by themselves, and takes one without a level for INFO.
+            // Lambda drops lines below its level, and takes a line without a level as INFO.
             let mut line = Line::new(log.format, now, log.level, "metrics");
             line.field("request_id", &**request_id);
             line
@@ -224,7 +224,7 @@ mod tests {
         "headers": {"host": "example.com", "x-forwarded-for": "10.0.0.1, 192.0.2.1"}
     }"#;
 
-    /// Serves the event by `endpoint`, which ends in this response and problem.
+    /// Serves the event with `endpoint`, which ends with this response and problem.
     fn serve(log: &Arc<Log>, endpoint: impl FnOnce(), response: &Response, problem: Option<&Problem>) {
         let mut context = Context::default();
         context.request_id = "6b2a".into();
@@ -238,7 +238,7 @@ mod tests {
         answer_then_work(invocation.scope(served)).now_or_never().unwrap();
     }
 
-    /// The lines that `work` writes, each of which is one call.
+    /// The lines that `work` writes. Each line is one write.
     fn lines(log: impl FnOnce(&mut Log), work: impl FnOnce(&Arc<Log>)) -> Vec<Json> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&lines);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_endpoint_adds_is_in_the_one_line() {
+    fn the_line_has_the_fields_and_metrics_of_the_endpoint() {
         let lines = lines(
             |_| {},
             |log| {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_ours_comes_with_its_causes_and_one_of_the_callers_does_not() {
+    fn a_server_error_is_logged_with_its_causes_and_a_client_error_without() {
         let lines = lines(
             |_| {},
             |log| {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_what_the_load_balancer_saw_and_only_on_request() {
+    fn the_client_address_is_logged_only_if_enabled_and_is_what_the_load_balancer_saw() {
         for (client_address, expected) in [(false, None), (true, Some(&"192.0.2.1".into()))] {
             let lines =
                 lines(|log| log.client_address = client_address, |log| serve(log, || {}, &Response::default(), None));
@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    /// The invocation itself, its id, the fields known from the start, the line, and what writes it later.
+    /// The five: the invocation, its id, the fields known from the start, the line, and the closure that writes it.
     #[test]
     fn a_line_costs_five_allocations() {
         static BYTES: AtomicUsize = AtomicUsize::new(0);

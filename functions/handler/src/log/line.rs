@@ -20,14 +20,14 @@ pub(crate) enum Format {
     Colour,
 }
 
-/// What a field of the log holds. Made from what an endpoint has, by [`From`].
+/// The value of a log field. [`From`] makes it from an endpoint's own types.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
-    /// Text, escaped as JSON has it.
+    /// Text, escaped as in JSON.
     Text(Cow<'a, str>),
     /// A whole number.
     Number(u64),
-    /// A time, written as milliseconds with three decimals: its field's name ends in `_ms`.
+    /// A duration, written in milliseconds with three decimals. The field's name ends in `_ms`.
     Time(Duration),
     /// Yes or no.
     Flag(bool),
@@ -45,7 +45,7 @@ impl From<String> for Value<'_> {
     }
 }
 
-/// An error in words, with all that led to it.
+/// The message of an error and of all its causes.
 impl From<&Problem> for Value<'_> {
     fn from(problem: &Problem) -> Self {
         chain(problem).into()
@@ -88,16 +88,16 @@ impl From<bool> for Value<'_> {
     }
 }
 
-/// A line under construction. Writing to memory does not fail, so no result is looked at.
+/// A line under construction. Writing to memory does not fail, so results are ignored.
 pub(super) struct Line {
     format: Format,
     bytes: Vec<u8>,
 }
 
 impl Line {
-    /// Begins a line: when, how grave, and what.
+    /// Begins a line with its time, level and message.
     pub(super) fn new(format: Format, now: SystemTime, level: LevelFilter, message: &str) -> Self {
-        // More than the line of an invocation takes, so that its memory is asked for once.
+        // More than an invocation's line takes, so that its memory is allocated once.
         let mut line = Self { format, bytes: Vec::with_capacity(1024) };
         let level_name = match level.into_level() {
             Some(level) => level.as_str(),
@@ -122,7 +122,7 @@ impl Line {
         line
     }
 
-    /// Fields that [`Fields`] holds ready.
+    /// Appends fields that [`Fields`] has already formatted.
     pub(super) fn fields(&mut self, fields: &Fields) {
         self.bytes.extend_from_slice(&fields.0.bytes);
     }
@@ -132,7 +132,7 @@ impl Line {
     }
 
     pub(super) fn value(&mut self, name: &str, value: &Value<'_>) {
-        // By hand rather than with `write!`, which takes three times as long: this is the hottest place of the log.
+        // By hand, because `write!` takes three times as long, and this is the hottest code of the log.
         let (before, after) = if self.format == Format::Json { (",\"", "\":") } else { (" ", "=") };
         self.raw(before);
         self.raw(name);
@@ -164,14 +164,14 @@ impl Line {
         let _ = self.bytes.write_fmt(text);
     }
 
-    /// The whole of it, its end included.
+    /// The whole line, including its line end.
     pub(super) fn end(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(if self.format == Format::Json { b"}\n" } else { b"\n" });
         self.bytes
     }
 }
 
-/// Fields of a line that is begun later.
+/// Fields that are formatted before their line begins.
 pub(super) struct Fields(Line);
 
 impl Fields {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn is_json_whatever_is_in_it() {
+    fn is_valid_json_whatever_it_contains() {
         let line = line(Format::Json, LevelFilter::INFO);
         assert_eq!(line.matches('\n').count(), 1);
         assert_eq!(
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_no_level_is_fatal() {
+    fn a_line_above_every_level_is_fatal() {
         assert!(line(Format::Json, LevelFilter::OFF).contains(r#""level":"FATAL""#));
     }
 }

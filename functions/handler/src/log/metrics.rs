@@ -2,7 +2,7 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 //!
-//! `metrique` (0.1.33) writes this format too; docs/observability.md has the figures that spoke for these lines instead.
+//! `metrique` (0.1.33) writes this format, too. docs/observability.md has the figures that led to this code instead.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +10,9 @@ use lambda_http::http::StatusCode;
 
 use super::line::Line;
 
-/// What CloudWatch is told of every invocation's metrics; what it counted itself comes after them.
+/// The definition of the metrics that every invocation has. The metrics that the endpoint counted follow it.
 ///
-/// What tells one service from another is the dimension, not the namespace: a function's name begins with its stack's.
+/// The dimension, not the namespace, tells services apart: a function's name begins with its stack's name.
 const DIRECTIVE: &str = concat!(
     r#","CloudWatchMetrics":[{"Namespace":"HttpFunctions","Dimensions":[["FunctionName"]],"Metrics":["#,
     r#"{"Name":"Requests","Unit":"Count"},"#,
@@ -32,7 +32,7 @@ pub(super) struct Metrics<'a> {
 }
 
 impl Metrics<'_> {
-    /// Puts the metrics, and what defines them, into a line of JSON. Zeros go with them: they make averages into rates.
+    /// Adds the metrics and their definition to a line of JSON, including zeros, so that an average is a rate.
     pub(super) fn write(&self, line: &mut Line, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         line.raw(r#","_aws":{"Timestamp":"#);

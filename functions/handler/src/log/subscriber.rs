@@ -11,7 +11,7 @@ use tracing::{
 
 use super::{Invocation, Log, Value, chain::chain, line::Line};
 
-/// A subscriber of events only. Spans cost nothing here; a function that wants them installs its own subscriber, before
+/// A subscriber for events only. Spans cost nothing here. A function that wants them installs its own subscriber before
 /// it calls [`run`](crate::run()).
 pub(super) struct Events(pub(super) Arc<Log>);
 
@@ -58,7 +58,7 @@ struct Fields {
 
 impl Fields {
     fn add(&mut self, field: &Field, value: impl Into<Value<'static>>) {
-        // A name that the line has anyway would be there twice, which is no valid JSON.
+        // The line has these names already. A repeated name is not valid JSON.
         if !["timestamp", "level", "message", "request_id", "target"].contains(&field.name()) {
             self.others.push((field.name(), value.into()));
         }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::log::Format;
 
-    /// The lines that `work` leaves.
+    /// The lines that `work` writes.
     fn lines(level: LevelFilter, work: impl FnOnce()) -> Vec<serde_json::Value> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&lines);

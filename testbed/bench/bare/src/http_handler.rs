@@ -1,6 +1,6 @@
 use lambda_http::{Body, Error, Request, RequestExt, Response};
 
-/// The template answers "Hello Ada, this is an AWS Lambda HTTP request", as HTML; this is what `hello` answers.
+/// Answers like `hello`. The template itself answers "Hello Ada, this is an AWS Lambda HTTP request", as HTML.
 pub(crate) async fn function_handler(event: Request) -> Result<Response<Body>, Error> {
     let who = event.query_string_parameters_ref().and_then(|params| params.first("name")).unwrap_or("world");
     let message = format!("Hello, {who}!");

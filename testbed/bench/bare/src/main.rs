@@ -1,4 +1,4 @@
-//! What `cargo lambda new --http` makes.
+//! The project that `cargo lambda new --http` creates.
 
 use lambda_http::{Error, run, service_fn, tracing};
 

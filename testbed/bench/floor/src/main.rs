@@ -1,5 +1,5 @@
-//! The least that Lambda allows: a process that says the same to whatever is asked, over a plain socket. It parses no
-//! event, so no function that does its work can be quicker.
+//! The minimum on Lambda: a process that sends a fixed answer to every invocation, over a plain socket. It parses no
+//! event, so no useful function can be quicker.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ const ANSWER: &str = concat!(
 fn main() -> Result<(), Box<dyn Error>> {
     let api: SocketAddr = env::var("AWS_LAMBDA_RUNTIME_API")?.parse()?;
     let connection = TcpStream::connect(api)?;
-    // Each request is one write; waiting to send more with it would only delay it.
+    // Each request is one write. Nagle's algorithm would only delay it.
     connection.set_nodelay(true)?;
     let mut connection = BufReader::new(connection);
     let next = format!("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: {api}\r\n\r\n");
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Sends `request` and reads what is answered, for its request id alone.
+/// Sends `request`, reads the whole response, and returns its request id.
 fn call(connection: &mut BufReader<TcpStream>, request: &str) -> io::Result<String> {
     connection.get_mut().write_all(request.as_bytes())?;
     let mut id = String::new();

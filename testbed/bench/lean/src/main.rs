@@ -1,4 +1,4 @@
-//! The least that `lambda_http` allows: one thread, no log, and none of what `handler` does around an endpoint.
+//! The minimum with `lambda_http`: one thread, no log, and nothing that `handler` does around an endpoint.
 
 use lambda_http::{Body, Error, Request, RequestExt, Response, run, service_fn};
 

@@ -1,4 +1,4 @@
-//! `fetch` as one writes it at first: everything is set up before the first poll, with every crate's defaults.
+//! The obvious first version of `fetch`: it sets up everything before the first poll, with every crate's defaults.
 
 use std::env;
 

@@ -1,4 +1,4 @@
-//! What is compared.
+//! The executables that are compared.
 
 use std::{
     fs,
@@ -7,18 +7,18 @@ use std::{
 
 use testbed::{Case, functions, packaged, packaged_zip, write_executable};
 
-/// An executable that answers Lambda's invocations, and the invocation that it is given.
+/// An executable that answers Lambda's invocations, and the invocation that it gets.
 pub(crate) struct Candidate {
     pub(crate) name: String,
     pub(crate) executable: PathBuf,
     pub(crate) zip_bytes: u64,
     pub(crate) payload: Vec<u8>,
     pub(crate) expected: &'static str,
-    /// Whether it is one of the three functions.
+    /// Whether it is one of this repository's functions.
     pub(crate) ours: bool,
 }
 
-/// What the upstream answers.
+/// The upstream's answer.
 pub(crate) const UPSTREAM_BODY: &str = "from the upstream";
 
 impl Candidate {
@@ -31,8 +31,8 @@ impl Candidate {
         functions().into_iter().map(ours).collect()
     }
 
-    /// Whatever has a folder in target/bench with a `bootstrap` and its zip. `testbed/bench/candidates.sh` makes some;
-    /// another build of a function can be put beside them, as one whose name begins with the function's.
+    /// Every folder in target/bench with a `bootstrap` and its zip. `testbed/bench/candidates.sh` makes some of them. You
+    /// can add another build of a function: its name must begin with the function's, such as `hello-opt-3`.
     pub(crate) fn others() -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
         let folders = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
@@ -65,8 +65,8 @@ impl Candidate {
     }
 }
 
-/// All are written alike, and at once: how a file got into the page cache (in which portions) makes as much as a sixth of
-/// a start.
+/// Writes all executables in the same way, and in one piece: the way in which a file got into the page cache changes a
+/// start by up to a sixth.
 fn copy(name: &str, executable: &Path) -> PathBuf {
     let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp").join(format!("bench-{name}"));
     let written = fs::read(executable).and_then(|bytes| write_executable(&copy, &bytes));

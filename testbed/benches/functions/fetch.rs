@@ -1,9 +1,13 @@
-//! What only `fetch` is measured for: what it adds to a call of its upstream, and what it does at many requests at once.
+//! Measures only `fetch`: the time that it adds to a call of its upstream, and its throughput with many requests at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    process, thread,
+    time::{Duration, Instant},
+};
 
 use indicatif::ProgressBar;
 use serde::Serialize;
+use testbed::Usage;
 
 use crate::{
     Effort,
@@ -16,9 +20,9 @@ use crate::{
 
 /// `AWS_LAMBDA_MAX_CONCURRENCY`.
 const CONCURRENCIES: [usize; 3] = [1, 8, 64];
-/// How often each of them has its turn.
+/// How often each of them is measured.
 const TURNS: usize = 5;
-/// How far this moves the progress bar.
+/// The steps that this adds to the progress bar.
 pub(crate) const STEPS: usize = 1 + TURNS * CONCURRENCIES.len();
 
 #[derive(Serialize)]
@@ -27,16 +31,18 @@ pub(crate) struct Fetch {
     pub(crate) direct_us: Spread,
     pub(crate) uncached_us: Spread,
     pub(crate) cached_us: Spread,
-    /// For each invocation that no cache answers.
+    /// Connections that were opened for 10,000 uncached invocations.
     pub(crate) connections_per_10000: f64,
     pub(crate) concurrent: Vec<Concurrent>,
 }
 
-/// From the cache.
+/// Answers from the cache.
 #[derive(Serialize)]
 pub(crate) struct Concurrent {
     pub(crate) in_flight: usize,
     pub(crate) per_second: Spread,
+    /// With the measurer's processor time counted off.
+    pub(crate) own_per_second: Spread,
     pub(crate) latency_us: Spread,
 }
 
@@ -60,7 +66,7 @@ async fn latencies(
 ) -> (Spread, Spread, Spread) {
     let (misses, _) = Function::start(fetch, &uncached.settings()).await;
     let (hits, _) = Function::start(fetch, &cached.settings()).await;
-    // No TLS is spoken here, but the client asks for some.
+    // This client uses no TLS, but does not start without a provider.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build();
     let client = client.expect("a client without TLS");
@@ -98,21 +104,28 @@ async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progre
         env.push(("AWS_LAMBDA_MAX_CONCURRENCY", in_flight.to_string()));
         let (function, _) = Function::start(fetch, &env).await;
         function.invoke(effort.many).await;
-        functions.push((in_flight, function, Vec::new(), Vec::new()));
+        functions.push((in_flight, function, [Vec::new(), Vec::new()], Vec::new()));
     }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..TURNS {
         for (in_flight, function, rates, latencies) in &mut functions {
             progress.set_message(format!("fetch: {in_flight} in flight"));
-            let start = Instant::now();
+            let (start, measurer) = (Instant::now(), Usage::of(process::id()).cpu);
             let times = function.invoke(effort.many).await;
-            rates.push(times.len() as f64 / start.elapsed().as_secs_f64());
+            let elapsed = start.elapsed();
+            // One in flight waits for all that the measurer does; with many, the measurer keeps the function from a core.
+            let measurer = Usage::of(process::id()).cpu.saturating_sub(measurer).div_f64(cores.min(*in_flight) as f64);
+            for (rates, time) in rates.iter_mut().zip([elapsed, elapsed.saturating_sub(measurer)]) {
+                rates.push(times.len() as f64 / time.as_secs_f64());
+            }
             latencies.extend::<Vec<Duration>>(times);
             progress.inc(1);
         }
     }
-    let concurrent = |(in_flight, _, rates, latencies): (usize, _, Vec<f64>, Vec<Duration>)| Concurrent {
+    let concurrent = |(in_flight, _, [all, own], latencies): (usize, _, [Vec<f64>; 2], Vec<Duration>)| Concurrent {
         in_flight,
-        per_second: Spread::of(rates),
+        per_second: Spread::of(all),
+        own_per_second: Spread::of(own),
         latency_us: Spread::of_times(&latencies),
     };
     functions.into_iter().map(concurrent).collect()

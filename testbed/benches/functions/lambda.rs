@@ -1,7 +1,7 @@
 //! Lambda's side of a function: its process, and a Runtime API on a bare socket.
 //!
-//! [`testbed::RuntimeApi`] checks what a function does. This one measures it, and so does as little as can be: no HTTP
-//! library, no record of what was asked, and no thread but the one that reads the log.
+//! [`testbed::RuntimeApi`] checks what a function does. This one measures it, so it does as little as possible itself: no
+//! HTTP library, no record of the requests, and no thread except the one that reads the log.
 
 use std::{
     cell::RefCell,
@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{candidate::Candidate, share::Quota};
 
-/// A candidate that takes longer has ended, or never will answer.
+/// A candidate that takes longer has ended, or will never answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running candidate. It is killed when this is dropped.
@@ -39,12 +39,12 @@ pub(crate) struct Function {
     server: JoinHandle<()>,
 }
 
-/// What the connections share.
+/// The state that the connections share.
 struct Api {
     payload: Vec<u8>,
     /// What every answer must contain.
     expected: Vec<u8>,
-    /// Reached each time that the function asks for an invocation.
+    /// Updated each time the function asks for an invocation.
     polls: watch::Sender<Option<Instant>>,
     more: Notify,
     run: RefCell<Run>,
@@ -62,12 +62,12 @@ struct Run {
 }
 
 impl Function {
-    /// Starts `candidate` and waits for its first poll: the function, and how long that took.
+    /// Starts `candidate` and waits for its first poll. Returns the function, and how long that took.
     pub(crate) async fn start(candidate: &Candidate, env: &[(&str, String)]) -> (Self, Duration) {
         Self::run(candidate, env, None).await
     }
 
-    /// The same, in `quota`'s cgroup from exec on. Joining it takes the kernel milliseconds, which do not count.
+    /// The same, in `quota`'s cgroup from exec on. The kernel takes milliseconds to join it. They do not count.
     pub(crate) async fn start_within(candidate: &Candidate, env: &[(&str, String)], quota: &Quota) -> (Self, Duration) {
         Self::run(candidate, env, Some(quota)).await
     }
@@ -87,7 +87,7 @@ impl Function {
             None => Command::new(&candidate.executable),
             Some(quota) => {
                 let mut shell = Command::new("sh");
-                // What joins the cgroup says so, waits for the clock to start, and becomes the function.
+                // The shell joins the cgroup, says so, waits for the clock to start, and becomes the function.
                 shell.args(["-c", "echo $$ >\"$1\" && echo >&2 && read -r _ && exec \"$0\""]);
                 shell.arg(&candidate.executable).arg(quota.processes()).stderr(Stdio::piped());
                 shell
@@ -112,7 +112,7 @@ impl Function {
             let mut go = process.stdin.take().expect("a piped standard input");
             started = Instant::now();
             io::Write::write_all(&mut go, b"\n").expect("a shell that reads");
-            // It stays open: who writes there later must not fail.
+            // It stays open, so that the function can write to it later.
             process.stderr = Some(joined);
         }
         let polled = timeout(PATIENCE, polls.wait_for(Option::is_some)).await;
@@ -123,7 +123,7 @@ impl Function {
         (Self { process, logged, api, server }, polled.unwrap_or(started) - started)
     }
 
-    /// Gives it `count` invocations, as many at a time as it asks for: how long each took, from the event to the answer.
+    /// Sends it `count` invocations, as many at a time as it asks for. Returns the time of each, from event to answer.
     pub(crate) async fn invoke(&self, count: usize) -> Vec<Duration> {
         {
             let mut run = self.api.run.borrow_mut();
@@ -146,7 +146,7 @@ impl Function {
         fs::write(quota.processes(), self.process.id().to_string()).expect("a cgroup that takes processes");
     }
 
-    /// The bytes that it has written into its log.
+    /// The bytes that it has written to its log.
     pub(crate) fn logged(&self) -> u64 {
         self.logged.load(Ordering::Relaxed)
     }
@@ -160,7 +160,7 @@ impl Drop for Function {
     }
 }
 
-/// On a thread, as Lambda reads it: beside the function, not in its way.
+/// Reads the log on a thread, so that the function does not wait for it. Lambda does the same.
 fn read_log(process: &mut Child, logged: &Arc<AtomicU64>) {
     let mut log = process.stdout.take().expect("a piped standard output");
     let logged = Arc::clone(logged);
@@ -176,7 +176,7 @@ async fn serve(listener: TcpListener, api: Rc<Api>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let api = Rc::clone(&api);
-        // Its error is the function's end, or its wish to close.
+        // An error means that the function has ended or closes the connection.
         connections.spawn_local(async move { converse(stream, &api).await.unwrap_or_default() });
     }
 }
@@ -217,7 +217,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Api {
-    /// The next event, once there is one, as it goes over the wire.
+    /// Waits for the next event. Returns the bytes of the response.
     async fn next(&self) -> Vec<u8> {
         while self.run.borrow().to_send == 0 {
             self.more.notified().await;

@@ -1,8 +1,8 @@
-//! What the functions cost beside the bare runtime, the least that Lambda allows, and other languages: `make bench`.
+//! Compares the functions with the bare runtime, minimal functions, and other languages: `make bench`.
 //!
-//! Each candidate runs as on Lambda: as a process, against a Runtime API, and is measured from outside. They take turns,
-//! in another order each time, so that what the machine does besides meets them all. Run by `cargo test`, which has no use for
-//! figures, it goes through everything once.
+//! Each candidate runs as on Lambda, as a process with a Runtime API, and is measured from outside. The candidates take
+//! turns, in a different order each time, so that other work of the machine affects all of them. `cargo test` runs
+//! everything once, without keeping the figures.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on panics, and says why")]
 #![expect(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^52")]
@@ -29,7 +29,7 @@ use report::{Report, Row};
 use spread::Spread;
 use upstream::Threaded;
 
-/// How much is measured.
+/// How often each thing is measured.
 #[derive(Clone, Copy)]
 struct Effort {
     /// Starts of each candidate.
@@ -37,7 +37,7 @@ struct Effort {
     /// Batches of warm invocations, and how many invocations are in one.
     batches: usize,
     batch: usize,
-    /// Invocations for a throughput.
+    /// Invocations for one measurement of throughput.
     many: usize,
 }
 
@@ -59,7 +59,7 @@ fn main() {
 }
 
 async fn measure(full: bool) -> Report {
-    // A Lambda function has one core at most, up to 1,769 MB. Alone on it, nothing depends on which core wakes up when.
+    // Up to 1,769 MB, a Lambda function has at most one core. On one core, the result does not depend on which one wakes up.
     let cores = cores::allowed();
     cores::keep_to(cores::last(&cores));
     let effort = if full { FULL } else { ONCE };
@@ -90,7 +90,7 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..effort.starts {
-        // What ran last is still being cleared away: nobody shall have the same predecessor each time.
+        // The kernel is still clearing away the previous candidate, so each one should follow a different one each time.
         random.shuffle(&mut order);
         for &at in &order {
             let candidate = &candidates[at];
@@ -122,7 +122,7 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
     rows.map(|((candidate, starts), (function, warm))| row(candidate, &starts, &warm, &function)).collect()
 }
 
-/// What became of a candidate's starts, one value for each.
+/// A candidate's starts, one value for each start.
 #[derive(Default)]
 struct Starts {
     first_poll: Vec<Duration>,
@@ -138,7 +138,7 @@ impl Starts {
     async fn measure(&mut self, candidate: &Candidate, env: &[(&str, String)]) {
         let (function, first_poll) = Function::start(candidate, env).await;
         let polled = function.usage();
-        // What passed between the first poll and this event is not the function's time.
+        // The time between the first poll and this event is not the function's.
         let answers = function.invoke(1).await;
         let answered = function.usage();
         self.first_poll.push(first_poll);
@@ -151,11 +151,11 @@ impl Starts {
     }
 }
 
-/// What became of warm invocations.
+/// Warm invocations of a candidate.
 #[derive(Default)]
 struct Warm {
     latencies: Vec<Duration>,
-    /// For each invocation of a batch, on average.
+    /// Per invocation, one mean for each batch.
     cpu: Vec<Duration>,
     logged: u64,
 }

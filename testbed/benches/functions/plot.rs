@@ -1,17 +1,14 @@
-//! The figures as a picture: one for light pages, one for dark ones.
+//! Draws the figures: one picture for light pages, one for dark ones.
 
 use std::{error::Error, fs, path::Path};
 
 use plotters::{coord::Shift, prelude::*};
 
-use crate::{
-    report::{Report, Row},
-    spread::Spread,
-};
+use crate::{report::Report, spread::Spread};
 
 const SIZE: (u32, u32) = (860, 300);
-/// On both axes, each of which shows those within its range.
-const TICKS: [f64; 9] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
+/// On both axes, in ms; each shows those within its range.
+const TICKS: [f64; 12] = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0];
 
 struct Theme {
     name: &'static str,
@@ -38,11 +35,11 @@ const THEMES: [Theme; 2] = [
     },
 ];
 
-/// Draws both pictures into target/bench, or, to see that it can be done, nowhere.
+/// Draws both pictures, and writes them into target/bench if `keep` is set.
 ///
 /// # Panics
 ///
-/// When it cannot.
+/// If that fails.
 pub(crate) fn draw(report: &Report, keep: bool) {
     for theme in &THEMES {
         let mut svg = String::new();
@@ -55,30 +52,54 @@ pub(crate) fn draw(report: &Report, keep: bool) {
     }
 }
 
-fn picture(report: &Report, theme: &Theme, svg: &mut String) -> Result<(), Box<dyn Error>> {
+/// A candidate, and its times in µs.
+struct Line<'a> {
+    name: &'a str,
+    ours: bool,
+    start: Spread,
+    warm: Spread,
+}
+
+/// With the smallest share of a core that Lambda gives, or with a whole core if there is no quota.
+fn lines(report: &Report) -> (&'static str, Vec<Line<'_>>) {
+    let smallest = report.shared.iter().filter(|shared| shared.is_smallest());
+    let shared =
+        smallest.map(|row| Line { name: &row.name, ours: row.ours, start: row.first_answer_us, warm: row.warm_us });
+    let whole = report.rows.iter();
+    let whole =
+        whole.map(|row| Line { name: &row.name, ours: row.ours, start: row.first_answer_us, warm: row.warm_us });
+    let (share, lines): (_, Vec<Line<'_>>) =
+        if report.shared.is_empty() { ("a whole core", whole.collect()) } else { ("128 MB", shared.collect()) };
     // The quickest at the top, in both halves; without other builds of a function, such as `hello-opt-3`.
-    let mut rows: Vec<&Row> = report.rows.iter().filter(|row| !row.name.contains('-')).collect();
-    rows.sort_by(|one, other| one.first_poll_us.median.total_cmp(&other.first_poll_us.median));
+    let mut lines: Vec<Line<'_>> = lines.into_iter().filter(|line| !line.name.contains('-')).collect();
+    lines.sort_by(|one, other| one.start.median.total_cmp(&other.start.median));
+    (share, lines)
+}
+
+fn picture(report: &Report, theme: &Theme, svg: &mut String) -> Result<(), Box<dyn Error>> {
+    let (share, lines) = lines(report);
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let (left, right) = area.split_horizontally(480);
-    half(&left, theme, "exec to first poll, ms", 100, &rows, |row| (row.first_poll_us, 1e3))?;
-    half(&right, theme, "warm invocation, µs", 10, &rows, |row| (row.warm_us, 1.0))?;
+    let start = |line: &Line<'_>| [line.start.minimum, line.start.median, line.start.p95];
+    half(&left, theme, &format!("exec to first answer with {share}, ms"), 100, &lines, start)?;
+    let warm = |line: &Line<'_>| [line.warm.minimum, line.warm.median, line.warm.p99];
+    half(&right, theme, &format!("warm with {share}, ms"), 10, &lines, warm)?;
     area.present()?;
     Ok(())
 }
 
-/// A dot for the median, a line from the minimum to the third quartile; only the left half has the names.
+/// `value` returns the start of a line, its dot, and its end. Only the left half has the names.
 fn half(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     theme: &Theme,
     caption: &str,
     names: i32,
-    rows: &[&Row],
-    value: fn(&Row) -> (Spread, f64),
+    rows: &[Line<'_>],
+    value: fn(&Line<'_>) -> [f64; 3],
 ) -> Result<(), Box<dyn Error>> {
-    let values: Vec<(Spread, f64)> = rows.iter().map(|row| value(row)).collect();
-    let least = values.iter().map(|(spread, unit)| spread.minimum / unit).fold(f64::INFINITY, f64::min);
-    let most = values.iter().map(|(spread, unit)| spread.p75 / unit).fold(0.0, f64::max);
+    let values: Vec<[f64; 3]> = rows.iter().map(|row| value(row).map(|time| time / 1e3)).collect();
+    let least = values.iter().map(|[least, ..]| *least).fold(f64::INFINITY, f64::min);
+    let most = values.iter().map(|[.., most]| *most).fold(0.0, f64::max);
     let height = rows.len() as f64;
     let text = |size: f64| ("sans-serif", size).into_font().color(&theme.text);
     let (from, to) = (least * 0.8, most * 1.3);
@@ -100,17 +121,16 @@ fn half(
         .x_label_formatter(&|value| format!("{value}"))
         .label_style(text(13.0))
         .draw()?;
-    for (at, (row, (spread, unit))) in rows.iter().zip(values).enumerate() {
+    for (at, (row, [from_here, dot, to_here])) in rows.iter().zip(values).enumerate() {
         let color = if row.ours { theme.ours } else { theme.other };
         let y = at as f64 + 0.5;
-        let [minimum, median, p75] = [spread.minimum, spread.median, spread.p75].map(|value| value / unit);
-        chart.draw_series([PathElement::new(vec![(minimum, y), (p75, y)], color.stroke_width(3))])?;
-        chart.draw_series([Circle::new((median, y), 5, color.filled())])?;
+        chart.draw_series([PathElement::new(vec![(from_here, y), (to_here, y)], color.stroke_width(3))])?;
+        chart.draw_series([Circle::new((dot, y), 5, color.filled())])?;
         if names > 10 {
             let (x, y) = chart.backend_coord(&(from, y));
             let (left, top) = area.get_base_pixel();
             let style = ("sans-serif", 14).into_font().color(if row.ours { &theme.ours } else { &theme.text });
-            area.draw(&Text::new(row.name.clone(), (x - left - 92, y - top - 8), style))?;
+            area.draw(&Text::new(row.name.to_owned(), (x - left - 92, y - top - 8), style))?;
         }
     }
     Ok(())

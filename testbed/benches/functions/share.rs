@@ -1,8 +1,8 @@
-//! The functions with the share of a core that Lambda gives them, by a quota of the kernel.
+//! Measures the functions with the share of a core that Lambda gives them. The share is a quota of the kernel.
 //!
 //! Lambda's documentation says that a function gets processor time in proportion to its memory, and that 1,769 MB are one
-//! core: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>. How long a slice is, and whether a start has
-//! more than its share, it does not say. Both ends of both are measured.
+//! core: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>. It does not say how long a slice is,
+//! nor whether a start has more than its share. Both ends of both are measured.
 
 use std::{
     fs, io,
@@ -19,22 +19,25 @@ use crate::{Effort, candidate::Candidate, lambda::Function, spread::Spread, upst
 /// One core.
 const WHOLE_MB: u64 = 1769;
 const MEMORY_MB: [u64; 4] = [128, 256, 512, WHOLE_MB];
-/// What was seen of Lambda's slices from within, and what the kernel has by default.
+/// The length of a slice: as seen from within a function on Lambda, and the kernel's default.
 const PERIODS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
-/// Python and Node.js would take minutes.
-const COMPARED: [&str; 6] = ["hello", "time", "fetch", "lean", "bare", "naive"];
+/// Dollars for a GB-second and for a million requests: <https://aws.amazon.com/lambda/pricing/>, November 2026.
+const GB_SECOND: f64 = 0.000_016_666_7;
+const MILLION_REQUESTS: f64 = 0.20;
+/// Dollars for a GB that CloudWatch takes in: <https://aws.amazon.com/cloudwatch/pricing/>, November 2026.
+const LOG_GB: f64 = 0.50;
 
-/// A cgroup of its own whose processes get a part of a core. It goes when its last process does.
+/// A cgroup whose processes get a part of a core.
 pub(crate) struct Quota {
     folder: PathBuf,
 }
 
 impl Quota {
-    /// What a function of `memory_mb` gets of each `period`.
+    /// The share of each `period` that a function of `memory_mb` gets.
     ///
     /// # Errors
     ///
-    /// When there is no hierarchy of cgroups that may be written to.
+    /// If there is no hierarchy of cgroups that this process may write to.
     fn new(memory_mb: u64, period: Duration) -> io::Result<Self> {
         let period = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
         let quota = period * memory_mb / WHOLE_MB;
@@ -55,12 +58,12 @@ impl Quota {
         Ok(quota_of)
     }
 
-    /// The file that takes processes.
+    /// The file to which a process is written to join.
     pub(crate) fn processes(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
-    /// In how many slices its processes had to wait for the next one.
+    /// The number of slices in which its processes had to wait for the next one.
     fn throttled(&self) -> u64 {
         let stat = fs::read_to_string(self.folder.join("cpu.stat")).unwrap_or_default();
         let line = stat.lines().find_map(|line| line.strip_prefix("nr_throttled "));
@@ -77,20 +80,47 @@ impl Drop for Quota {
 /// A candidate with a share.
 #[derive(Serialize)]
 pub(crate) struct Shared {
-    name: String,
+    pub(crate) name: String,
+    pub(crate) ours: bool,
     memory_mb: u64,
     period_ms: u64,
-    /// From exec to the answer of the first invocation, all of it with the share.
-    first_answer_us: Spread,
-    /// Slices in which such a start was throttled.
+    /// From exec to the answer of the first invocation, entirely with the share.
+    pub(crate) first_answer_us: Spread,
+    /// The slices in which such a start was throttled.
     throttled: Spread,
-    /// From the event to the first answer, where the share begins with the first poll.
+    /// From the event to the first answer, if the share begins at the first poll.
     after_init_us: Spread,
-    /// From the event to the answer, one after the other without a pause.
-    warm_us: Spread,
+    /// From the event to the answer, for invocations without a pause between them.
+    pub(crate) warm_us: Spread,
+    /// The milliseconds that Lambda bills, on average: for such a start, and for a warm invocation.
+    billed_start_ms: f64,
+    billed_warm_ms: f64,
 }
 
-/// All candidates with all shares, in turns. Empty, with a line, where there can be no quota.
+impl Shared {
+    /// Whether it has the smallest share, in the slices that were seen of Lambda.
+    pub(crate) fn is_smallest(&self) -> bool {
+        self.has(MEMORY_MB[0])
+    }
+
+    /// Whether it has the share of `memory_mb`, in the slices that were seen of Lambda.
+    pub(crate) fn has(&self, memory_mb: u64) -> bool {
+        self.memory_mb == memory_mb && u128::from(self.period_ms) == PERIODS[0].as_millis()
+    }
+
+    /// Dollars for the time of a million requests, one of a hundred of which finds no warm environment.
+    fn dollars(&self) -> f64 {
+        let billed_ms = 0.99 * self.billed_warm_ms + 0.01 * self.billed_start_ms;
+        billed_ms * 1e3 * GB_SECOND * self.memory_mb as f64 / 1024.0
+    }
+}
+
+/// Each millisecond that has begun is billed: <https://aws.amazon.com/lambda/pricing/>.
+fn billed_ms(times_us: &[f64]) -> f64 {
+    times_us.iter().map(|time| (time / 1e3).ceil()).sum::<f64>() / times_us.len() as f64
+}
+
+/// Measures all candidates with all shares, in turns. Without a quota it prints a line and returns nothing.
 pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: &ProgressBar) -> Vec<Shared> {
     let full = effort.starts > 1;
     let shares: Vec<(u64, Duration)> =
@@ -100,19 +130,19 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
         println!("skipped: the share of a core, as no cgroup may be made here ({error})");
         return Vec::new();
     }
-    let compared: Vec<&Candidate> =
-        candidates.iter().filter(|candidate| COMPARED.contains(&candidate.name.as_str())).collect();
+    // Other builds of a function, such as `hello-opt-3`, are compared on a whole core only.
+    let candidates: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.name.contains('-')).collect();
     let tls = Threaded::start("no-store", true);
     let plain = Threaded::start("max-age=3600", false);
     let mut random = fastrand::Rng::with_seed(2);
     let mut all = Vec::new();
     for (memory_mb, period) in shares.iter().copied() {
-        let mut measured: Vec<[Vec<f64>; 4]> = compared.iter().map(|_| Default::default()).collect();
-        let mut order: Vec<usize> = (0..compared.len()).collect();
+        let mut measured: Vec<[Vec<f64>; 4]> = candidates.iter().map(|_| Default::default()).collect();
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
         for _ in 0..effort.starts {
             random.shuffle(&mut order);
             for &at in &order {
-                let candidate = compared[at];
+                let candidate = candidates[at];
                 progress.set_message(format!("{}: {memory_mb} MB", candidate.name));
                 let quota = Quota::new(memory_mb, period).expect("another cgroup");
                 let [first, throttled, after_init, warm] = &mut measured[at];
@@ -132,10 +162,13 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
                 warm.extend(function.invoke(effort.batch).await.iter().map(|time| time.as_secs_f64() * 1e6));
             }
         }
-        all.extend(compared.iter().zip(measured).map(|(candidate, [first, throttled, after_init, warm])| Shared {
+        all.extend(candidates.iter().zip(measured).map(|(candidate, [first, throttled, after_init, warm])| Shared {
             name: candidate.name.clone(),
+            ours: candidate.ours,
             memory_mb,
             period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
+            billed_start_ms: billed_ms(&first),
+            billed_warm_ms: billed_ms(&warm),
             first_answer_us: Spread::of(first),
             throttled: Spread::of(throttled),
             after_init_us: Spread::of(after_init),
@@ -145,27 +178,44 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
     all
 }
 
-/// A table in Markdown, and what a million requests cost by it.
+/// Prints a table in Markdown.
 pub(crate) fn print(all: &[Shared]) {
     if all.is_empty() {
         return;
     }
     println!("\nWith Lambda's share of a core, ms:\n");
     println!(
-        "| MB | slice of | | exec to first answer: minimum | median | p95 | throttled slices | event to first answer: median | p95 | warm: median | p99 | $ a million |"
+        "| MB | slice of | | exec to first answer: minimum | median | p95 | throttled slices | event to first answer: median | p95 | warm: median | p99 |"
     );
-    println!("| ---: | ---: | --- |{}", " ---: |".repeat(9));
+    println!("| ---: | ---: | --- |{}", " ---: |".repeat(8));
     for shared in all {
-        let Shared { name, memory_mb, period_ms, first_answer_us: first, throttled, after_init_us, warm_us } = shared;
-        // A millisecond at least: https://aws.amazon.com/lambda/pricing/
-        let billed_ms = (warm_us.median / 1e3).ceil();
-        let dollars = 0.20 + billed_ms * 1e3 * 0.000_016_666_7 * *memory_mb as f64 / 1024.0;
+        let Shared { name, memory_mb, period_ms, first_answer_us: first, throttled, after_init_us, warm_us, .. } =
+            shared;
         let [minimum, median, p95] = [first.minimum, first.median, first.p95].map(|value| value / 1e3);
         let [after, after_p95] = [after_init_us.median, after_init_us.p95].map(|value| value / 1e3);
         let [warm, warm_p99] = [warm_us.median, warm_us.p99].map(|value| value / 1e3);
         println!(
-            "| {memory_mb} | {period_ms} | {name} | {minimum:.1} | {median:.1} | {p95:.1} | {:.0} | {after:.1} | {after_p95:.1} | {warm:.2} | {warm_p99:.1} | {dollars:.2} |",
+            "| {memory_mb} | {period_ms} | {name} | {minimum:.1} | {median:.1} | {p95:.1} | {:.0} | {after:.1} | {after_p95:.1} | {warm:.2} | {warm_p99:.1} |",
             throttled.median
+        );
+    }
+}
+
+/// Prints what requests cost with the smallest share. `logged_bytes` returns the bytes that an invocation of a candidate
+/// logs.
+pub(crate) fn print_bill(all: &[Shared], logged_bytes: impl Fn(&str) -> f64) {
+    println!("\nThe bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests:\n", MEMORY_MB[0]);
+    println!("| | billed ms, warm | first answer | 1 M: time | 100 M: time | 1 M: log lines | 100 M: log lines |");
+    println!("| --- |{}", " ---: |".repeat(6));
+    for shared in all.iter().filter(|shared| shared.is_smallest()) {
+        let (time, log) = (shared.dollars(), logged_bytes(&shared.name) / 1e3 * LOG_GB);
+        println!(
+            "| {} | {:.1} | {:.0} | {time:.3} | {:.2} | {log:.2} | {:.0} |",
+            shared.name,
+            shared.billed_warm_ms,
+            shared.billed_start_ms,
+            time * 100.0,
+            log * 100.0
         );
     }
 }

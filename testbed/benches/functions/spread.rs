@@ -1,10 +1,10 @@
-//! Many measurements of one thing.
+//! Statistics of a series of measurements.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Where the values of a series lie, in the unit that they were given in.
+/// Quantiles of a series, in the unit of its values.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct Spread {
     pub(crate) minimum: f64,
@@ -16,7 +16,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of `values`, of which there is at least one.
+    /// Of `values`. There must be at least one.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! What `fetch` fetches: an upstream on a thread of its own, so that it answers while the Runtime API waits.
+//! The upstream of `fetch`, on its own thread, so that it answers while the Runtime API waits.
 
 use testbed::upstream::{Answer, Certificate, Upstream};
 use tokio::runtime::{Builder, Runtime};
@@ -7,12 +7,12 @@ use crate::candidate::UPSTREAM_BODY;
 
 pub(crate) struct Threaded {
     pub(crate) upstream: Upstream,
-    /// It drives the upstream. It is there until the end.
+    /// Drives the upstream. `None` only while it is dropped.
     runtime: Option<Runtime>,
 }
 
 impl Threaded {
-    /// One whose responses may be stored as `cache_control` says, over TLS if so asked.
+    /// Starts an upstream whose responses have this `cache_control`, with TLS if `tls` is set.
     pub(crate) fn start(cache_control: &str, tls: bool) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread");
         let entered = runtime.enter();
@@ -35,7 +35,7 @@ impl Threaded {
 }
 
 impl Drop for Threaded {
-    /// A runtime must not wait for its threads where another one runs.
+    /// A runtime must not wait for its threads while another runtime runs on this thread.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

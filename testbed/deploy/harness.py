@@ -1,4 +1,4 @@
-"""Processes, environment and waiting, for every test here. Nothing in it can reach an AWS account."""
+"""Processes, environments and waiting, for all tests here. None of it can reach an AWS account."""
 
 import ipaddress
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 @dataclass
 class Upstream:
-    """What `fetch` fetches. Every byte value is in the body, so that nothing on the way can treat it as text."""
+    """The server that `fetch` calls. Its body has every byte value, so that nothing on the way can treat it as text."""
 
     url: str
     body: bytes
     content_type: str = "application/octet-stream"
-    # The `Authorization` that it answers; any but this gets 401. None: it answers all.
+    # The only `Authorization` it accepts; any other gets 401. None: it accepts all.
     accepts: str | None = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float) -> T:
-    """The first truthy answer of `condition`; a failure that says `what` was missing, after `seconds`."""
+    """Returns the first truthy result of `condition`. After `seconds`, raises an error that names `what`."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         if time.monotonic() > deadline:
@@ -66,7 +66,7 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float) -> T:
 
 
 def loopback_only(url: str) -> str:
-    """`url`, if it is on this machine. Every AWS endpoint that a test uses comes through here."""
+    """Returns `url` if it is on this machine, else raises. Every AWS endpoint that a test uses is checked here."""
     host = urlsplit(url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return url
@@ -79,14 +79,14 @@ def loopback_only(url: str) -> str:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment, less everything of AWS's and Lambda's, with this Python's tools first on the PATH."""
+    """This environment without settings of AWS, SAM, Lambda or the upstream. This Python's tools are first on PATH."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SAM_", "LAMBDA_", "UPSTREAM_"))}
     tools = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
     return kept | {"PATH": tools, "SAM_CLI_TELEMETRY": "0"} | extra
 
 
 def emulator_environment(endpoint: str) -> dict[str, str]:
-    """Sends whatever speaks to AWS to `endpoint`, with credentials that are good for nothing."""
+    """An environment that sends all AWS clients to `endpoint`, with credentials that work nowhere else."""
     return environment(
         AWS_ENDPOINT_URL=loopback_only(endpoint),
         AWS_ACCESS_KEY_ID="test",
@@ -101,7 +101,7 @@ def emulator_environment(endpoint: str) -> dict[str, str]:
 
 @contextmanager
 def process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """Runs `command` in a process group of its own, and stops the whole group afterwards."""
+    """Runs `command` in its own process group, and stops the whole group afterwards."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -121,23 +121,22 @@ def stop_group(leader: subprocess.Popen, patience: float = 2) -> None:
             return True
         return False
 
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if gone():
-            return
-        os.killpg(leader.pid, sign)
-        try:
-            wait_for(gone, f"the end of process group {leader.pid}", patience)
-            return
-        except TimeoutError:
-            if sign == signal.SIGKILL:
-                raise
+    if gone():
+        return
+    os.killpg(leader.pid, signal.SIGTERM)
+    try:
+        wait_for(gone, f"the end of process group {leader.pid}", patience)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)
+        wait_for(gone, f"the end of process group {leader.pid}", 10)
 
 
 def wait_for_line(running: subprocess.Popen, log: Path, beginning: str, seconds: float) -> str:
-    """The rest of the first line of `log` that begins so; a failure with the log if the process ends before."""
+    """Returns the rest of the first line that starts with `beginning`. If the process ends, raises with the log."""
 
     def look() -> str | None:
-        ended = running.poll() is not None  # asked before reading, or its last words could be missed
+        ended = running.poll() is not None  # checked before reading, or its last lines could be missed
         for line in log.read_text(errors="replace").splitlines(keepends=True):
             if line.startswith(beginning) and line.endswith("\n"):
                 return line.removeprefix(beginning).strip()

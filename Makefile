@@ -104,11 +104,14 @@ advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; 
 new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)'
 
+# `cargo run` takes one package's features, with which each dependency would be compiled once more.
+EXAMPLE = cargo build --quiet --workspace --example $(1) && $${CARGO_TARGET_DIR:-target}/debug/examples/$(1)
+
 events: ## make the other triggers' payloads from those of HTTP APIs
-	cargo run --quiet --package testbed --example events
+	$(call EXAMPLE,events)
 
 budget: build ## write what the functions cost now into the budget
-	cargo run --package testbed --example budget
+	$(call EXAMPLE,budget)
 
 soak: build ## send the functions 200,000 mixed invocations, and watch their memory
 	cargo run --release --package testbed --example soak

@@ -55,7 +55,7 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 
 # Side by side: while one waits for the linker, a download or the emulator, another one has the core.
 test: tools ## prove that everything works
-	@$(MAKE) --no-print-directory -j build lint audit tested deployed $(addprefix target/passed/,fetch new template)
+	@$(MAKE) --no-print-directory -j build lint audit tested deployed $(PASSED)
 
 compiled: lint
 	cargo test --quiet --workspace --no-run
@@ -64,28 +64,22 @@ tested: compiled build
 	cargo test --workspace
 
 READY = compiled build .venv/deploy .venv/checkov/ready
-PYTEST = .venv/bin/pytest $(1:%=testbed/deploy/test_%.py)
+pytests = $(1:%=testbed/deploy/test_%.py)
 
 deployed: $(READY)
-	.venv/bin/pytest testbed/deploy $(patsubst %,--ignore=testbed/deploy/test_%.py,deploy new secret shared shim stack template)
+	.venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(fetch) $(new) $(template)))
 
 # These run again only when their inputs have changed: the code of one endpoint is not an input of the others' tests.
+PASSED = target/passed/fetch target/passed/new target/passed/template
+fetch = deploy secret shared
+new = new
+template = shim stack template
 files = $(shell find $(1) -not -path '*__pycache__*')
-COMMON := $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed)
 
-target/passed/fetch: $(COMMON) $(call files,functions/fetch)
-	$(call PYTEST,deploy secret shared)
+target/passed/fetch: $(call files,functions/fetch)
+$(PASSED): $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed) | $(READY)
+	.venv/bin/pytest $(call pytests,$($(@F)))
 	@mkdir -p $(@D) && touch $@
-
-target/passed/new: $(COMMON)
-	$(call PYTEST,new)
-	@mkdir -p $(@D) && touch $@
-
-target/passed/template: $(COMMON)
-	$(call PYTEST,shim stack template)
-	@mkdir -p $(@D) && touch $@
-
-target/passed/fetch target/passed/new target/passed/template: | $(READY)
 
 check: ## check format and lints (clippy), as an editor does on save
 	@cargo fmt --all --check

@@ -112,7 +112,7 @@ def process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[s
         stop_group(running)
 
 
-def stop_group(leader: subprocess.Popen, patience: float = 2) -> None:
+def stop_group(leader: subprocess.Popen) -> None:
     def gone() -> bool:
         leader.poll()  # reaps it: a zombie would keep the group alive
         try:
@@ -121,15 +121,14 @@ def stop_group(leader: subprocess.Popen, patience: float = 2) -> None:
             return True
         return False
 
-    if gone():
-        return
-    os.killpg(leader.pid, signal.SIGTERM)
-    try:
-        wait_for(gone, f"the end of process group {leader.pid}", patience)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
+    what = f"the end of process group {leader.pid}"
+    with suppress(ProcessLookupError):  # it has ended
+        os.killpg(leader.pid, signal.SIGTERM)
+        try:
+            wait_for(gone, what, 2)
+        except TimeoutError:
             os.killpg(leader.pid, signal.SIGKILL)
-        wait_for(gone, f"the end of process group {leader.pid}", 10)
+            wait_for(gone, what, 10)
 
 
 def wait_for_line(running: subprocess.Popen, log: Path, beginning: str, seconds: float) -> str:

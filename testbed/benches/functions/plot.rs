@@ -121,10 +121,10 @@ fn half(
         .x_label_formatter(&|value| format!("{value}"))
         .label_style(text(13.0))
         .draw()?;
-    for (at, (row, [from_here, dot, to_here])) in rows.iter().zip(values).enumerate() {
+    for (at, (row, [start, dot, end])) in rows.iter().zip(values).enumerate() {
         let color = if row.ours { theme.ours } else { theme.other };
         let y = at as f64 + 0.5;
-        chart.draw_series([PathElement::new(vec![(from_here, y), (to_here, y)], color.stroke_width(3))])?;
+        chart.draw_series([PathElement::new(vec![(start, y), (end, y)], color.stroke_width(3))])?;
         chart.draw_series([Circle::new((dot, y), 5, color.filled())])?;
         if names > 10 {
             let (x, y) = chart.backend_coord(&(from, y));

@@ -204,6 +204,9 @@ pub(crate) fn print(all: &[Shared]) {
 /// Prints what requests cost with the smallest share. `logged_bytes` returns the bytes that an invocation of a candidate
 /// logs.
 pub(crate) fn print_bill(all: &[Shared], logged_bytes: impl Fn(&str) -> f64) {
+    if all.is_empty() {
+        return;
+    }
     println!("\nThe bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests:\n", MEMORY_MB[0]);
     println!("| | billed ms, warm | first answer | 1 M: time | 100 M: time | 1 M: log lines | 100 M: log lines |");
     println!("| --- |{}", " ---: |".repeat(6));

@@ -1,7 +1,6 @@
 """`fetch` with SHARED_STATE_TABLE: packaged environments, each under its own Runtime API, and the emulator's DynamoDB.
 
-Except in tests of an unusable table, they wait for it for up to a minute: a fleet keeps two processors and the emulator
-busy.
+Except in tests of an unusable table, all time limits are a minute: a fleet keeps two processors and the emulator busy.
 """
 
 import json
@@ -23,8 +22,9 @@ from harness import ROOT, Upstream, emulator_environment, free_port, wait_for
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
 FLEET = 200
-# How long to wait for the table.
-PATIENCE = {"SHARED_STATE_TIMEOUT_MS": "60000"}
+PATIENCE = dict.fromkeys(
+    ("SHARED_STATE_TIMEOUT_MS", "UPSTREAM_TIMEOUT_MS", "UPSTREAM_ATTEMPT_TIMEOUT_MS"), "60000"
+)
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Gate:
     endpoint: str
     # "open", or how it fails.
     state: str = "open"
+    # How slow it is, in seconds.
+    delay: float = 0.3
     # The first two requests for this operation wait for each other.
     together: str = ""
     # The operations of all requests.
@@ -86,7 +88,7 @@ def gate(aws: Aws) -> Iterator[Gate]:
             if gate.state == "silent":
                 end.wait(10)
             if gate.state == "slow":
-                end.wait(0.3)
+                end.wait(gate.delay)
             if gate.state == "throttling":
                 error = "com.amazonaws.dynamodb.v20120810#ThrottlingException"
                 self.answer(400, json.dumps({"__type": error, "message": "Rate exceeded"}).encode())
@@ -170,12 +172,12 @@ def test_if_two_request_the_lease_at_once_only_one_calls(
 ) -> None:
     upstream = start_upstream("two")
     assert fleet(invoke, settings(aws.endpoint, upstream, table), 1)[0][0].status == 200
-    upstream.status = 503
+    upstream.status, upstream.headers = 503, {"retry-after": "300"}
     upstream.authorizations.clear()
     gate.together = "UpdateItem"
     answers, _ = fleet(invoke, settings(gate.url, upstream, table), 2)
     assert [answer.status for answer in answers] == [200, 200]
-    assert len(upstream.authorizations) == 3, "one environment's attempts"
+    assert len(upstream.authorizations) == 1
 
 
 def test_a_new_fleet_calls_the_upstream_at_most_once_each_and_not_while_the_shared_response_is_fresh(
@@ -265,6 +267,23 @@ def test_an_unusable_table_changes_no_answer(
     assert cause in warning["error"] and warning["request_id"]
     # The SDK tries twice, and then the table is left alone for a while.
     assert gate.asked.count("Query") <= 2 and set(gate.asked) <= {"Query"}
+
+
+def test_a_slow_table_is_waited_for_as_long_as_the_setting_says(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    gate.state, gate.delay = "slow", 1.5
+    _, lines = fleet(invoke, settings(gate.url, start_upstream("patient"), table), 1)
+    assert (gate.asked[0], invocations(lines)[0]["shared_state"]) == ("Query", "miss")
+
+
+def test_the_table_takes_at_most_half_of_the_requests_time(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    gate.state = "silent"
+    env = settings(gate.url, start_upstream("in time"), table, UPSTREAM_TIMEOUT_MS="4000")
+    with fetching(invoke, tmp_path / "log", env) as fetch:
+        assert fetch().cache_status == "fetch; fwd=miss; fwd-status=200"
 
 
 def test_a_response_that_is_read_too_late_still_stands_in(

@@ -9,7 +9,7 @@
 
 #![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
-use std::{env, io};
+use std::{env, io, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use testbed::{Function, Invocation, Outcome, packaged};
@@ -28,7 +28,7 @@ async fn main() {
         for event in events {
             let invoke = async |_| {
                 let mut process = start().await;
-                tell(&process.invoke(&Invocation::new(event.clone())).await);
+                tell(&process.invoke(&invocation(event.clone())).await);
                 log(process).await;
             };
             stream::iter(0..environments).map(invoke).buffer_unordered(at_a_time).collect::<()>().await;
@@ -36,10 +36,15 @@ async fn main() {
     } else {
         let mut process = start().await;
         for event in events {
-            tell(&process.invoke(&Invocation::new(event)).await);
+            tell(&process.invoke(&invocation(event)).await);
         }
         log(process).await;
     }
+}
+
+/// An invocation with time enough for many environments on a busy machine.
+fn invocation(event: String) -> Invocation {
+    Invocation::new(event).with_timeout(Duration::from_mins(2))
 }
 
 fn tell(outcome: &Outcome) {

@@ -28,15 +28,13 @@ use tokio::sync::OnceCell;
 pub use aws_config::SdkConfig;
 pub use resolve::Resolver;
 
-/// For one operation, retries included: only part of a request's time.
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// Packets can be lost. This leaves time to try another connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long an operation may take, retries included: only part of a request's time.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A client of an AWS service, made on first use. All clients share one configuration and its connections.
 ///
-/// An operation is tried at most twice, and takes at most a second. For other limits, change the configuration that the
-/// client is made from: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
+/// An operation is tried at most twice, and takes at most [`TIMEOUT`]. For other limits, change the configuration that
+/// the client is made from: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
 #[derive(Debug)]
 pub struct Lazy<C> {
     client: OnceCell<C>,
@@ -61,6 +59,14 @@ pub async fn config() -> &'static SdkConfig {
     CONFIG.get_or_init(load).await
 }
 
+/// Returns the time limits of a client whose operations may take `operation`, retries included.
+#[must_use]
+pub fn timeouts(operation: Duration) -> TimeoutConfig {
+    // Packets can be lost. This leaves time to try another connection.
+    let connect = operation * 2 / 5;
+    TimeoutConfig::builder().operation_timeout(operation).connect_timeout(connect).build()
+}
+
 async fn load() -> SdkConfig {
     // The same TLS library as `fetch` uses: a second one would add a megabyte.
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
@@ -69,7 +75,7 @@ async fn load() -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
         .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
-        .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build())
+        .timeout_config(timeouts(TIMEOUT))
         .load()
         .await
 }

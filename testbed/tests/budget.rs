@@ -27,8 +27,8 @@ async fn eager_configuration_breaks_the_budget() {
         return;
     }
     let mut budget = Budget::default();
-    budget.set("fetch", start("fetch", &debug_build(&[]).join("fetch")).await);
-    let eager = debug_build(&["--workspace", "--example", "eager"]).join("examples/eager");
+    budget.set("fetch", start("fetch", &debug_build(&["--bins"]).join("fetch")).await);
+    let eager = debug_build(&["--example", "eager"]).join("examples/eager");
     let eager = start("fetch", &eager).await;
     assert!(!budget.overruns("fetch", &eager).is_empty(), "it passed: {eager:?}, {budget:?}");
 }

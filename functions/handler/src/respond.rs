@@ -1,9 +1,12 @@
 //! From an event to an answer, whatever the endpoint does.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::pending, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
 use lambda_http::{
     Context, Error, RequestExt,
     http::{
@@ -11,7 +14,7 @@ use lambda_http::{
         header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     },
 };
-use tokio::time::timeout_at;
+use tokio::{task::yield_now, time::sleep_until};
 
 use crate::{
     Body, Endpoint, Problem, Request, Response,
@@ -82,14 +85,21 @@ async fn serve(endpoint: impl Endpoint, mut request: Request) -> Result<Response
 async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
     let deadline = deadline::start(&mut request);
     let outcome = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
-    let outcome = match deadline {
-        Some(at) => timeout_at(at + deadline::GRACE, outcome).await,
-        None => Ok(outcome.await),
+    let given_up = async {
+        match deadline {
+            Some(at) => sleep_until(at + deadline::GRACE).await,
+            None => pending().await,
+        }
+        // After a stall, the endpoint's own timers fire at the same moment: what it does then comes first.
+        yield_now().await;
     };
-    outcome
-        .map_err(|_| Problem::deadline_exceeded())?
-        // The panic hook has recorded the panic's message.
-        .unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
+    match select(pin!(outcome), pin!(given_up)).await {
+        Either::Left((outcome, _)) => {
+            // The panic hook has recorded the panic's message.
+            outcome.unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
+        }
+        Either::Right(_) => Err(Problem::deadline_exceeded()),
+    }
 }
 
 fn options(allow: HeaderValue) -> Response {

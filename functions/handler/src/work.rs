@@ -95,10 +95,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use serde_json::Value;
-    use tokio::time::sleep;
+    use tokio::time::{advance, sleep, sleep_until};
 
     use super::*;
-    use crate::{Body, Context, Endpoint, Response, count, observe, record};
+    use crate::{Body, Context, Endpoint, Request, Response, count, deadline, observe, record};
 
     const EVENT: &[u8] = br#"{"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}"#;
 
@@ -148,5 +148,19 @@ mod tests {
         let (answer, line) = observed(|_| std::future::pending()).await;
         assert_eq!((&answer["statusCode"], &line["problem"]), (&504.into(), &"deadline-exceeded".into()));
         assert!(line["error"].as_str().unwrap().starts_with("deadline-exceeded: "), "{line}");
+    }
+
+    /// A process that has little of a core can miss both: the endpoint's deadline, and the time at which it is given up.
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_done_at_its_deadline_answers_after_a_stall_too() {
+        let endpoint = |request: Request| async move {
+            let at = deadline(&request).unwrap();
+            let calling = spawn(sleep_until(at));
+            spawn(advance(at - Instant::now() + Duration::from_secs(1)));
+            calling.await.unwrap();
+            Ok(Response::new(Body::Empty))
+        };
+        let (answer, _) = observed(endpoint).await;
+        assert_eq!(answer["statusCode"], 200);
     }
 }

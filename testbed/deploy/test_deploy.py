@@ -113,13 +113,13 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     dynamodb = aws.client("dynamodb")
     table = dynamodb.describe_table(TableName=variables["SHARED_STATE_TABLE"])["Table"]
     assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
-    first = get(urls["fetchUrl"])
-    assert (first.content, first.headers["cache-status"]) == (new.body, "fetch; fwd=miss; fwd-status=200")
 
     def written() -> bool:
+        # On a busy machine, the table can be too slow at first, and is then left alone for a while.
+        assert get(urls["fetchUrl"]).content == new.body
         return {item["part"]["S"] for item in dynamodb.scan(TableName=table["TableName"])["Items"]} == {"response", "upstream"}
 
-    wait_for(written, "the response in the table", 10)
+    wait_for(written, "the response in the table", 60)
     new.status = 503
     aws.deploy(STACK, *changed, "SharedState=on", "LogLevel=WARN", f"UpstreamUrl={new.url}", env="prod")
     stored = get(urls["fetchUrl"])

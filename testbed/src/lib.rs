@@ -15,7 +15,7 @@ mod runtime_api;
 pub mod upstream;
 mod usage;
 
-pub use bed::{Bed, expect, timed};
+pub use bed::{Bed, expect};
 pub use call::{Call, TRIGGERS};
 pub use case::{Case, functions, made_payloads, replay};
 pub use function::{

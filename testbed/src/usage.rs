@@ -7,8 +7,6 @@ use std::{fs, path::Path, time::Duration};
 pub struct Usage {
     /// Processor time, to the nanosecond. (The `stat` file counts in hundredths of a second.)
     pub cpu: Duration,
-    /// Time for which its threads were ready to run, but another process had the core.
-    pub run_delay: Duration,
     /// Pages that were mapped from memory when they were first touched.
     pub minor_faults: u64,
     /// Pages that had to be read from disk.
@@ -42,10 +40,8 @@ impl Usage {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             1024 * line.map_or(0, |line| number(line.trim_start_matches(':').trim().trim_end_matches(" kB")))
         };
-        let [cpu, run_delay] = schedule(&process);
         Self {
-            cpu,
-            run_delay,
+            cpu: cpu(&process),
             minor_faults: number(stat[7]),
             major_faults: number(stat[9]),
             resident: kilobytes("VmRSS"),
@@ -56,18 +52,13 @@ impl Usage {
     }
 }
 
-/// The sums over all live threads: the time on a core, and the time spent waiting for one.
-fn schedule(process: &Path) -> [Duration; 2] {
+/// The time on a core, of all live threads.
+fn cpu(process: &Path) -> Duration {
     let threads = fs::read_dir(process.join("task")).expect("a running process");
-    let mut sums = [Duration::ZERO; 2];
-    for thread in threads.flatten() {
-        // A thread may end before its file is read.
-        let file = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        for (sum, nanoseconds) in sums.iter_mut().zip(file.split_whitespace()) {
-            *sum += Duration::from_nanos(number(nanoseconds));
-        }
-    }
-    sums
+    // A thread may end before its file is read.
+    let files = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    let cpu = files.filter_map(|file| Some(number(file.split_whitespace().next()?)));
+    Duration::from_nanos(cpu.sum())
 }
 
 fn number(text: &str) -> u64 {

@@ -63,7 +63,7 @@ compiled: lint
 tested: compiled build
 	cargo test
 
-READY = compiled build .venv/deploy .venv/checkov/ready
+READY = compiled build .venv/deploy
 pytests = $(1:%=testbed/deploy/test_%.py)
 
 deployed: $(READY)
@@ -71,13 +71,14 @@ deployed: $(READY)
 
 # These run again only when their inputs have changed: the code of one endpoint is not an input of the others' tests.
 PASSED = target/passed/fetch target/passed/new target/passed/template
-fetch = deploy secret shared
+fetch = deploy secret shared stack
 new = new
-template = shim stack template
+template = shim template
 files = $(shell find $(1) -not -path '*__pycache__*')
 
-target/passed/fetch: $(call files,functions/fetch)
-$(PASSED): $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed) | $(READY)
+target/passed/fetch: $(call files,functions/fetch) | $(READY)
+target/passed/new: | $(READY)
+$(PASSED): $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed) | .venv/deploy .venv/checkov/ready
 	.venv/bin/pytest $(call pytests,$($(@F)))
 	@mkdir -p $(@D) && touch $@
 

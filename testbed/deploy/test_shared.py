@@ -8,6 +8,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -38,6 +39,9 @@ class Gate:
     delay: float = 0.3
     # The first two requests for this operation wait for each other.
     together: str = ""
+    # The first request for this operation waits for `let_through`.
+    held: str = ""
+    let_through: Event = field(default_factory=Event)
     # The operations of all requests.
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -85,6 +89,8 @@ def gate(aws: Aws) -> Iterator[Gate]:
             gate.asked.append(operation)
             if operation == gate.together and gate.asked.count(operation) <= 2:
                 pair.wait()
+            if operation == gate.held and gate.asked.count(operation) == 1:
+                gate.let_through.wait(30)
             if gate.state == "silent":
                 end.wait(10)
             if gate.state == "slow":
@@ -177,6 +183,25 @@ def test_if_two_request_the_lease_at_once_only_one_calls(
     gate.together = "UpdateItem"
     answers, _ = fleet(invoke, settings(gate.url, upstream, table), 2)
     assert [answer.status for answer in answers] == [200, 200]
+    assert len(upstream.authorizations) == 1
+
+
+def test_a_lease_is_refused_if_another_environment_found_the_upstream_failing_meanwhile(
+    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("meanwhile")
+    env = settings(aws.endpoint, upstream, table)
+    assert fleet(invoke, env, 1)[0][0].status == 200
+    upstream.status, upstream.headers = 503, {"retry-after": "300"}
+    upstream.authorizations.clear()
+    gate.held = "UpdateItem"
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(fleet, invoke, settings(gate.url, upstream, table), 1)
+        wait_for(lambda: gate.held in gate.asked, "the late request for the lease", 30)
+        fleet(invoke, env, 1)
+        gate.let_through.set()
+        (answer,), _ = late.result()
+    assert (answer.status, "circuit-breaker-open" in answer.cache_status) == (200, True)
     assert len(upstream.authorizations) == 1
 
 

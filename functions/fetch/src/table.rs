@@ -135,7 +135,8 @@ impl Table {
         Ok(items)
     }
 
-    /// Takes the lease for the time `ahead`, unless another environment has it, or has had it since `seen`.
+    /// Takes the lease for the time `ahead`, unless another environment has it, or has had it since `seen`: then it was
+    /// given back, or the upstream is to be left alone.
     ///
     /// # Errors
     ///
@@ -148,13 +149,15 @@ impl Table {
             .await
             .update_expression("SET leased_until = :until, leased_to = :me, expires = :expires")
             .condition_expression(
-                "NOT leased_until BETWEEN :now AND :far AND NOT (closed > :closed AND closed < :soon)",
+                "NOT leased_until BETWEEN :now AND :far AND NOT open_until BETWEEN :now AND :held \
+                 AND NOT (closed > :closed AND closed < :soon)",
             )
             .expression_attribute_values(":until", ms(now + ahead))
             .expression_attribute_values(":me", S(id.clone()))
             .expression_attribute_values(":expires", seconds(now + KEPT_FOR))
             .expression_attribute_values(":now", ms(now))
             .expression_attribute_values(":far", ms(now + LEASED_FOR))
+            .expression_attribute_values(":held", ms(now + HELD_FOR + SKEW))
             .expression_attribute_values(":closed", ms(seen.closed.unwrap_or(SystemTime::UNIX_EPOCH)))
             .expression_attribute_values(":soon", ms(now + SKEW))
             .send()

@@ -21,9 +21,19 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 512
 
 
-def serving(handler: type[BaseHTTPRequestHandler]) -> Server:
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # A response is written in parts. The later parts must not wait until the first is acknowledged.
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def serving(handler: type[Handler]) -> Server:
     server = Server(("127.0.0.1", 0), handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    # `shutdown` waits for up to one interval.
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     return server
 
 
@@ -34,9 +44,7 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
     def start(name: str) -> Upstream:
         upstream = Upstream("", name.encode() + bytes(range(256)))
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class UpstreamHandler(Handler):
             def do_GET(self) -> None:
                 authorization = self.headers.get("authorization")
                 upstream.authorizations.append(authorization)
@@ -49,10 +57,7 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
                 self.end_headers()
                 self.wfile.write(upstream.body)
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = serving(Handler)
+        server = serving(UpstreamHandler)
         servers.append(server)
         upstream.url = f"http://127.0.0.1:{server.server_port}/{name}"
         return upstream

@@ -6,12 +6,15 @@
   The shim passes the parameters.
 - It refuses `AWS::CodeDeploy::*` (into which SAM turns a DeploymentPreference), saved queries, and alarms on an
   expression of several metrics. The shim creates these as names only: an alias moves to a new version at once.
+- Its Runtime API writes an event in two parts, and the kernel keeps the second back for 40 ms, until the function's
+  side acknowledges the first. The shim turns that off.
 
 test_shim.py fails if another version of ministack is installed, or if ministack no longer needs a part of the shim.
 """
 
 from collections.abc import Callable
 from importlib.metadata import version
+from socketserver import StreamRequestHandler
 from types import ModuleType
 from unittest.mock import patch
 
@@ -105,6 +108,7 @@ def main() -> None:
 
     install_provisioners(provisioners._RESOURCE_HANDLERS)
     install_parameters(changesets)
+    StreamRequestHandler.disable_nagle_algorithm = True
     app.main()
 
 

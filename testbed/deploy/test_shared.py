@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Barrier, Event
 
 import pytest
 import requests
 from aws import Aws
-from conftest import emulator, environment_of, serving
+from conftest import Handler, emulator, environment_of, serving
 from harness import ROOT, Upstream, emulator_environment, free_port, wait_for
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
@@ -78,11 +77,7 @@ def gate(aws: Aws) -> Iterator[Gate]:
     end = Event()
     pair = Barrier(2, timeout=30)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # A response is written in parts. The later parts must not wait until the first is acknowledged.
-        disable_nagle_algorithm = True
-
+    class GateHandler(Handler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             operation = self.headers["x-amz-target"].rpartition(".")[2]
@@ -112,10 +107,7 @@ def gate(aws: Aws) -> Iterator[Gate]:
             with suppress(BrokenPipeError):
                 self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = serving(Handler)
+    server = serving(GateHandler)
     gate.url = f"http://127.0.0.1:{server.server_port}"
     yield gate
     end.set()

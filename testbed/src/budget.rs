@@ -20,8 +20,9 @@ use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packag
 /// newer.
 const TOLERANCE: u64 = 3;
 
-/// The same for page faults. There are a few more if the kernel keeps files in memory in other portions.
-const PAGES_TOLERANCE: u64 = 10;
+/// The same for page faults. How much of a file the kernel maps at a fault depends on how it keeps the file in memory:
+/// the same `fetch` had 145 of them, and 163 on a busy machine.
+const PAGES_TOLERANCE: u64 = 25;
 
 /// Counts that may not grow at all. They are small, so one more needs a decision.
 const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];

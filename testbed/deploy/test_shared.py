@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -69,6 +70,18 @@ def table(aws: Aws) -> str:
         KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}, {"AttributeName": "part", "KeyType": "RANGE"}],
     )
     return name
+
+
+@pytest.fixture
+def down(aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]) -> Upstream:
+    """An upstream that fails now, after one environment has shared its good response."""
+    upstream = start_upstream("down")
+    (first,), _ = fleet(invoke, settings(aws.endpoint, upstream, table), 1)
+    assert (first.status, first.cache_status) == (200, "fetch; fwd=miss; fwd-status=200")
+    # With a long retry-after, no probe is due before a slow machine has finished.
+    upstream.status, upstream.headers = 503, {"retry-after": "300"}
+    upstream.authorizations.clear()
+    return upstream
 
 
 @pytest.fixture
@@ -150,51 +163,36 @@ def items(aws: Aws, table: str) -> dict[str, dict]:
 
 
 def test_a_new_fleet_answers_with_the_shared_response_while_the_upstream_is_down(
-    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+    aws: Aws, table: str, invoke: list[str], down: Upstream
 ) -> None:
-    upstream = start_upstream("down")
-    env = settings(aws.endpoint, upstream, table)
-    first, _ = fleet(invoke, env, 1)
-    assert (first[0].status, first[0].cache_status) == (200, "fetch; fwd=miss; fwd-status=200")
-    # With a long retry-after, no probe is due before a slow machine has finished.
-    upstream.status, upstream.headers = 503, {"retry-after": "300"}
-    upstream.authorizations.clear()
-    answers, _ = fleet(invoke, env)
-    assert {answer.status for answer in answers} == {200} and {answer.body for answer in answers} == {first[0].body}
+    answers, _ = fleet(invoke, settings(aws.endpoint, down, table))
+    assert {answer.status for answer in answers} == {200}
+    assert {b64decode(answer.body) for answer in answers} == {down.body}
     assert all(answer.cache_status.startswith("shared; hit; ttl=") for answer in answers)
-    assert len(upstream.authorizations) == 1
+    assert len(down.authorizations) == 1
 
 
 def test_if_two_request_the_lease_at_once_only_one_calls(
-    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
+    table: str, gate: Gate, invoke: list[str], down: Upstream
 ) -> None:
-    upstream = start_upstream("two")
-    assert fleet(invoke, settings(aws.endpoint, upstream, table), 1)[0][0].status == 200
-    upstream.status, upstream.headers = 503, {"retry-after": "300"}
-    upstream.authorizations.clear()
     gate.together = "UpdateItem"
-    answers, _ = fleet(invoke, settings(gate.url, upstream, table), 2)
+    answers, _ = fleet(invoke, settings(gate.url, down, table), 2)
     assert [answer.status for answer in answers] == [200, 200]
-    assert len(upstream.authorizations) == 1
+    assert len(down.authorizations) == 1
 
 
 def test_a_lease_is_refused_if_another_environment_found_the_upstream_failing_meanwhile(
-    aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream]
+    aws: Aws, table: str, gate: Gate, invoke: list[str], down: Upstream
 ) -> None:
-    upstream = start_upstream("meanwhile")
-    env = settings(aws.endpoint, upstream, table)
-    assert fleet(invoke, env, 1)[0][0].status == 200
-    upstream.status, upstream.headers = 503, {"retry-after": "300"}
-    upstream.authorizations.clear()
     gate.held = "UpdateItem"
     with ThreadPoolExecutor() as pool:
-        late = pool.submit(fleet, invoke, settings(gate.url, upstream, table), 1)
+        late = pool.submit(fleet, invoke, settings(gate.url, down, table), 1)
         wait_for(lambda: gate.held in gate.asked, "the late request for the lease", 30)
-        fleet(invoke, env, 1)
+        fleet(invoke, settings(aws.endpoint, down, table), 1)
         gate.let_through.set()
         (answer,), _ = late.result()
     assert (answer.status, "circuit-breaker-open" in answer.cache_status) == (200, True)
-    assert len(upstream.authorizations) == 1
+    assert len(down.authorizations) == 1
 
 
 def test_a_new_fleet_calls_the_upstream_at_most_once_each_and_not_while_the_shared_response_is_fresh(

@@ -273,8 +273,8 @@ async fn the_upstream_goes_down() -> Outcome {
         open += usize::from(answer.header("cache-status").ends_with("detail=circuit-breaker-open"));
     }
     let called = lines(bed).await.iter().filter(|line| line["attempts"].as_u64() > Some(0)).count();
-    let few = open >= 2900 && open + called == 3001;
-    few.then_some(()).ok_or_else(|| format!("{open} answers while the breaker was open, {called} with calls"))
+    let soon = open >= 2900 && open + called == 3001;
+    soon.then_some(()).ok_or_else(|| format!("{open} answers while the breaker was open, {called} with calls"))
 }
 
 async fn many_callers_and_a_cold_cache_make_one_call() -> Outcome {
@@ -556,8 +556,8 @@ async fn lambdas_deadline_counts() -> Outcome {
 
 /// The setting's limit is earlier than those of an attempt and of Lambda.
 async fn the_time_limit_of_a_request_counts() -> Outcome {
-    let quarter = ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "900000");
-    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_TIMEOUT_MS", "1000"), quarter]).await;
+    let long = ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "900000");
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_TIMEOUT_MS", "1000"), long]).await;
     bed.upstream.always(Behaviour::Silent);
     let invocation = Invocation::get("/fetch", &[]).with_timeout(Duration::from_mins(15));
     let outcome = timeout(Duration::from_mins(1), bed.fetch.invoke(&invocation)).await;

@@ -34,7 +34,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// A client of an AWS service, made on first use. All clients share one configuration and its connections.
 ///
 /// An operation is tried at most twice, and takes at most [`TIMEOUT`]. For other limits, change the configuration that
-/// the client is made from: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
+/// the client is made from, with [`timeouts`]: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
 #[derive(Debug)]
 pub struct Lazy<C> {
     client: OnceCell<C>,

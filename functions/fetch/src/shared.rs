@@ -107,6 +107,7 @@ impl Shared {
         if !self.is_to_be_asked(is_ill) {
             return Leave::Call;
         }
+        // Not a part of the time that the table may take: it is this process that makes the client.
         self.table.client().await;
         let mut patience = self.patience(deadline);
         let enough = deadline.min(Instant::now() + self.attempt_timeout);

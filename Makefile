@@ -123,12 +123,11 @@ bench: build ## compare the functions with the bare runtime, minimal functions, 
 screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
 	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet testbed/deploy/test_docs.py -k light
 
-# One function at a time, as `sam build` does. If they were built together, each would get the features of all. The one
-# that takes longest comes first: `test` has other work for the second core until then.
+# A command for each group of functions that can be built together without one's features in another.
 build: tools ## make the zips for Lambda (ARCHITECTURE=arm64 for Graviton)
-	@for function in $(filter fetch,$(FUNCTIONS)) $(filter-out fetch,$(FUNCTIONS)); do \
-		$(LINK) cargo $(AUDITABLE) lambda build --manifest-path functions/$$function/Cargo.toml --release --output-format zip \
-			--$(subst _,-,$(ARCHITECTURE)) $(BUILD_FLAGS) || exit; done
+	@groups=$$(python3 testbed/groups.py $(TRIPLE) $(FUNCTIONS)) && echo "$$groups" | while read -r packages; do \
+		$(LINK) cargo $(AUDITABLE) lambda build $$packages --release --output-format zip \
+			--$(subst _,-,$(ARCHITECTURE)) < /dev/null || exit; done
 	@cd target/lambda && wc -c $(FUNCTIONS:=/bootstrap.zip)
 
 # cargo-auditable puts the list of dependencies into the executable.

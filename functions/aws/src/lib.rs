@@ -13,8 +13,11 @@
 //!     negotiate(&request, &secrets.secret_list().len())
 //! }
 //! ```
+//!
+//! The requests carry the trace of the invocation that they are made for.
 
 mod resolve;
+mod trace;
 
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 use tokio::sync::OnceCell;
+use trace::Traced;
 
 pub use aws_config::SdkConfig;
 pub use resolve::Resolver;
@@ -73,7 +77,7 @@ async fn load() -> SdkConfig {
     let http = http.build_with_resolver(Resolver::default());
     ConfigLoader::default()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(Traced(http))
         .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
         .timeout_config(timeouts(TIMEOUT))
         .load()

@@ -60,7 +60,7 @@ pub use path::path;
 pub use problem::Problem;
 pub use query::query;
 pub use run::{invoke, run};
-pub use trace::trace_headers;
+pub use trace::{current_trace, trace_headers};
 pub use work::{after_response, spawn};
 
 /// An HTTP response with its whole body in memory, as Lambda needs it.

@@ -7,7 +7,7 @@ use lambda_http::{
     http::{HeaderMap, HeaderName, HeaderValue},
 };
 
-use crate::Request;
+use crate::{Request, log::Invocation};
 
 const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -38,6 +38,17 @@ pub fn trace_headers(request: &Request) -> HeaderMap {
         headers.insert(X_AMZN_TRACE_ID, x_ray);
     }
     headers
+}
+
+/// The `X-Amzn-Trace-Id` that Lambda sent with the current invocation, for code that has no request at hand. The clients
+/// of the crate `aws` send it, which also is how Lambda detects that functions invoke each other without end:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html>.
+///
+/// `None` outside an invocation and the tasks that it [spawned](crate::spawn), and if Lambda sent none.
+#[must_use]
+pub fn current_trace() -> Option<HeaderValue> {
+    let x_ray = Invocation::current(|invocation| HeaderValue::try_from(invocation.trace()).ok());
+    x_ray.flatten().filter(|x_ray| !x_ray.is_empty())
 }
 
 /// The trace id in an `X-Amzn-Trace-Id`, such as `1-5759e988-bd862e3fe1be46a994272793`.
@@ -117,6 +128,25 @@ mod tests {
             assert_eq!(traceparent, Some(format!("00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-{flags}")));
         }
         assert_eq!(root(X_RAY), Some("1-5759e988-bd862e3fe1be46a994272793"));
+    }
+
+    #[tokio::test]
+    async fn the_current_trace_is_the_invocations_if_it_can_be_a_header() {
+        const EVENT: &[u8] = br#"{"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}"#;
+        for (x_ray, expected) in [(Some(X_RAY), Some(X_RAY)), (Some("a\r\nb: c"), None), (Some(""), None), (None, None)]
+        {
+            let mut context = Context::default();
+            context.request_id = "6b2a".into();
+            context.xray_trace_id = x_ray.map(str::to_owned);
+            let endpoint = move |_| async move {
+                let spawned = crate::spawn(async { current_trace() }).await.ok().flatten();
+                assert_eq!((current_trace(), spawned), (expected.map(HeaderValue::from_static), current_trace()));
+                Ok(crate::Response::default())
+            };
+            let answer = crate::invoke(endpoint, EVENT, context).await.unwrap();
+            assert!(answer.contains("\"statusCode\":200"), "{answer}");
+        }
+        assert_eq!(current_trace(), None);
     }
 
     #[test]

@@ -33,12 +33,20 @@ impl Request {
         self.header(name).is_some_and(|list| list.split([',', ';']).any(|each| each.trim() == value))
     }
 
-    /// Reads the next request, which has no body; `None` if the client has hung up. `buffer` holds the bytes after it.
+    /// Reads the next request, and skips its body; `None` if the client has hung up. `buffer` holds the bytes after it.
     pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<Option<Self>> {
         loop {
             if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 let head: Vec<u8> = buffer.drain(..end + 4).collect();
-                return Self::parse(&head).map(Some).ok_or(ErrorKind::InvalidData.into());
+                let request = Self::parse(&head).ok_or(ErrorKind::InvalidData)?;
+                let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+                while buffer.len() < length {
+                    if stream.read_buf(buffer).await? == 0 {
+                        return Ok(None);
+                    }
+                }
+                buffer.drain(..length);
+                return Ok(Some(request));
             }
             if buffer.len() > MAX_HEAD {
                 return Err(ErrorKind::InvalidData.into());

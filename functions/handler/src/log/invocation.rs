@@ -59,7 +59,9 @@ pub(crate) struct Invocation(Arc<Shared>);
 
 struct Shared {
     log: Arc<Log>,
-    request_id: String,
+    /// The request's id, and after it the trace as Lambda sent it: together they cost one allocation.
+    ids: String,
+    request_id_length: usize,
     function: Arc<Config>,
     /// The other fields that are known from the start.
     fields: Fields,
@@ -96,7 +98,8 @@ impl Invocation {
         }
         Self(Arc::new(Shared {
             log: Arc::clone(log),
-            request_id: context.request_id.clone(),
+            ids: [&*context.request_id, context.xray_trace_id.as_deref().unwrap_or_default()].concat(),
+            request_id_length: context.request_id.len(),
             function: Arc::clone(&context.env_config),
             fields,
             started: Instant::now(),
@@ -112,7 +115,12 @@ impl Invocation {
     }
 
     pub(crate) fn request_id(&self) -> &str {
-        &self.0.request_id
+        self.0.ids.get(..self.0.request_id_length).unwrap_or_default()
+    }
+
+    /// The trace as Lambda sent it. Empty if there is none.
+    pub(crate) fn trace(&self) -> &str {
+        self.0.ids.get(self.0.request_id_length..).unwrap_or_default()
     }
 
     /// Calls `with` for the invocation that this task works for, if there is one.
@@ -149,14 +157,14 @@ impl Invocation {
         now: SystemTime,
         duration: Duration,
     ) -> Option<Line> {
-        let Shared { log, request_id, fields, deadline, cold_start, .. } = &*self.0;
+        let Shared { log, fields, deadline, cold_start, .. } = &*self.0;
         let status = response.status();
         let level = if status.is_server_error() { LevelFilter::ERROR } else { LevelFilter::INFO };
         if level > log.level {
             return None;
         }
         let mut line = Line::new(log.format, now, level, "invocation");
-        line.field("request_id", &**request_id);
+        line.field("request_id", self.request_id());
         line.fields(fields);
         line.field("status", status.as_u16());
         if let Some(problem) = problem {
@@ -180,7 +188,7 @@ impl Invocation {
 
     /// Writes the line with the endpoint's fields. Without a line, the metrics are still sent.
     fn write(&self, line: Option<Line>, status: StatusCode, now: SystemTime, duration: Duration) {
-        let Shared { log, request_id, function, cold_start, .. } = &*self.0;
+        let Shared { log, function, cold_start, .. } = &*self.0;
         let recorded = self.recorded();
         let mut line = if let Some(mut line) = line {
             for (name, value) in &recorded.fields {
@@ -190,7 +198,7 @@ impl Invocation {
         } else if log.format == Format::Json {
             // Lambda drops lines below its level, and takes a line without a level as INFO.
             let mut line = Line::new(log.format, now, log.level, "metrics");
-            line.field("request_id", &**request_id);
+            line.field("request_id", self.request_id());
             line
         } else {
             return;
@@ -314,7 +322,7 @@ mod tests {
         }
     }
 
-    /// The five: the invocation, its id, the fields known from the start, the line, and the closure that writes it.
+    /// The five: the invocation, its ids, the fields known from the start, the line, and the closure that writes it.
     #[test]
     fn a_line_costs_five_allocations() {
         static BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -324,6 +332,7 @@ mod tests {
         let (event, response) = (Event::read(EVENT.as_bytes()).unwrap(), Response::default());
         let mut context = Context::default();
         context.request_id = "6b2a".into();
+        context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
         let used = allocation_counter::measure(|| {
             let invocation = Invocation::start(&log, Duration::ZERO, &event, &context);
             answer_then_work(invocation.scope(async { invocation.end(&response, None) })).now_or_never();

@@ -271,11 +271,11 @@ def test_an_unusable_table_changes_no_answer(
     assert invocations(lines)[0]["shared_state"] == "unavailable"
     [warning] = [line for line in lines if line["level"] == "WARN"]
     cause = {
-        "unreachable": "dispatch failure",
+        "unreachable": "Connection refused",
         "silent": "took too long",
         "slow": "took too long",
         "throttling": "ThrottlingException",
-        "malformed": "expected literal",
+        "malformed": "could not be read (status 200)",
         "absent": "ResourceNotFoundException",
         "denied": "AccessDenied",
     }[how]

@@ -9,13 +9,15 @@
 //!
 //! async fn secrets(request: Request) -> Result<Response, Problem> {
 //!     let secrets = SECRETS.get().await.list_secrets().send().await;
-//!     let secrets = secrets.map_err(|error| Problem::internal().because(error))?;
+//!     let secrets = secrets.map_err(|error| Problem::internal().because(aws::Error::from(error)))?;
 //!     negotiate(&request, &secrets.secret_list().len())
 //! }
 //! ```
 //!
-//! The requests carry the trace of the invocation that they are made for.
+//! The requests carry the trace of the invocation that they are made for. An error becomes an [`Error`] before it goes
+//! to the log: the SDK's own may print a secret.
 
+mod error;
 mod resolve;
 mod trace;
 
@@ -30,6 +32,7 @@ use tokio::sync::OnceCell;
 use trace::Traced;
 
 pub use aws_config::SdkConfig;
+pub use error::Error;
 pub use resolve::Resolver;
 
 /// How long an operation may take, retries included: only part of a request's time.

@@ -2,8 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext, operation::get_secret_value::GetSecretValueError};
-use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
+use aws_sdk_secretsmanager::Client;
 use handler::http::HeaderValue;
 use tokio::{
     sync::Mutex,
@@ -89,7 +88,7 @@ impl Secret {
 
     async fn load(&self) -> Result<HeaderValue, Failure> {
         let secret = SECRETS.get().await.get_secret_value().secret_id(&self.id).send().await;
-        let secret = secret.map_err(|error| failure(&error))?;
+        let secret = secret.map_err(|error| failure(&error.into()))?;
         let token = secret.secret_string().map(str::trim).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| Failure::misconfigured("the secret holds no text"))?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
@@ -100,25 +99,21 @@ impl Secret {
 }
 
 /// Decides why there is no secret: a mistake of the operator, or a temporary fault of AWS or the network.
-fn failure(error: &SdkError<GetSecretValueError, HttpResponse>) -> Failure {
-    let operators = match error {
-        SdkError::ConstructionFailure(_) => true,
-        SdkError::ServiceError(service) => service.raw().status().is_client_error() && !is_throttling(service.err()),
-        _ => false,
-    };
-    let words = DisplayErrorContext(error).to_string();
-    if operators { Failure::misconfigured(SecretError(words)) } else { unavailable(words) }
+fn failure(error: &aws::Error) -> Failure {
+    let is_throttling = error.code().is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"));
+    match error.status() {
+        Some(status @ 400..500) if !is_throttling && !matches!(status, 408 | 429) => {
+            Failure::misconfigured(SecretError(error.to_string()))
+        }
+        _ => unavailable(error.to_string()),
+    }
 }
 
 fn unavailable(words: impl Into<String>) -> Failure {
     Failure::SecretUnavailable(Arc::new(SecretError(words.into())))
 }
 
-fn is_throttling(error: &GetSecretValueError) -> bool {
-    error.meta().code().is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"))
-}
-
-/// The SDK's error as text. It contains the request's id and the reason, and never the secret.
+/// Why the secret could not be read. See [`aws::Error`]: it contains nothing of the secret.
 #[derive(Debug)]
 struct SecretError(String);
 

@@ -17,7 +17,7 @@ use std::{
 
 use aws_sdk_dynamodb::{
     Client, Config,
-    config::retry::RetryConfig,
+    config::{http::HttpResponse, retry::RetryConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::update_item::builders::UpdateItemFluentBuilder,
     primitives::Blob,
@@ -319,10 +319,9 @@ fn time(item: &HashMap<String, AttributeValue>, name: &str) -> Option<SystemTime
 }
 
 /// Whether the write's condition was met.
-fn met<T, E, R>(written: Result<T, SdkError<E, R>>) -> Result<bool, TableError>
+fn met<T, E>(written: Result<T, SdkError<E, HttpResponse>>) -> Result<bool, TableError>
 where
-    E: Error + ProvideErrorMetadata + Send + Sync + 'static,
-    R: fmt::Debug + Send + Sync + 'static,
+    E: Error + ProvideErrorMetadata + 'static,
 {
     match written {
         Ok(_) => Ok(true),
@@ -334,19 +333,18 @@ where
 /// Why the table could not be used.
 #[derive(Debug)]
 pub(crate) enum TableError {
-    /// The SDK's error. Its text contains nothing from an item.
-    Failed(Box<dyn Error + Send + Sync>),
+    /// An operation failed.
+    Failed(aws::Error),
     /// There was no answer within a request's time for it.
     Late,
 }
 
-impl<E, R> From<SdkError<E, R>> for TableError
+impl<E> From<SdkError<E, HttpResponse>> for TableError
 where
-    E: Error + Send + Sync + 'static,
-    R: fmt::Debug + Send + Sync + 'static,
+    E: Error + ProvideErrorMetadata + 'static,
 {
-    fn from(error: SdkError<E, R>) -> Self {
-        Self::Failed(Box::new(error))
+    fn from(error: SdkError<E, HttpResponse>) -> Self {
+        Self::Failed(error.into())
     }
 }
 
@@ -362,7 +360,7 @@ impl fmt::Display for TableError {
 impl Error for TableError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Failed(cause) => Some(&**cause),
+            Self::Failed(cause) => Some(cause),
             Self::Late => None,
         }
     }

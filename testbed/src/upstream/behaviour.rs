@@ -26,6 +26,8 @@ pub enum Behaviour {
     Late(Duration, Box<Behaviour>),
     /// Looks at the request, then decides. Made by [`Behaviour::decide`].
     Decide(Decision),
+    /// Sends these bytes, whatever they are, then ends the connection cleanly.
+    Raw(Vec<u8>),
     /// Sends a RST as soon as the connection is accepted. This counts as a connection, not as a call. On a connection
     /// that was kept alive, it counts as a call, which is reset before anything is sent.
     ResetAtConnect,
@@ -129,6 +131,7 @@ impl Behaviour {
             }
             Self::Answer(answer) => (answer.encode(request).into(), End::KeepAlive),
             Self::CloseIdle(answer) => (answer.encode(request).into(), End::Close),
+            Self::Raw(bytes) => (bytes.clone().into(), End::Close),
             Self::ResetAtConnect => (Cow::default(), End::Reset),
             Self::ResetMidHeader => (PARTIAL[..PARTIAL.len() / 2].into(), End::Reset),
             Self::ResetMidBody => (PARTIAL.into(), End::Reset),

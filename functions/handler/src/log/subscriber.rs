@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
 use tracing::{
-    Event, Metadata, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     level_filters::LevelFilter,
     span,
@@ -17,7 +17,7 @@ pub(super) struct Events(pub(super) Arc<Log>);
 
 impl Subscriber for Events {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.0.level
+        metadata.is_event() && *metadata.level() <= self.0.level && !may_show_secrets(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -48,6 +48,14 @@ impl Subscriber for Events {
         }
         (self.0.write)(&line.end());
     }
+}
+
+/// The AWS SDK's events print whole responses, with `Debug`: at TRACE every one, and at WARN one that holds credentials
+/// and cannot be read. What is wrong is in the error that the SDK returns. Only its warnings about CA certificates have
+/// no response in them.
+fn may_show_secrets(metadata: &Metadata<'_>) -> bool {
+    let is_about_certificates = metadata.target().starts_with("aws_smithy_http_client::client::tls");
+    metadata.target().starts_with("aws_") && !(is_about_certificates && *metadata.level() <= Level::WARN)
 }
 
 #[derive(Default)]
@@ -110,6 +118,19 @@ mod tests {
         };
         tracing::subscriber::with_default(Events(Arc::new(log)), work);
         std::mem::take(&mut *lines.lock().unwrap())
+    }
+
+    #[test]
+    fn the_aws_sdk_writes_no_lines_that_may_show_secrets() {
+        let lines = lines(LevelFilter::TRACE, || {
+            error!(target: "aws_config::meta::credentials::chain", "with a response");
+            tracing::trace!(target: "aws_smithy_runtime::client::orchestrator", "with a response");
+            tracing::warn!(target: "aws_smithy_http_client::client", "with a part of a response");
+            tracing::warn!(target: "aws_smithy_http_client::client::tls", "no certificates");
+            error!(target: "aws::resolve", "of the crate `aws`");
+        });
+        let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+        assert_eq!(messages, ["no certificates", "of the crate `aws`"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::{
     fmt::Write,
     fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Command, ExitCode},
     sync::{
@@ -20,7 +21,10 @@ use testbed::{
     Bed, Function, HttpAnswer, Invocation, expect, packaged,
     upstream::{Answer, Behaviour, Certificate, Upstream},
 };
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::{
+    net::UdpSocket,
+    time::{sleep, timeout},
+};
 
 type Outcome = Result<(), String>;
 
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         test("the_host_may_be_a_name", the_host_may_be_a_name()),
         test("names_are_resolved_by_dns", names_are_resolved_by_dns()),
         test("a_name_server_may_know_only_one_family", a_name_server_may_know_only_one_family()),
+        test("an_ipv4_address_may_come_late", an_ipv4_address_may_come_late()),
         test("a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
     ];
     for fault in faults() {
@@ -381,18 +386,13 @@ async fn an_unusable_response_does_not_open_the_breaker() -> Outcome {
     expect("calls", &bed.upstream.calls(), &20)
 }
 
-/// Secrets Manager does not answer. That takes a second, but only once, and the upstream does not count as unhealthy.
+/// Secrets Manager does not answer. That takes three seconds, but only once, and the upstream does not count as unhealthy.
 async fn an_unreachable_secret_is_requested_once() -> Outcome {
     let secrets_manager = Upstream::start();
     secrets_manager.always(Behaviour::Silent);
     let endpoint = secrets_manager.url("");
-    let env = [
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_ENDPOINT_URL", &endpoint),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("UPSTREAM_SECRET_ID", "token"),
-    ];
+    let mut env = aws(&endpoint).to_vec();
+    env.push(("UPSTREAM_SECRET_ID", "token"));
     let mut bed = Bed::new(Upstream::start(), &env).await;
     // More requests than it takes to open the circuit breaker.
     for _ in 0..12 {
@@ -609,13 +609,16 @@ async fn the_host_may_be_a_name() -> Outcome {
 }
 
 /// This must work although the function is linked statically, and so cannot use the machine's C library. The first
-/// query is lost, as a datagram may be.
+/// query is lost, as a datagram may be. A name need not be a host name of RFC 952.
 async fn names_are_resolved_by_dns() -> Outcome {
-    for (name_server, name, expected) in
-        [("127.77.0.52", "upstream.test", (200, "")), ("127.77.0.53", "nobody.test", (502, "upstream-unreachable"))]
-    {
+    for (name_server, name, expected) in [
+        ("127.77.0.52", "upstream.test", (200, "")),
+        ("127.77.0.53", "nobody.test", (502, "upstream-unreachable")),
+        ("127.77.0.56", "up_stream.test", (200, "")),
+    ] {
         let Some(mut bed) = named(name_server, name, "4000", |number, query| {
-            (number > 0).then(|| dns_response(query, query.is_for_upstream()))
+            let address = query.is_for_upstream().then_some(LOOPBACK);
+            (number > 0).then(|| at_once(dns_response(query, address)))
         })
         .await?
         else {
@@ -628,19 +631,58 @@ async fn names_are_resolved_by_dns() -> Outcome {
 }
 
 /// If it does not respond for the other family, that must not use up the time. An attempt has less time than it takes
-/// to repeat a query.
+/// to repeat a query, and to wait for the response to that.
 async fn a_name_server_may_know_only_one_family() -> Outcome {
-    let bed =
-        named("127.77.0.54", "upstream.test", "450", |_, query| query.is_for_v4().then(|| dns_response(query, true)));
-    let Some(mut bed) = bed.await? else { return Ok(()) };
-    expect("status", &bed.get(&[]).await?.status, &200)
+    for (name_server, address, attempt_timeout) in [("127.77.0.54", LOOPBACK, "450"), ("127.77.0.57", MAPPED, "900")] {
+        if !has_route(address) {
+            println!("skipped: {address}, as this machine has no IPv6");
+            continue;
+        }
+        let bed = named(name_server, "upstream.test", attempt_timeout, move |_, query| {
+            (query.is_for_v4() == address.is_ipv4()).then(|| at_once(dns_response(query, Some(address))))
+        });
+        let Some(mut bed) = bed.await? else { return Ok(()) };
+        expect(&address.to_string(), &bed.get(&[]).await?.status, &200)?;
+    }
+    Ok(())
+}
+
+/// The IPv6 address comes first, but nobody can be reached there.
+async fn an_ipv4_address_may_come_late() -> Outcome {
+    let nowhere = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
+    for (name_server, v6, requests) in
+        [("127.77.0.58", nowhere, 1), ("127.77.0.59", IpAddr::from(Ipv6Addr::LOCALHOST), 8)]
+    {
+        if requests == 1 && has_route(v6) {
+            println!("skipped: {v6}, as this machine has IPv6");
+            continue;
+        }
+        let bed = named(name_server, "upstream.test", "4000", move |_, query| {
+            let (delay, address) = if query.is_for_v4() { (400, LOOPBACK) } else { (0, v6) };
+            Some((Duration::from_millis(delay), dns_response(query, Some(address))))
+        });
+        let Some(mut bed) = bed.await? else { return Ok(()) };
+        let mut last = 0;
+        for _ in 0..requests {
+            last = bed.get(&[]).await?.status;
+            if last == 200 {
+                break;
+            }
+            sleep(Duration::from_millis(300)).await;
+        }
+        expect(&v6.to_string(), &last, &200)?;
+    }
+    Ok(())
 }
 
 /// The zone says that the name is missing for an hour.
 async fn a_missing_name_may_appear_later() -> Outcome {
     let exists = Arc::new(AtomicBool::new(false));
     let exists_now = Arc::clone(&exists);
-    let responds = move |_, query: &Query| Some(dns_response(query, exists_now.load(Ordering::Relaxed)));
+    let responds = move |_, query: &Query| {
+        let address = exists_now.load(Ordering::Relaxed).then_some(LOOPBACK);
+        Some(at_once(dns_response(query, address)))
+    };
     let Some(mut bed) = named("127.77.0.55", "upstream.test", "4000", responds).await? else { return Ok(()) };
     expect("while it is missing", &bed.get(&[]).await?.problem(), &"upstream-unreachable".to_owned())?;
     exists.store(true, Ordering::Relaxed);
@@ -649,7 +691,7 @@ async fn a_missing_name_may_appear_later() -> Outcome {
         if bed.get(&[]).await?.status == 200 {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        sleep(Duration::from_millis(300)).await;
     }
     Err("it is still missing".into())
 }
@@ -660,7 +702,7 @@ async fn named(
     name_server: &str,
     name: &str,
     attempt_timeout: &str,
-    responds: impl Fn(usize, &Query) -> Option<Vec<u8>> + Send + 'static,
+    responds: impl Fn(usize, &Query) -> Option<(Duration, Vec<u8>)> + Send + 'static,
 ) -> Result<Option<Bed>, String> {
     let unshare = Command::new("unshare").args(["--mount", "true"]).output();
     if !unshare.is_ok_and(|unshare| unshare.status.success()) {
@@ -670,10 +712,15 @@ async fn named(
     let socket = UdpSocket::bind((name_server, 53)).await.map_err(|error| format!("{name_server}: {error}"))?;
     tokio::spawn(async move {
         let mut query = [0; 512];
+        let socket = Arc::new(socket);
         for number in 0.. {
             let (length, client) = socket.recv_from(&mut query).await?;
-            if let Some(response) = responds(number, &Query(query[..length].to_vec())) {
-                socket.send_to(&response, client).await?;
+            if let Some((delay, response)) = responds(number, &Query(query[..length].to_vec())) {
+                let socket = Arc::clone(&socket);
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    socket.send_to(&response, client).await
+                });
             }
         }
         Ok::<_, std::io::Error>(())
@@ -708,7 +755,8 @@ impl Query {
     }
 
     fn is_for_upstream(&self) -> bool {
-        self.question().0.eq_ignore_ascii_case(b"\x08upstream\x04test\0")
+        let name = self.question().0.to_ascii_lowercase();
+        [&b"\x08upstream\x04test\0"[..], b"\x09up_stream\x04test\0"].contains(&&*name)
     }
 
     fn is_for_v4(&self) -> bool {
@@ -716,15 +764,33 @@ impl Query {
     }
 }
 
-/// If the name exists, its address is 127.0.0.1. It has no address of the other family.
-fn dns_response(query: &Query, exists: bool) -> Vec<u8> {
+/// Where the upstream listens.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// The same place, reached by IPv6.
+const MAPPED: IpAddr = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+
+fn has_route(address: IpAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    std::net::UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((address, 443))).is_ok()
+}
+
+fn at_once(response: Vec<u8>) -> (Duration, Vec<u8>) {
+    (Duration::ZERO, response)
+}
+
+/// If the name exists, this is its address. It has no address of the other family.
+fn dns_response(query: &Query, address: Option<IpAddr>) -> Vec<u8> {
     let (name, kind) = query.question();
-    let address = exists && query.is_for_v4();
-    let (id, no_such_name) = (&query.0[..2], if exists { 0x80 } else { 0x83 });
-    let counts = [0, 1, 0, address.into(), 0, (!address).into(), 0, 0];
+    let (id, no_such_name) = (&query.0[..2], if address.is_some() { 0x80 } else { 0x83 });
+    let data = address.filter(|address| address.is_ipv4() == query.is_for_v4()).map(|address| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    });
+    let counts = [0, 1, 0, data.is_some().into(), 0, data.is_none().into(), 0, 0];
     let mut response = [id, &[0x81, no_such_name], &counts, name, kind].concat();
-    if address {
-        response.extend([&[0xc0, 12], &Query::A[..], &[0, 0, 0, 60, 0, 4, 127, 0, 0, 1]].concat());
+    if let Some(data) = data {
+        let length = u8::try_from(data.len()).expect("4 or 16");
+        response.extend([&[0xc0, 12], kind, &[0, 0, 0, 60, 0, length], &*data].concat());
     } else {
         // The zone's own record (SOA): nothing else is here, for an hour.
         let (soa, hour) = ([0, 6, 0, 1], [0, 0, 14, 16]);
@@ -732,6 +798,16 @@ fn dns_response(query: &Query, exists: bool) -> Vec<u8> {
         response.extend([&[0xc0, 12], &soa[..], &hour, &[0, 22], &data].concat());
     }
     response
+}
+
+/// The settings for AWS clients that call this endpoint.
+fn aws(endpoint: &str) -> [(&str, &str); 4] {
+    [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ]
 }
 
 /// Checks that the table in the docs matches these faults.

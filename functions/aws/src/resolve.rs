@@ -4,21 +4,23 @@
 //! from whatever C library the machine has.
 
 use std::{
-    net::IpAddr,
-    pin::pin,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use futures_util::future::select;
-use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError};
-use tokio::time::timeout;
+use futures_util::future::{Either, select};
+use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError, proto::rr::Name};
+use tokio::{task::JoinHandle, time::timeout};
 
 /// A datagram can be lost. The next one must go out while the attempt that waits for the answer has time left.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long the addresses of one family wait for the other family's: RFC 8305, section 3.
+/// How long IPv4 addresses wait for IPv6 addresses: RFC 8305, section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// How long IPv6 addresses wait for IPv4 addresses. The HTTP clients try the second family 300 ms after the first
+/// (RFC 8305, section 5: 250 ms), but only if they have its addresses from the start.
+const FALLBACK_DELAY: Duration = Duration::from_millis(250);
 /// A missing name may exist a moment later, whatever negative TTL its zone sets.
 const MISSING_FOR: Duration = Duration::from_secs(1);
 
@@ -34,21 +36,29 @@ struct Families {
 }
 
 impl Resolver {
-    /// Returns the addresses of `name`, of both families.
+    /// Returns the addresses of `name`, of both families if both are known by then. Both lookups go on and are cached,
+    /// whichever answers first, and also if the caller gives up.
     ///
     /// # Errors
     ///
     /// Fails if `name` has no address, or if no name server answers.
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
         let Families { v4, v6 } = self.families()?;
-        let (v4, v6) = (pin!(v4.lookup_ip(name)), pin!(v6.lookup_ip(name)));
-        let (first, other) = select(v4, v6).await.factor_first();
-        let (found, rest) = match first {
-            Ok(found) => (found, timeout(RESOLUTION_DELAY, other).await.ok().and_then(Result::ok)),
-            // The first error says more: most names have no address of the other family.
-            Err(error) => (other.await.map_err(|_| error)?, None),
+        let name = labels(name)?;
+        let (v4, v6) = (spawn(v4.clone(), name.clone()), spawn(v6.clone(), name));
+        let (first, mut other, delay) = match select(v4, v6).await {
+            Either::Left((v4, v6)) => (finished(v4), v6, RESOLUTION_DELAY),
+            Either::Right((v6, v4)) => (finished(v6), v4, FALLBACK_DELAY),
         };
-        Ok(found.iter().chain(rest.iter().flat_map(|rest| rest.iter())).collect())
+        let (mut found, rest) = match first {
+            Ok(found) if found.iter().copied().any(has_route) => (found, timeout(delay, &mut other).await.ok()),
+            // In a network without this family, only the other one helps.
+            Ok(found) => (found, Some(other.await)),
+            // The first error says more: most names have no address of the other family.
+            Err(error) => (finished(other.await).map_err(|_| error)?, None),
+        };
+        found.extend(rest.and_then(|rest| finished(rest).ok()).unwrap_or_default());
+        Ok(found)
     }
 
     fn families(&self) -> Result<&Families, NetError> {
@@ -66,6 +76,32 @@ impl Resolver {
         let families = Families { v4: family(LookupIpStrategy::Ipv4Only)?, v6: family(LookupIpStrategy::Ipv6Only)? };
         Ok(self.0.get_or_init(|| families))
     }
+}
+
+type Lookup = JoinHandle<Result<Vec<IpAddr>, NetError>>;
+
+fn spawn(family: TokioResolver, name: Name) -> Lookup {
+    tokio::spawn(async move { Ok(family.lookup_ip(name).await?.iter().collect()) })
+}
+
+fn finished<E>(lookup: Result<Result<Vec<IpAddr>, NetError>, E>) -> Result<Vec<IpAddr>, NetError> {
+    lookup.unwrap_or(Err(NetError::Message("the lookup panicked")))
+}
+
+/// The labels of `name` as they are. A URL's host is ASCII, but need not be a host name of RFC 952: a label may have any
+/// bytes, such as `_` (RFC 2181, section 11).
+fn labels(name: &str) -> Result<Name, NetError> {
+    let (name, is_complete) = name.strip_suffix('.').map_or((name, false), |name| (name, true));
+    let mut labels = Name::from_labels(name.split('.').map(str::as_bytes))?;
+    // To others, the search list of `/etc/resolv.conf` applies.
+    labels.set_fqdn(is_complete);
+    Ok(labels)
+}
+
+/// Whether this machine can send to `address`. This sends nothing.
+fn has_route(address: IpAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((address, 443))).is_ok()
 }
 
 impl ResolveDns for Resolver {

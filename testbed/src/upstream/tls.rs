@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8Ke
 /// wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Certificate {
-    /// A good one, for `localhost`, `upstream.test` and 127.0.0.1.
+    /// A good one, for `localhost`, `upstream.test`, `up_stream.test` and 127.0.0.1.
     Valid,
     /// One for another host.
     WrongName,
@@ -49,7 +49,7 @@ static CA: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
 
 fn server_config(certificate: Certificate) -> Result<ServerConfig, Box<dyn std::error::Error>> {
     let (names, last_year) = match certificate {
-        Certificate::Valid => (vec!["localhost", "upstream.test", "127.0.0.1"], 2120),
+        Certificate::Valid => (vec!["localhost", "upstream.test", "up_stream.test", "127.0.0.1"], 2120),
         Certificate::WrongName => (vec!["wrong.example", "127.0.0.2"], 2120),
         Certificate::Expired => (vec!["localhost", "127.0.0.1"], 2020),
     };

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         test("a_name_server_may_know_only_one_family", a_name_server_may_know_only_one_family()),
         test("an_ipv4_address_may_come_late", an_ipv4_address_may_come_late()),
         test("a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
+        test("an_unusable_ca_file_is_a_misconfiguration", an_unusable_ca_file_is_a_misconfiguration()),
     ];
     for fault in faults() {
         // A certificate does not change during a test, so there can be no stored response.
@@ -798,6 +799,22 @@ fn dns_response(query: &Query, address: Option<IpAddr>) -> Vec<u8> {
         response.extend([&[0xc0, 12], &soa[..], &hour, &[0, 22], &data].concat());
     }
     response
+}
+
+/// The line names the file and what is wrong with it.
+async fn an_unusable_ca_file_is_a_misconfiguration() -> Outcome {
+    for setting in ["UPSTREAM_CA_FILE", "SSL_CERT_FILE"] {
+        let env = [("UPSTREAM_CA_FILE", ""), (setting, "/missing.pem"), ("UPSTREAM_URL", "https://127.0.0.1")];
+        let mut bed = Bed::new(Upstream::start(), &env).await;
+        let answer = bed.get(&[]).await?;
+        expect(setting, &(answer.status, answer.problem().as_str()), &(500, "misconfigured"))?;
+        let lines = lines(bed).await;
+        let error = lines[0]["error"].as_str().unwrap_or_default();
+        if !error.contains(&format!("the file of {setting} (/missing.pem) cannot be read: No such file")) {
+            return Err(error.to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// The settings for AWS clients that call this endpoint.

@@ -3,8 +3,7 @@
 use std::{
     error::Error,
     net::SocketAddr,
-    path::Path,
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -16,14 +15,9 @@ use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect::{self, Policy},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{failure::Failure, http_date::http_date, settings::Settings};
+use crate::{failure::Failure, http_date::http_date, settings::Settings, tls};
 
 const MAX_REDIRECTS: usize = 3;
 
@@ -65,7 +59,7 @@ impl Client {
             .referer(false)
             // Retries are decided in one place, `retry`.
             .retry(reqwest::retry::never())
-            .tls_backend_preconfigured(tls(settings.ca_file.as_deref())?)
+            .tls_backend_preconfigured(tls::config(settings.ca_file.as_ref())?)
             .user_agent(concat!("fetch/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(self.0.get_or_init(|| client))
@@ -131,23 +125,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 fn follow(redirect: redirect::Attempt<'_>) -> redirect::Action {
     let same_origin = redirect.previous().first().is_some_and(|first| first.origin() == redirect.url().origin());
     if same_origin && redirect.previous().len() <= MAX_REDIRECTS { redirect.follow() } else { redirect.stop() }
-}
-
-/// Trusts the certificates in `ca_file`, or else Mozilla's, which are compiled in.
-fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(file) => {
-            for certificate in CertificateDer::pem_file_iter(file)? {
-                roots.add(certificate?)?;
-            }
-        }
-    }
-    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }
 
 #[cfg(test)]

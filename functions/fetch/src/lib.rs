@@ -3,8 +3,8 @@
 //! The modules, in the order in which a request meets them: `settings` says what is fetched and within what limits.
 //! `upstream` handles the request. `cache` holds the last good response, and [`freshness`] decides how it may be used.
 //! `retry` and `breaker` decide when the upstream is called. `shared` and `table` exchange this with other
-//! environments, if the operator configured a table. `secret` loads the upstream's token, `attempt` makes one call, and
-//! `failure` lists how a call can fail.
+//! environments, if the operator configured a table. `secret` loads the upstream's token, `attempt` makes one call, `tls`
+//! says whom it trusts, and `failure` lists how a call can fail.
 
 mod attempt;
 mod breaker;
@@ -18,6 +18,7 @@ mod secret;
 mod settings;
 mod shared;
 mod table;
+mod tls;
 mod upstream;
 
 use std::sync::Arc;

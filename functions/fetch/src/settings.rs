@@ -36,7 +36,7 @@ pub(crate) struct Settings {
     /// How long the last good response may stand in for a failing upstream.
     pub(crate) stale_if_error: Duration,
     /// CA certificates in PEM to trust for the upstream, instead of Mozilla's.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<CaFile>,
     /// The DynamoDB table through which environments share what they know of the upstream.
     pub(crate) shared_state_table: Option<String>,
     /// How long a request may wait for that table.
@@ -70,7 +70,9 @@ impl Settings {
             // Lambda's answer holds 6 MB, and base64 turns three bytes into four.
             max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
             stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
-            ca_file: variable(UPSTREAM_CA_FILE).or_else(|| variable(SSL_CERT_FILE)).map(PathBuf::from),
+            ca_file: [UPSTREAM_CA_FILE, SSL_CERT_FILE]
+                .into_iter()
+                .find_map(|setting| Some(CaFile { setting, path: variable(setting)?.into() })),
             shared_state_table: variable(SHARED_STATE_TABLE),
             shared_state_timeout: milliseconds(SHARED_STATE_TIMEOUT_MS, 40)?,
         })
@@ -95,6 +97,19 @@ fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// A file of CA certificates, and the variable that names it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CaFile {
+    pub(crate) setting: &'static str,
+    pub(crate) path: PathBuf,
+}
+
+impl fmt::Display for CaFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.setting, self.path.display())
+    }
 }
 
 /// A setting that is missing or invalid. It names the variable and what it must be, but not its value, which may be
@@ -170,11 +185,12 @@ mod tests {
         for (variables, file) in [
             (&[url][..], None),
             (&[url, (SSL_CERT_FILE, "")], None),
-            (&[url, (SSL_CERT_FILE, "/all.pem")], Some("/all.pem")),
-            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "")], Some("/all.pem")),
-            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "/own.pem")], Some("/own.pem")),
+            (&[url, (SSL_CERT_FILE, "/all.pem")], Some("SSL_CERT_FILE (/all.pem)")),
+            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "")], Some("SSL_CERT_FILE (/all.pem)")),
+            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "/own.pem")], Some("UPSTREAM_CA_FILE (/own.pem)")),
         ] {
-            assert_eq!(read(variables).unwrap().ca_file, file.map(PathBuf::from));
+            let used = read(variables).unwrap().ca_file.map(|used| used.to_string());
+            assert_eq!(used.as_deref(), file);
         }
     }
 }

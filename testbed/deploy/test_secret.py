@@ -67,16 +67,56 @@ def test_the_token_is_loaded_once_and_again_when_it_is_refused(
     assert '"cache_status":' in lines and "planted" not in lines
 
 
-@pytest.mark.parametrize("secret", ["absent", "denied", "empty"])
-def test_a_secret_that_cannot_be_read_is_a_misconfiguration(
-    guarded: Aws, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path, secret: str
+def test_the_token_is_a_member_of_a_json_secret(
+    guarded: Aws, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    secrets = guarded.client("secretsmanager")
+    arn = secrets.create_secret(Name="json", SecretString='{"user":"planted","token":"planted-1"}\n')["ARN"]
+    upstream = start_upstream("json")
+    upstream.accepts = "Bearer planted-1"
+    log = tmp_path / "log"
+    env = settings(guarded, upstream, arn) | {"UPSTREAM_SECRET_JSON_KEY": "token"}
+    with fetching(invoke, log, **env) as fetch:
+        assert fetch() == (200, "good")
+        # Rotated to a plain text: that is an operator's mistake, and not sent.
+        secrets.put_secret_value(SecretId=arn, SecretString="planted-2")
+        upstream.accepts = "Bearer planted-2"
+        assert fetch() == (500, "misconfigured")
+    assert upstream.authorizations == ["Bearer planted-1"] * 2
+    lines = log.read_text()
+    assert "is no JSON object" in lines and "planted" not in lines
+
+
+@pytest.mark.parametrize(
+    ("secret", "value", "json_key", "reason"),
+    [
+        ("absent", None, "", "ResourceNotFound"),
+        ("denied", {"SecretString": "planted"}, "", "AccessDenied"),
+        ("empty", {"SecretString": " "}, "", "holds no text"),
+        ("binary", {"SecretBinary": b"planted"}, "", "is binary"),
+        ("object", {"SecretString": '{"token":"planted"}'}, "", "name its member in UPSTREAM_SECRET_JSON_KEY"),
+        ("string", {"SecretString": '"planted"'}, "", "is no token"),
+        ("scheme", {"SecretString": "Bearer planted"}, "", "begins with `Bearer`"),
+        ("member", {"SecretString": '{"tokens":"planted"}'}, "token", "has no member"),
+        ("list", {"SecretString": '{"token":["planted"]}'}, "token", "is no string"),
+        ("twice", {"SecretString": '{"token":"planted","token":"planted"}'}, "token", "more than once"),
+    ],
+)
+def test_a_secret_that_cannot_be_used_is_a_misconfiguration(
+    guarded: Aws,
+    invoke: list[str],
+    start_upstream: Callable[[str], Upstream],
+    tmp_path: Path,
+    secret: str,
+    value: dict | None,
+    json_key: str,
+    reason: str,
 ) -> None:
     upstream = start_upstream(secret)
     arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:absent-AbCdEf"
-    if secret != "absent":
-        text = "planted" if secret == "denied" else " "
-        arn = guarded.client("secretsmanager").create_secret(Name=secret, SecretString=text)["ARN"]
-    env = settings(guarded, upstream, arn)
+    if value:
+        arn = guarded.client("secretsmanager").create_secret(Name=secret, **value)["ARN"]
+    env = settings(guarded, upstream, arn) | {"UPSTREAM_SECRET_JSON_KEY": json_key}
     if secret == "denied":
         iam = guarded.client("iam")
         iam.create_user(UserName="nobody")
@@ -87,7 +127,6 @@ def test_a_secret_that_cannot_be_read_is_a_misconfiguration(
         assert fetch() == (500, "misconfigured")
     assert upstream.authorizations == []
     lines = log.read_text()
-    reason = {"absent": "ResourceNotFound", "denied": "AccessDenied", "empty": "holds no text"}[secret]
     assert reason in lines and "planted" not in lines
 
 

@@ -250,6 +250,9 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
                 "http://127.0.0.1:80/x",
                 "http://[::1]:80",
                 "http://localhost",
+                "https://[2001:db8::1]:8443/b",
+                "https://a_b.example?c=d",
+                "https://a.example/@b:c",
             ],
             [
                 "",
@@ -259,10 +262,20 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
                 "https://a b",
                 "https://a#b",
                 "https:///b",
+                "https://user:secret@a.example",
+                "https://user@a.example/b",
+                "https://:secret@a.example",
+                "https://user:secret@[::1]/b",
+                "https://user\\@a.example",
+                "http://user@localhost",
+                "https://a.example:secret",
+                "https://a.example ",
+                " https://a.example",
             ],
         ),
-        ("UpstreamUrl", ["https://a.example/" + "b" * 98], ["https://a.example/" + "b" * 99]),
+        ("UpstreamUrl", ["https://a.example/" + "b" * 74], ["https://a.example/" + "b" * 75]),
         ("UpstreamSecretId", ["", SECRET], ["upstream/token", SECRET.removesuffix("-AbC123"), SECRET + "*"]),
+        ("UpstreamSecretJsonKey", ["", "token", "api_key-2.b"], ["a b", "a:b", "a" * 25]),
         ("ReservedConcurrency", ["", "0", "100"], ["-1", "many"]),
         (
             "CorsAllowOrigins",
@@ -298,8 +311,9 @@ def test_the_template_accepts_the_parameters_in_samconfig(stage: str) -> None:
 
 def test_a_versions_description_has_room_for_every_value_allowed() -> None:
     longest = [max(map(len, TEMPLATE["Parameters"][name]["AllowedValues"])) for name in ("LogLevel", "SharedState")]
-    longest += [TEMPLATE["Parameters"][name]["MaxLength"] for name in ("UpstreamUrl", "UpstreamSecretId")]
-    assert sum(longest) + len("   ") <= 256
+    texts = ("UpstreamUrl", "UpstreamSecretId", "UpstreamSecretJsonKey")
+    longest += [TEMPLATE["Parameters"][name]["MaxLength"] for name in texts]
+    assert sum(longest) + len("    ") <= 256
 
 
 def transformed(template: dict, path: Path) -> Path:

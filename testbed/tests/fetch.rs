@@ -60,6 +60,8 @@ fn main() -> ExitCode {
         test("an_ipv4_address_may_come_late", an_ipv4_address_may_come_late()),
         test("a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
         test("an_unusable_ca_file_is_a_misconfiguration", an_unusable_ca_file_is_a_misconfiguration()),
+        test("proxies_are_ignored", proxies_are_ignored()),
+        test("a_secret_may_take_longer_than_a_request", a_secret_may_take_longer_than_a_request()),
     ];
     for fault in faults() {
         // A certificate does not change during a test, so there can be no stored response.
@@ -815,6 +817,39 @@ async fn an_unusable_ca_file_is_a_misconfiguration() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The AWS clients, too. The functions' way out is the VPC's.
+async fn proxies_are_ignored() -> Outcome {
+    let secrets_manager = Upstream::start_tls(Certificate::Valid);
+    secrets_manager.always(Answer::ok(r#"{"SecretString":"tok"}"#));
+    let (endpoint, ca_file) = (secrets_manager.url(""), secrets_manager.ca_file().expect("TLS").to_string_lossy());
+    let proxy = "http://127.0.0.1:1";
+    let mut env = aws(&endpoint).to_vec();
+    env.extend([("UPSTREAM_SECRET_ID", "token"), ("SSL_CERT_FILE", &*ca_file)]);
+    env.extend(
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].map(|name| (name, proxy)),
+    );
+    let mut bed = Bed::new(Upstream::start_tls(Certificate::Valid), &env).await;
+    expect("status", &bed.get(&[]).await?.status, &200)?;
+    expect("token", &bed.upstream.requests()[0].header("authorization"), &Some("Bearer tok"))
+}
+
+/// It is loaded once, and the load goes on when its request has ended.
+async fn a_secret_may_take_longer_than_a_request() -> Outcome {
+    let secrets_manager = Upstream::start();
+    secrets_manager.always(Behaviour::late(Duration::from_millis(800), Answer::ok(r#"{"SecretString":"tok"}"#)));
+    let endpoint = secrets_manager.url("");
+    let mut env = aws(&endpoint).to_vec();
+    env.extend([("UPSTREAM_SECRET_ID", "token"), ("UPSTREAM_TIMEOUT_MS", "250")]);
+    let mut bed = Bed::new(Upstream::start(), &env).await;
+    let mut statuses = Vec::new();
+    while statuses.len() < 6 && statuses.last() != Some(&200) {
+        statuses.push(bed.get(&[]).await?.status);
+    }
+    expect("the last answer", &statuses.last(), &Some(&200))?;
+    expect("loads", &secrets_manager.calls(), &1)?;
+    expect("token", &bed.upstream.requests()[0].header("authorization"), &Some("Bearer tok"))
 }
 
 /// The settings for AWS clients that call this endpoint.

@@ -6,6 +6,7 @@ use reqwest::Url;
 
 const UPSTREAM_URL: &str = "UPSTREAM_URL";
 const UPSTREAM_SECRET_ID: &str = "UPSTREAM_SECRET_ID";
+const UPSTREAM_SECRET_JSON_KEY: &str = "UPSTREAM_SECRET_JSON_KEY";
 const UPSTREAM_TIMEOUT_MS: &str = "UPSTREAM_TIMEOUT_MS";
 const UPSTREAM_ATTEMPT_TIMEOUT_MS: &str = "UPSTREAM_ATTEMPT_TIMEOUT_MS";
 const UPSTREAM_MAX_ATTEMPTS: &str = "UPSTREAM_MAX_ATTEMPTS";
@@ -23,8 +24,10 @@ const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 pub(crate) struct Settings {
     /// The URL: `https`, or `http` to this machine itself.
     pub(crate) url: Url,
-    /// The Secrets Manager secret whose text is sent as a bearer token.
+    /// The Secrets Manager secret that is sent as a bearer token.
     pub(crate) secret_id: Option<String>,
+    /// If the secret is a JSON object: the name of the member that is the token.
+    pub(crate) secret_json_key: Option<String>,
     /// The time limit of a whole request, retries included.
     pub(crate) timeout: Duration,
     /// The time limit of one attempt, from connect to the last byte.
@@ -64,6 +67,7 @@ impl Settings {
         Ok(Self {
             url: url(variable(UPSTREAM_URL))?,
             secret_id: variable(UPSTREAM_SECRET_ID),
+            secret_json_key: variable(UPSTREAM_SECRET_JSON_KEY),
             timeout: milliseconds(UPSTREAM_TIMEOUT_MS, 5000)?,
             attempt_timeout: milliseconds(UPSTREAM_ATTEMPT_TIMEOUT_MS, 2000)?,
             max_attempts: number(UPSTREAM_MAX_ATTEMPTS, 3, 1..=10)?,

@@ -92,7 +92,8 @@ impl Table {
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let name = settings.shared_state_table.clone()?;
         let secret_id = settings.secret_id.as_deref().unwrap_or_default();
-        let digest = Sha256::digest([VERSION, settings.url.as_str(), secret_id].join("\n"));
+        let parts = [VERSION, settings.url.as_str(), secret_id].into_iter().chain(settings.secret_json_key.as_deref());
+        let digest = Sha256::digest(parts.collect::<Vec<_>>().join("\n"));
         let key = URL_SAFE_NO_PAD.encode(digest);
         let timeout = settings.shared_state_timeout.max(aws::TIMEOUT);
         Some(Self { name, key, max_body_bytes: settings.max_body_bytes, timeout, client: Arc::default() })

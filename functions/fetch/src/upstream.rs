@@ -69,7 +69,7 @@ struct Outcome {
 impl Upstream {
     /// Connects to nothing and sets up no TLS. The first request does that.
     pub(crate) fn new(settings: Result<Settings, InvalidSetting>) -> Self {
-        let secret = settings.as_ref().ok().and_then(|settings| settings.secret_id.clone()).map(Secret::new);
+        let secret = settings.as_ref().ok().and_then(Secret::new);
         let shared = settings.as_ref().ok().and_then(Shared::new);
         Self {
             settings,

@@ -10,7 +10,7 @@ use std::{
     process::{Command, ExitCode},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         test("without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
         test("the_host_may_be_a_name", the_host_may_be_a_name()),
         test("names_are_resolved_by_dns", names_are_resolved_by_dns()),
+        test("names_are_found_in_etc_hosts", names_are_found_in_etc_hosts()),
         test("a_name_server_may_know_only_one_family", a_name_server_may_know_only_one_family()),
         test("an_ipv4_address_may_come_late", an_ipv4_address_may_come_late()),
         test("a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
@@ -633,6 +634,17 @@ async fn names_are_resolved_by_dns() -> Outcome {
     Ok(())
 }
 
+/// Without a name server: nothing answers at that address.
+async fn names_are_found_in_etc_hosts() -> Outcome {
+    let Some(command) = with_file("/etc/hosts", "127.0.0.1 a.test UP_stream.test # 127.0.0.2\n")? else {
+        return Ok(());
+    };
+    let upstream = Upstream::start_tls(Certificate::Valid);
+    let url = upstream.url("/").replace("127.0.0.1", "up_stream.test");
+    let mut bed = Bed::run(command, upstream, &[("UPSTREAM_MAX_ATTEMPTS", "1"), ("UPSTREAM_URL", &url)]).await;
+    expect("status", &bed.get(&[]).await?.status, &200)
+}
+
 /// If it does not respond for the other family, that must not use up the time. An attempt has less time than it takes
 /// to repeat a query, and to wait for the response to that.
 async fn a_name_server_may_know_only_one_family() -> Outcome {
@@ -707,11 +719,7 @@ async fn named(
     attempt_timeout: &str,
     responds: impl Fn(usize, &Query) -> Option<(Duration, Vec<u8>)> + Send + 'static,
 ) -> Result<Option<Bed>, String> {
-    let unshare = Command::new("unshare").args(["--mount", "true"]).output();
-    if !unshare.is_ok_and(|unshare| unshare.status.success()) {
-        println!("skipped: a name server of the test's own, which takes root's rights");
-        return Ok(None);
-    }
+    let Some(command) = with_file("/etc/resolv.conf", &format!("nameserver {name_server}\n"))? else { return Ok(None) };
     let socket = UdpSocket::bind((name_server, 53)).await.map_err(|error| format!("{name_server}: {error}"))?;
     tokio::spawn(async move {
         let mut query = [0; 512];
@@ -728,13 +736,8 @@ async fn named(
         }
         Ok::<_, std::io::Error>(())
     });
-    let file = std::env::temp_dir().join(format!("resolv.conf-{name_server}-{name}-{}", std::process::id()));
-    fs::write(&file, format!("nameserver {name_server}\n")).map_err(|error| error.to_string())?;
     let upstream = Upstream::start_tls(Certificate::Valid);
     let url = upstream.url("/").replace("127.0.0.1", name);
-    let mut command = Command::new("unshare");
-    let replace = r#"mount --bind "$0" /etc/resolv.conf && rm "$0" && exec "$1""#;
-    command.args(["--mount", "sh", "-c", replace]).arg(&file).arg(packaged("fetch"));
     let env = [
         ("UPSTREAM_TIMEOUT_MS", "5000"),
         ("UPSTREAM_ATTEMPT_TIMEOUT_MS", attempt_timeout),
@@ -742,6 +745,24 @@ async fn named(
         ("UPSTREAM_URL", &url),
     ];
     Ok(Some(Bed::run(command, upstream, &env).await))
+}
+
+/// The command that executes `fetch` where the file at `path` has this `text`. Prints a line and returns `None` if there
+/// can be no such file, which takes root's rights.
+fn with_file(path: &str, text: &str) -> Result<Option<Command>, String> {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let unshare = Command::new("unshare").args(["--mount", "true"]).output();
+    if !unshare.is_ok_and(|unshare| unshare.status.success()) {
+        println!("skipped: a {path} of the test's own, which takes root's rights");
+        return Ok(None);
+    }
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let file = std::env::temp_dir().join(format!("fetch-test-{}-{number}", std::process::id()));
+    fs::write(&file, text).map_err(|error| error.to_string())?;
+    let mut command = Command::new("unshare");
+    let replace = r#"mount --bind "$0" "$1" && rm "$0" && exec "$2""#;
+    command.args(["--mount", "sh", "-c", replace]).arg(&file).arg(path).arg(packaged("fetch"));
+    Ok(Some(command))
 }
 
 /// A DNS message with one question (RFC 1035, section 4).

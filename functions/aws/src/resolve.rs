@@ -109,3 +109,20 @@ impl ResolveDns for Resolver {
         DnsFuture::new(async move { self.lookup(name).await.map_err(ResolveDnsError::new) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_of_any_labels() {
+        for (name, fqdn) in [("a_b.c_.example", false), ("a-.example.", true), ("xn--bcher-kva.example", false)] {
+            let labels = labels(name).unwrap();
+            assert_eq!((labels.is_fqdn(), labels.to_ascii()), (fqdn, name.to_owned()));
+        }
+        let long = format!("{}.example", "a".repeat(64));
+        for name in ["", ".", "a..example", &long] {
+            assert!(labels(name).is_err(), "{name}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{failure::Failure, settings::Settings};
 
-/// How long a token is used before it is loaded again.
+/// How long a token is used before it is loaded again. Meanwhile the old one is used.
 const USED_FOR: Duration = Duration::from_mins(5);
 /// If the upstream refuses every token, the token is loaded again at most this often.
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
@@ -92,20 +92,25 @@ impl Secret {
         if let Some(outcome) = token.known() {
             return Known::Now(outcome);
         }
-        if let Some(load) = token.load.as_ref().filter(|load| load.has_changed().is_ok() && load.borrow().is_none()) {
-            return Known::Later(load.clone());
-        }
-        let (sender, receiver) = watch::channel(None);
-        let (inner, loading) = (Arc::clone(&self.0), load(Arc::clone(&self.0)));
-        let task = spawn(async move {
-            let loaded = loading.await;
-            let outcome = inner.token.lock().await.keep(loaded);
-            sender.send_replace(Some(outcome));
+        let under_way = token.load.clone().filter(|load| load.has_changed().is_ok() && load.borrow().is_none());
+        let load = under_way.unwrap_or_else(|| {
+            let (sender, receiver) = watch::channel(None);
+            let (inner, loading) = (Arc::clone(&self.0), load(Arc::clone(&self.0)));
+            let task = spawn(async move {
+                let loaded = loading.await;
+                let outcome = inner.token.lock().await.keep(loaded);
+                sender.send_replace(Some(outcome));
+            });
+            // It must be done before Lambda freezes the process.
+            after_response(async move { drop(task.await) });
+            token.load = Some(receiver.clone());
+            receiver
         });
-        // It must be done before Lambda freezes the process.
-        after_response(async move { drop(task.await) });
-        token.load = Some(receiver.clone());
-        Known::Later(receiver)
+        match &token.authorization {
+            // An old token that was not refused probably still works.
+            Some(authorization) if token.since.is_some() => Known::Now(Ok(authorization.clone())),
+            _ => Known::Later(load),
+        }
     }
 
     /// Makes the next request load the token again, because the upstream `refused` it. Returns `false` if that was done
@@ -137,11 +142,8 @@ impl Token {
             return Some(Ok(authorization.clone()));
         }
         let (_, failure) = self.failed.as_ref().filter(|(at, _)| at.elapsed() < PAUSE)?;
-        match (failure, &self.authorization) {
-            // An old token may still work.
-            (Failure::SecretUnavailable(_), Some(authorization)) => Some(Ok(authorization.clone())),
-            (failure, _) => Some(Err(failure.clone())),
-        }
+        // An old token may still work.
+        Some(self.authorization.clone().ok_or_else(|| failure.clone()))
     }
 
     /// Keeps the outcome of a load, and returns what follows from it.
@@ -152,7 +154,12 @@ impl Token {
                 self.since = Some(Instant::now());
                 self.failed = None;
             }
-            Err(failure) => self.failed = Some((Instant::now(), failure)),
+            Err(failure) => {
+                if !matches!(failure, Failure::SecretUnavailable(_)) {
+                    self.authorization = None;
+                }
+                self.failed = Some((Instant::now(), failure));
+            }
         }
         self.known().unwrap_or(loaded)
     }
@@ -323,6 +330,31 @@ mod tests {
         let second = HeaderValue::from_static("Bearer second");
         let known = secret.known_or_loaded(in_time(1000), |_| loaded(&second)).await;
         assert_eq!(known.ok(), Some(second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_new_token_while_there_is_an_old_one() {
+        let secret = secret();
+        let (first, second) = (HeaderValue::from_static("Bearer first"), HeaderValue::from_static("Bearer second"));
+        let load = |outcome: Outcome| {
+            |_| async {
+                sleep(Duration::from_secs(1)).await;
+                outcome
+            }
+        };
+        let known = async |outcome: Outcome| secret.known_or_loaded(in_time(2000), load(outcome)).await.ok();
+        assert_eq!(known(Ok(first.clone())).await, Some(first.clone()));
+        sleep(USED_FOR).await;
+        let began = Instant::now();
+        assert_eq!(known(Ok(second.clone())).await, Some(first));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(known(Err(Failure::Bug)).await, Some(second.clone()));
+        // If the operator has broken the secret, the old token is not used for long.
+        sleep(USED_FOR).await;
+        assert_eq!(known(Err(Failure::misconfigured(NOT_A_TOKEN))).await, Some(second));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(known(Err(Failure::Bug)).await, None);
     }
 
     #[test]

@@ -150,12 +150,20 @@ impl Call {
     /// The values of the route's parameters in the path, percent-encoded.
     fn path_parameters(&self) -> Vec<(String, String)> {
         let route = self.route.split_once(' ').map_or("", |(_, path)| path);
-        let segments = route.split('/').zip(self.path.split('/'));
-        let parameter = |(name, value): (&str, &str)| {
-            let name = name.strip_prefix('{')?.strip_suffix('}')?;
-            Some((name.to_owned(), value.to_owned()))
-        };
-        segments.filter_map(parameter).collect()
+        let (mut found, mut rest) = (Vec::new(), self.path.as_str());
+        for name in route.split('/').skip(1) {
+            rest = rest.strip_prefix('/').unwrap_or(rest);
+            let (value, others) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            match name.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+                Some(name) if name.ends_with('+') => {
+                    found.push((name.trim_end_matches('+').to_owned(), rest.trim_end_matches('/').to_owned()));
+                }
+                Some(name) => found.push((name.to_owned(), value.to_owned())),
+                None => {}
+            }
+            rest = others;
+        }
+        found
     }
 
     fn version_2(&self, trigger: &str) -> Value {

@@ -143,6 +143,100 @@ fn the_rest_of_a_path_can_be_a_parameter() {
     }
 }
 
+/// The answer to an event of any kind.
+fn invoke(endpoint: impl Endpoint, event: &Value) -> Value {
+    let answer = handler::invoke(endpoint, event.to_string().as_bytes(), Context::default()).now_or_never();
+    let answer = answer.expect("an endpoint that never waits").expect("an HTTP answer");
+    serde_json::from_str(&answer).expect("JSON")
+}
+
+#[test]
+fn a_path_begins_where_its_route_does() {
+    async fn shop(request: Request) -> Result<handler::Response, Problem> {
+        json(StatusCode::OK, &(request.uri().path(), handler::path(&request, "shop")?))
+    }
+    let shops = || handler::get(shop).at("/shops/{shop}");
+    let own = "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com";
+    let v2 = |domain: &str, stage: &str, route: &str, path: &str, parameters: Value| {
+        let http = json!({ "method": "GET", "path": path });
+        json!({ "version": "2.0", "routeKey": route, "rawPath": path, "pathParameters": parameters,
+            "requestContext": { "apiId": "a1b2c3d4e5", "domainName": domain, "stage": stage, "http": http } })
+    };
+    let v1 = |domain: &str, stage: &str, route: &str, path: &str, parameters: Value| {
+        json!({ "resource": route, "path": path, "httpMethod": "GET", "pathParameters": parameters,
+            "requestContext": { "apiId": "a1b2c3d4e5", "domainName": domain, "stage": stage, "resourcePath": route } })
+    };
+    let with_version = |mut event: Value| {
+        event["version"] = json!("1.0");
+        event
+    };
+    let (own_shop, proxy) = (json!({ "shop": "a" }), json!({ "proxy": "shops/a" }));
+    // <https://github.com/aws-powertools/powertools-lambda-python/pull/579> has such events.
+    for event in [
+        // A REST API has the base path of a custom domain in the path, but not in the parameters.
+        v1("api.example.com", "prod", "/{proxy+}", "/base/shops/a", proxy.clone()),
+        v1("api.example.com", "prod", "/{proxy+}", "/base/path/shops/a", proxy.clone()),
+        v1("api.example.com", "prod", "/shops/{shop}", "/base/shops/a", own_shop.clone()),
+        v1("api.example.com", "prod", "/shops/{proxy+}", "/shops/shops/a", json!({ "proxy": "a" })),
+        // A mapping without a stage takes it from the path.
+        v1("api.example.com", "prod", "/{proxy+}", "/base/prod/shops/a", proxy.clone()),
+        v1(own, "prod", "/{proxy+}", "/shops/a", proxy.clone()),
+        // An HTTP API has the stage in the path.
+        with_version(v1(own, "prod", "/{proxy+}", "/prod/shops/a", proxy.clone())),
+        with_version(v1(own, "prod", "$default", "/prod/shops/a", Value::Null)),
+        v2(own, "prod", "ANY /{proxy+}", "/prod/shops/a", proxy.clone()),
+        v2(own, "prod", "GET /shops/{shop}", "/prod/shops/a", own_shop.clone()),
+        v2(own, "prod", "$default", "/prod/shops/a", Value::Null),
+        v2("api.example.com", "prod", "ANY /{proxy+}", "/prod/shops/a", proxy.clone()),
+        v2("api.example.com", "prod", "ANY /{proxy+}", "/base/shops/a", proxy.clone()),
+        // The stage can have the name of a segment.
+        v2(own, "shops", "$default", "/shops/shops/a", Value::Null),
+        v2(own, "shops", "ANY /{proxy+}", "/shops/shops/a", proxy.clone()),
+        v2("api.example.com", "shops", "ANY /{proxy+}", "/shops/a", proxy.clone()),
+        v2("api.example.com", "shops", "ANY /shops/{shop}", "/shops/a", own_shop.clone()),
+        v2("api.example.com", "shops", "$default", "/shops/a", Value::Null),
+        v2("api.example.com", "$default", "$default", "/shops/a", Value::Null),
+    ] {
+        assert_eq!(invoke(shops(), &event)["body"], r#"["/shops/a","a"]"#, "{event}");
+    }
+    // Behind a custom domain, the default route does not tell whose the first segment is.
+    let event = v2("api.example.com", "prod", "$default", "/prod/shops/a", Value::Null);
+    assert_eq!(invoke(shops(), &event)["body"], r#"["/prod/shops/a","a"]"#);
+    // A decoded parameter can hold slashes.
+    let event = v2("api.example.com", "prod", "ANY /shops/{shop}", "/base/shops/a/b", json!({ "shop": "a/b" }));
+    assert_eq!(invoke(shops(), &event)["body"], r#"["/shops/a/b","a/b"]"#);
+    for (path, base) in [("/", ""), ("/base", ""), ("/base/", "/"), ("/base//", "//")] {
+        let root = invoke(
+            |request: Request| async move { json(StatusCode::OK, &request.uri().path()) },
+            &v1("api.example.com", "prod", "/", path, Value::Null),
+        );
+        assert_eq!(root["body"], json!(if base.is_empty() { "/" } else { base }).to_string(), "{path}");
+    }
+    // Nobody else puts anything before the path.
+    let mut call = Call { method: "GET".into(), body: None, path: "/base/shops/a".into(), ..order("") };
+    call.route = "ANY /{proxy+}".into();
+    for (trigger, (status, ..)) in answers(&shops(), &call) {
+        assert_eq!(status, 404, "{trigger}");
+    }
+}
+
+#[test]
+fn events_without_a_caller_are_requests() {
+    async fn shop(request: Request) -> Result<handler::Response, Problem> {
+        json(StatusCode::OK, &(request.uri().to_string(), handler::claim(&request, "sub")))
+    }
+    let health_check = json!({ "requestContext": { "elb": { "targetGroupArn": "arn" } }, "httpMethod": "GET", "path": "/",
+        "queryStringParameters": {}, "headers": { "user-agent": "ELB-HealthChecker/2.0" }, "body": "", "isBase64Encoded": false });
+    assert_eq!(invoke(shop, &health_check)["body"], r#"["/",null]"#);
+    // API Gateway's console, and `aws apigateway test-invoke-method`.
+    let tested = json!({ "resource": "/{proxy+}", "path": "/a", "httpMethod": "GET", "headers": null, "multiValueHeaders": null,
+        "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": { "proxy": "a" },
+        "stageVariables": null, "body": null, "isBase64Encoded": false, "requestContext": { "apiId": "a1b2c3d4e5",
+        "path": "/a", "resourcePath": "/{proxy+}", "stage": "test-invoke-stage", "domainName": "testPrefix.testDomainName",
+        "identity": { "sourceIp": "test-invoke-source-ip", "userArn": "arn:aws:iam::123456789012:user/ada" } } });
+    assert_eq!(invoke(shop, &tested)["body"], r#"["https://testPrefix.testDomainName/a",null]"#);
+}
+
 #[test]
 fn every_authorizer_tells_who_the_caller_is() {
     async fn claims(request: Request) -> Result<handler::Response, Problem> {
@@ -166,6 +260,88 @@ fn every_authorizer_tells_who_the_caller_is() {
             let answer: Value = serde_json::from_str(&answer).unwrap();
             assert_eq!(answer["body"], r#"["ada","7",null]"#, "{event}");
         }
+    }
+}
+
+#[test]
+fn iam_tells_who_the_caller_is_through_every_trigger_that_has_it() {
+    async fn claims(request: Request) -> Result<handler::Response, Problem> {
+        let names = ["userArn", "principal", "accountId", "sourceIp", "userAgent", "apiKey", "clientCert"];
+        json(StatusCode::OK, &names.map(|name| handler::claim(&request, name)))
+    }
+    let call = Call { claims: Vec::new(), body: None, method: "GET".into(), ..order("") };
+    let event = |trigger: &str| call.event(trigger, "orders").expect("an event");
+    let arn = "arn:aws:iam::123456789012:user/ada";
+    for trigger in ["http-api", "function-url"] {
+        let mut event = event(trigger);
+        event["requestContext"]["authorizer"] = json!({ "iam": { "userArn": arn, "accountId": "7" } });
+        assert_eq!(
+            invoke(claims, &event)["body"],
+            json!([arn, null, "7", null, null, null, null]).to_string(),
+            "{event}"
+        );
+    }
+    let (mut rest, mut lattice) = (event("rest-api"), event("vpc-lattice"));
+    assert_eq!(invoke(claims, &rest)["body"], json!([null, null, null, null, null, null, null]).to_string(), "{rest}");
+    let identity = &mut rest["requestContext"]["identity"];
+    identity["userArn"] = json!(arn);
+    identity["accountId"] = json!("7");
+    // These are not who the caller is.
+    identity["userAgent"] = json!("curl");
+    identity["apiKey"] = json!("secret");
+    identity["clientCert"] = json!({ "subjectDN": "CN=ada" });
+    assert_eq!(invoke(claims, &rest)["body"], json!([arn, null, "7", null, null, null, null]).to_string(), "{rest}");
+    let identity = &mut lattice["requestContext"]["identity"];
+    identity["type"] = json!("AWS_IAM");
+    identity["principal"] = json!(arn);
+    assert_eq!(
+        invoke(claims, &lattice)["body"],
+        json!([null, arn, null, null, null, null, null]).to_string(),
+        "{lattice}"
+    );
+}
+
+#[test]
+fn a_certificate_tells_who_the_caller_is() {
+    async fn certificate(request: Request) -> Result<handler::Response, Problem> {
+        let certificate = handler::client_certificate(&request);
+        json(StatusCode::OK, &certificate.map(|it| [it.pem, it.subject, it.issuer, it.serial_number]))
+    }
+    let call = Call { claims: Vec::new(), body: None, method: "GET".into(), ..order("") };
+    let sent = json!({ "clientCertPem": "-----BEGIN CERTIFICATE-----", "subjectDN": "CN=Ada", "issuerDN": "CN=CA",
+        "serialNumber": "a1:b2", "validity": { "notBefore": "May 28 12:30:02 2019 GMT", "notAfter": "Aug  5 09:36:04 2041 GMT" } });
+    for trigger in TRIGGERS {
+        let mut event = call.event(trigger, "orders").expect("an event");
+        assert_eq!(invoke(certificate, &event)["body"], "null", "{event}");
+        match trigger {
+            "http-api" => event["requestContext"]["authentication"] = json!({ "clientCert": sent }),
+            "rest-api" => event["requestContext"]["identity"]["clientCert"] = sent.clone(),
+            _ => continue,
+        }
+        let read = json!(["-----BEGIN CERTIFICATE-----", "CN=Ada", "CN=CA", "a1:b2"]).to_string();
+        assert_eq!(invoke(certificate, &event)["body"], read, "{event}");
+    }
+}
+
+#[test]
+fn only_a_rest_api_takes_no_binary_body_unasked() {
+    async fn takes_binary(request: Request) -> Result<handler::Response, Problem> {
+        json(StatusCode::OK, &handler::takes_binary(&request))
+    }
+    let call = Call {
+        claims: Vec::new(),
+        body: None,
+        method: "GET".into(),
+        route: "ANY /".into(),
+        path: "/".into(),
+        ..order("")
+    };
+    for trigger in TRIGGERS {
+        let mut event = call.event(trigger, "orders").expect("an event");
+        assert_eq!(invoke(takes_binary, &event)["body"], json!(trigger != "rest-api").to_string(), "{event}");
+        // The same payload, but an HTTP API's.
+        event["version"] = json!("1.0");
+        assert_eq!(invoke(takes_binary, &event)["body"], "true", "{event}");
     }
 }
 

@@ -45,13 +45,27 @@ pub(crate) struct Event {
     pub(crate) request: Result<Request, Malformed>,
 }
 
-/// What a trigger adds to a request, unparsed, because most endpoints do not use it.
+/// What a trigger adds to a request, unparsed, because most endpoints do not use it. A request without it came from a
+/// trigger that adds nothing and takes binary bodies.
 #[derive(Clone)]
 pub(crate) struct FromTrigger {
     pub(crate) authorizer: Option<Box<RawValue>>,
+    /// The caller's IAM identity, from a trigger that does not put it into `authorizer`.
+    pub(crate) identity: Option<Box<RawValue>>,
+    pub(crate) client_certificate: Option<Box<RawValue>>,
     pub(crate) path_parameters: Option<Box<RawValue>>,
     /// Whether the trigger has decoded the parameters.
     pub(crate) has_decoded: bool,
+    /// The stage, if nothing tells whether it is part of the path.
+    pub(crate) stage: Option<String>,
+    pub(crate) takes_binary: bool,
+}
+
+impl FromTrigger {
+    fn is_empty(&self) -> bool {
+        let json = [&self.authorizer, &self.identity, &self.client_certificate, &self.path_parameters];
+        json.iter().all(|json| json.is_none()) && self.stage.is_none() && self.takes_binary
+    }
 }
 
 /// Why a request is malformed, in a sentence for the caller.
@@ -84,7 +98,6 @@ impl Event {
         let (trigger, method, path) = if !http.0.is_empty() {
             let is_url = domain_name.as_ref().is_some_and(|name| name.contains(".lambda-url."));
             let path = event.text("rawPath").or_else(|| http.text("path"))?;
-            let path = without_stage(path, context.text("stage"));
             (if is_url { Trigger::FunctionUrl } else { Trigger::HttpApi }, http.text("method")?, path)
         } else if context.get("elb").is_some() {
             let multi_value = event.get("multiValueHeaders").is_some();
@@ -99,9 +112,13 @@ impl Event {
             return None;
         };
         let headers = headers(event);
+        let identity = match trigger {
+            Trigger::RestApi | Trigger::VpcLattice => context.object("identity"),
+            _ => Object::default(),
+        };
         let client_address: Option<Cow<'_, str>> = match trigger {
             Trigger::HttpApi | Trigger::FunctionUrl => http.text("sourceIp"),
-            Trigger::RestApi => context.object("identity").text("sourceIp"),
+            Trigger::RestApi => identity.text("sourceIp"),
             // The load balancer appends the address that it saw. The caller can make up the addresses before it.
             Trigger::Alb { .. } | Trigger::VpcLattice => headers
                 .get("x-forwarded-for")
@@ -109,30 +126,50 @@ impl Event {
                 .map(|address| address.trim().into()),
         };
         let client_address = client_address.map(Cow::into_owned);
-        // An HTTP API decodes the path and its parameters, in both payload versions. Other triggers do not, nor does
-        // `cargo lambda watch`, which sends an HTTP API's events without an API id.
-        let has_decoded =
+        // Only an HTTP API's events have a version and an API id. It decodes the path and its parameters, in both payload
+        // versions. Other triggers do not, nor does `cargo lambda watch`, which sends an HTTP API's events without an id.
+        let is_http_api =
             trigger != Trigger::FunctionUrl && event.get("version").is_some() && context.get("apiId").is_some();
         let route = match trigger {
             Trigger::HttpApi | Trigger::FunctionUrl => event.text("routeKey"),
             Trigger::RestApi => event.text("resource"),
             Trigger::Alb { .. } | Trigger::VpcLattice => None,
         };
+        let base = route.as_deref().and_then(|route| base(&path, route, event));
+        // Without a route, what looks like the stage may be the caller's own, but not at the API's own domain.
+        let may_have_stage = base.is_none() && (trigger == Trigger::HttpApi || is_http_api);
+        let stage = may_have_stage.then(|| context.text("stage")).flatten();
+        let stage = stage.filter(|stage| stage != "$default" && without_stage(&path, stage).is_some());
+        let (stage, unclear) = match &domain_name {
+            Some(name) if !name.contains(".execute-api.") => (None, stage),
+            _ => (stage, None),
+        };
+        let path = without(path, base.or(stage.map(|stage| stage.len() + 1)).unwrap_or_default());
         let is_head = method == Method::HEAD.as_str();
         let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
         let request = request.and_then(|method| {
             let mut request = Request::new(body(event)?);
             let path = utf8_percent_encode(
                 if path.is_empty() { "/" } else { &path },
-                if has_decoded { NOT_IN_A_DECODED_PATH } else { NOT_IN_A_PATH },
+                if is_http_api { NOT_IN_A_DECODED_PATH } else { NOT_IN_A_PATH },
             );
             *request.uri_mut() = uri(&Cow::from(path), query(event, trigger), &headers, domain_name.as_deref())?;
             *request.method_mut() = method;
             *request.headers_mut() = headers;
-            let authorizer = context.get("authorizer").map(ToOwned::to_owned);
-            let path_parameters = event.get("pathParameters").map(ToOwned::to_owned);
-            if authorizer.is_some() || path_parameters.is_some() {
-                request.extensions_mut().insert(FromTrigger { authorizer, path_parameters, has_decoded });
+            let owned = |json: &RawValue| json.to_owned();
+            let has_identity = ["principal", "userArn"].iter().any(|name| identity.get(name).is_some());
+            let certificate = context.object("authentication").get("clientCert").or(identity.get("clientCert"));
+            let from = FromTrigger {
+                authorizer: context.get("authorizer").map(owned),
+                identity: context.get("identity").filter(|_| has_identity).map(owned),
+                client_certificate: certificate.map(owned),
+                path_parameters: event.get("pathParameters").map(owned),
+                has_decoded: is_http_api,
+                stage: unclear.map(Cow::into_owned),
+                takes_binary: trigger != Trigger::RestApi || is_http_api,
+            };
+            if !from.is_empty() {
+                request.extensions_mut().insert(from);
             }
             Ok(request)
         });
@@ -158,12 +195,40 @@ impl Event {
     }
 }
 
-/// Removes the stage, which an HTTP API puts before the path, except for the default stage or behind a custom domain.
-fn without_stage<'a>(path: Cow<'a, str>, stage: Option<Cow<'a, str>>) -> Cow<'a, str> {
-    let rest = stage.and_then(|stage| path.strip_prefix('/')?.strip_prefix(&*stage).map(str::to_owned));
-    match rest {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.into(),
-        _ => path,
+/// The length of what comes in `path` before the path that `route` matched: the base path of a custom domain, or the
+/// stage. API Gateway puts them there depending on the kind of API, the payload's version and the domain, and tells none
+/// of that, but the path always ends with the route. `None` if it does not, or if the route is `$default`.
+fn base(path: &str, route: &str, event: &Object<'_>) -> Option<usize> {
+    let (_, route) = route.split_once('/')?;
+    // API Gateway ignores a slash at the end.
+    let mut rest = path.trim_end_matches('/');
+    let segments = route.rsplit('/').filter(|segment| !segment.is_empty());
+    if !route.ends_with("+}") && rest.matches('/').count() <= segments.clone().count() {
+        return Some(0);
+    }
+    let parameters = event.object("pathParameters");
+    for segment in segments {
+        let parameter = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+        let value = match parameter {
+            Some(name) => parameters.text(name.trim_end_matches('+'))?,
+            None => segment.into(),
+        };
+        rest = rest.strip_suffix(value.trim_end_matches('/'))?.strip_suffix('/')?;
+    }
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest.len())
+}
+
+/// What follows the stage in `path`, if `path` begins with it.
+pub(crate) fn without_stage<'a>(path: &'a str, stage: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix('/')?.strip_prefix(stage).filter(|_| !stage.is_empty())?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+/// `text` without its first `length` bytes.
+fn without(text: Cow<'_, str>, length: usize) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => text.get(length..).unwrap_or(text).into(),
+        Cow::Owned(text) => text.get(length..).unwrap_or(&text).to_owned().into(),
     }
 }
 
@@ -268,12 +333,13 @@ fn body(event: &Object<'_>) -> Result<Body, Malformed> {
 
 /// A JSON object that parses a value only when it is read, so that unread values may hold anything. Any JSON value that
 /// is not an object counts as an empty object, and a member that is `null` as absent.
+#[derive(Default)]
 pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     pub(crate) fn read(json: &'a RawValue) -> Self {
         // If it cannot be read, it counts as empty.
-        serde_json::from_str(json.get()).unwrap_or(Self(Vec::new()))
+        serde_json::from_str(json.get()).unwrap_or_default()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -282,7 +348,7 @@ impl<'a> Object<'a> {
     }
 
     pub(crate) fn object(&self, name: &str) -> Self {
-        self.get(name).map_or(Self(Vec::new()), Self::read)
+        self.get(name).map(Self::read).unwrap_or_default()
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<Cow<'a, str>> {

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! This endpoint answers `GET` and `HEAD`. [`get()`], [`post()`] and the like make an endpoint with several methods. A
-//! request may have a [`body()`], parameters in its [`path()`], and a [`claim()`] about its caller from API Gateway.
+//! request may have a [`body()`], parameters in its [`path()`], a [`claim()`] about its caller, and the caller's
+//! [certificate](client_certificate()).
 //!
 //! [`run()`] does everything around that function: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
@@ -47,7 +48,7 @@ mod trigger;
 mod work;
 
 pub use body::{body, json};
-pub use claim::claim;
+pub use claim::{ClientCertificate, claim, client_certificate};
 pub use deadline::deadline;
 pub use endpoint::{Endpoint, Resource, delete, get, patch, post, put};
 pub use etag::lists_etag;
@@ -61,6 +62,7 @@ pub use problem::Problem;
 pub use query::query;
 pub use run::{invoke, run};
 pub use trace::{current_trace, trace_headers};
+pub use trigger::takes_binary;
 pub use work::{after_response, spawn};
 
 /// An HTTP response with its whole body in memory, as Lambda needs it.

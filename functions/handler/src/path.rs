@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     Problem, Request,
-    event::{FromTrigger, Object},
+    event::{FromTrigger, Object, without_stage},
     query::unreadable,
 };
 
@@ -70,7 +70,11 @@ impl Pattern {
     /// Adds the parameters to the request: those that the trigger sent, or otherwise those in the path.
     pub(crate) fn find(&self, request: &mut Request) -> Result<(), Problem> {
         let parameters = self.sent_along(request).or_else(|| {
-            let matched = self.router.at(request.uri().path()).ok()?;
+            let (path, from) = (request.uri().path(), request.extensions().get());
+            let matched = self.router.at(path).ok().or_else(|| {
+                let from: &FromTrigger = from?;
+                self.router.at(without_stage(path, from.stage.as_deref()?)?).ok()
+            })?;
             Some(matched.params.iter().map(|(name, value)| (name.to_owned(), decoded(value))).collect())
         });
         let parameters = parameters.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;

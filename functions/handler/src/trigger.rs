@@ -1,5 +1,7 @@
 //! The triggers that send events to a function.
 
+use crate::{Request, event::FromTrigger};
+
 /// An HTTP trigger of Lambda. The names match the payloads in events/.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Trigger {
@@ -32,4 +34,33 @@ impl Trigger {
     pub(crate) fn max_answer_bytes(self) -> usize {
         if matches!(self, Self::Alb { .. }) { 1 << 20 } else { 6_291_556 }
     }
+}
+
+/// Whether the trigger passes a binary body on to the caller. A REST API does so only if its `binaryMediaTypes` match the
+/// request's `Accept`, which the function cannot know: otherwise the caller gets base64. All other triggers do.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-payload-encodings.html>
+///
+/// An endpoint that has the choice, such as one that can compress its answer, sends text if this is false.
+///
+/// ```
+/// use handler::{Body, Context, Problem, Request, Response, takes_binary};
+///
+/// async fn icon(request: Request) -> Result<Response, Problem> {
+///     let svg = "<svg xmlns='http://www.w3.org/2000/svg'/>";
+///     let body = if takes_binary(&request) { Body::Binary(compressed(svg)) } else { svg.into() };
+///     Ok(Response::new(body))
+/// }
+///
+/// # fn compressed(text: &str) -> Vec<u8> { text.as_bytes().to_vec() }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let event = br#"{"resource": "/icon", "path": "/icon", "httpMethod": "GET"}"#;
+/// let answer = handler::invoke(icon, event, Context::default()).await?;
+/// assert!(answer.contains("<svg"));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub fn takes_binary(request: &Request) -> bool {
+    request.extensions().get().is_none_or(|from: &FromTrigger| from.takes_binary)
 }

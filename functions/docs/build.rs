@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("docs.css", "text/css; charset=utf-8", fs::read("src/docs.css")?),
         ("docs.js", "text/javascript; charset=utf-8", fs::read("src/docs.js")?),
     ];
-    // The page links each file with a hash of its content, so that a browser may cache the file forever.
+    // The page links each file with a hash of its content, so that a browser may keep the file for a year.
     let mut page = fs::read_to_string("src/docs.html")?;
     for (name, _, content) in &files {
         page = page.replace(&format!("docs/{name}\""), &format!("docs/{name}?v={}\"", version(content)));
@@ -45,11 +45,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         gzip.write_all(&content)?;
         let path = Path::new(&folder).join(name).with_added_extension("gz");
         fs::write(&path, gzip.finish()?)?;
-        let etag = format!("W/\"{}\"", version(&content));
+        let version = version(&content);
+        let (etag, query) = (format!("W/\"{version}\""), format!("v={version}"));
         let path = path.display().to_string();
         writeln!(
             list,
-            "File {{ name: {name:?}, content_type: {content_type:?}, etag: {etag:?}, gzipped: include_bytes!({path:?}) }},"
+            "File {{ name: {name:?}, content_type: {content_type:?}, etag: {etag:?}, query: {query:?}, \
+             gzipped: include_bytes!({path:?}) }},"
         )?;
     }
     fs::write(Path::new(&folder).join("files.rs"), list + "]")?;

@@ -8,6 +8,7 @@ arguments and finds every place to insert.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -48,11 +49,11 @@ class Endpoint:
             )
         if self.name in CARGOS:
             raise Refused(f"NAME={self.name}: cargo keeps a folder of its own under that name; choose another one.")
-        segment = r"[A-Za-z0-9._~-]+|\{[a-z][a-z0-9_]*\}"
+        segment = r"[A-Za-z0-9._~-]+|\{[a-z][a-z0-9]*(_[a-z0-9]+)*\}"
         if not re.fullmatch(rf"(/({segment}))+", self.route) or {".", ".."} & set(self.route.split("/")):
             raise Refused(
                 f"ROUTE={self.route}: a route has segments of letters, digits and -._~, or {{parameters}} of lower-case "
-                "letters, digits and _; as in ROUTE='/shops/{shop}/orders'."
+                "letters and digits, with single underscores between them; as in ROUTE='/shops/{shop}/orders'."
             )
         if len(set(self.parameters)) != len(self.parameters):
             raise Refused(f"ROUTE={self.route}: two parameters have the same name.")
@@ -60,8 +61,9 @@ class Endpoint:
             raise Refused(f"METHODS={','.join(unknown)}: an endpoint can have {', '.join(METHODS)}.")
         if len(set(self.methods)) != len(self.methods):
             raise Refused(f"METHODS={','.join(self.methods)}: a method appears twice.")
-        if (ROOT / "functions" / self.name).exists() or (ROOT / "events" / self.name).exists():
-            raise Refused(f"NAME={self.name}: functions/{self.name} or events/{self.name} already exists.")
+        for there in (f"functions/{self.name}", f"events/{self.name}", f"{self.name}/Cargo.toml"):
+            if (ROOT / there).exists():
+                raise Refused(f"NAME={self.name}: {there} already exists.")
         if re.search(rf"^  {self.id}Function:$", read("template.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: template.yaml has a {self.id}Function already.")
         router = tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
@@ -133,7 +135,6 @@ mod tests {{
 
     def operation(self, method: str) -> str:
         function, status, _ = METHODS[method]
-        parameters = "".join(f'    let {name} = path(&request, "{name}")?;\n' for name in self.parameters)
         if method in WITH_BODY:
             checks = "".join(f'    path(&request, "{name}")?;\n' for name in self.parameters)
             body = f"{checks}    let message: Message = body(&request, 16 * 1024)?;\n"
@@ -143,9 +144,10 @@ mod tests {{
             body = f"{checks}    let mut response = Response::default();\n"
             body += f"    *response.status_mut() = StatusCode::{status};\n    Ok(response)\n"
         elif self.parameters:
-            told = " ".join(f"{{{name}}}" for name in self.parameters)
-            told = f'format!("{told}")' if len(self.parameters) > 1 else f"{self.parameters[0]}.into()"
-            body = f"{parameters}    json(StatusCode::{status}, &Message {{ message: {told} }})\n"
+            # No variables, because a parameter can have the name of a keyword or of a function.
+            values = [f'path(&request, "{name}")?' for name in self.parameters]
+            told = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.into()"
+            body = f"    let message = {told};\n    json(StatusCode::{status}, &Message {{ message }})\n"
         else:
             body = f'    json(StatusCode::{status}, &Message {{ message: "{self.name}".into() }})\n'
         request = "request" if "&request" in body else "_request"
@@ -272,14 +274,28 @@ def insert(text: str, place: str, what: str, after: bool = False) -> str:
     return text[:at] + what + text[at:]
 
 
+def write(endpoint: Endpoint) -> None:
+    """Writes all of its files, or none."""
+    files = endpoint.files()
+    before = {file: (ROOT / file).read_text() for file in [*files, "Cargo.lock"] if (ROOT / file).exists()}
+    try:
+        for file, content in files.items():
+            (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / file).write_text(content)
+        for command in (["cargo", "fmt", "--package", f"{endpoint.name}-function"], ["make", "--silent", "events"]):
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    except BaseException as error:
+        for folder in ("functions", "events"):
+            shutil.rmtree(ROOT / folder / endpoint.name, ignore_errors=True)
+        for file, content in before.items():
+            (ROOT / file).write_text(content)
+        raise Refused(f"The endpoint cannot be written: {error!r}.") from error
+
+
 def main(name: str, route: str = "", methods: str = "") -> None:
     endpoint = Endpoint(name, route, methods)
     endpoint.check()
-    for file, content in endpoint.files().items():
-        (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / file).write_text(content)
-    for command in (["cargo", "fmt", "--package", f"{name}-function"], ["make", "--silent", "events"]):
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    write(endpoint)
     print(f"""
 functions/{name}/src/main.rs   its code; events/{name} has its test cases (`make events` writes them for all triggers)
 openapi.yaml                   its requests and answers, at {endpoint.route}

@@ -75,6 +75,12 @@ def changes(copy: Path) -> set[str]:
     return set(passes(copy, "git", "status", "--short").splitlines())
 
 
+def undo(copy: Path) -> None:
+    passes(copy, "git", "checkout", "--quiet", ".")
+    passes(copy, "git", "clean", "--quiet", "--force", "-d")
+    assert changes(copy) == set()
+
+
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
@@ -85,11 +91,14 @@ def changes(copy: Path) -> set[str]:
         ({"NAME": "build"}, "cargo keeps a folder"),
         ({"NAME": "hello"}, "already exists"),
         ({"NAME": "aws"}, "already exists"),
+        ({"NAME": "testbed"}, "already exists"),
         ({"NAME": "fetchon-instances"}, "has a fetchoninstancesFunction already"),
         ({"NAME": "orders", "ROUTE": "/time"}, "time is already served there"),
         ({"NAME": "orders", "ROUTE": "orders"}, "a route has segments"),
         ({"NAME": "orders", "ROUTE": "/a/../b"}, "a route has segments"),
         ({"NAME": "orders", "ROUTE": "/{a}/{a}"}, "two parameters have the same name"),
+        ({"NAME": "orders", "ROUTE": "/{a__b}"}, "a route has segments"),
+        ({"NAME": "orders", "ROUTE": "/docs/{name}"}, "docs is already served there"),
         ({"NAME": "orders", "METHODS": "FETCH"}, "an endpoint can have GET, POST"),
         ({"NAME": "orders", "METHODS": "GET,GET"}, "a method appears twice"),
     ],
@@ -98,6 +107,25 @@ def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wa
     done = run(copy, "make", "new", *(f"{name}={value}" for name, value in wanted.items()))
     assert done.returncode != 0 and why in done.stderr, done.stdout + done.stderr
     assert changes(copy) == set()
+
+
+def test_an_endpoint_that_cannot_be_finished_leaves_nothing_behind(copy: Path) -> None:
+    settings = (copy / "rustfmt.toml").read_text()
+    (copy / "rustfmt.toml").write_text("max_width = false")
+    done = run(copy, "make", "new", "NAME=orders")
+    (copy / "rustfmt.toml").write_text(settings)
+    assert done.returncode != 0 and "Nothing was changed." in done.stderr, done.stdout + done.stderr
+    assert changes(copy) == set()
+
+
+def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
+    # Keywords, functions that the code uses, names that are alike, crates.
+    names = "{type}/{path}/{request}/{self}/{json}/{get}/{shop}/{shot}/{a}/{b}/{c}/{d}/{e}"
+    passes(copy, "make", "new", "NAME=core", f"ROUTE=/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE")
+    passes(copy, "make", "new", "NAME=serde", "ROUTE=/things/{type}", "METHODS=GET,POST")
+    passes(copy, "make", "check")
+    assert passes(copy, "cargo", "test", "--bin=core", "--bin=serde").count("answers_its_events ... ok") == 2
+    undo(copy)
 
 
 def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
@@ -121,6 +149,4 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     for where in ("local", "deployed"):
         for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}"):
             assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
-    passes(copy, "git", "checkout", "--quiet", ".")
-    passes(copy, "git", "clean", "--quiet", "--force", "-d")
-    assert changes(copy) == set()
+    undo(copy)

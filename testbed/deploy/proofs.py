@@ -338,7 +338,7 @@ FOR_BROWSERS = {"vary", "x-content-type-options"}
 
 
 def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
-    """With CORS on, a page may use openapi.yaml's methods and request headers, and read its response headers."""
+    """With CORS on, a page may use openapi.yaml's methods and request headers, send a token, and read its response headers."""
     wrong = []
     cors = of_type(template, "AWS::Serverless::HttpApi")["Api"]["Properties"]["CorsConfiguration"]["Fn::If"][1]
     items = [
@@ -353,7 +353,7 @@ def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
     got = {header for answer in spec["components"]["responses"].values() for header in answer["headers"]}
     for what, given, needed in [
         ("AllowMethods", cors.get("AllowMethods"), operations - {"OPTIONS"}),
-        ("AllowHeaders", cors.get("AllowHeaders"), sent | bodies | {"accept", "traceparent"}),
+        ("AllowHeaders", cors.get("AllowHeaders"), sent | bodies | {"accept", "authorization", "traceparent"}),
         ("ExposeHeaders", cors.get("ExposeHeaders"), got - SAFE_HEADERS - FOR_BROWSERS),
     ]:
         if set(given or []) != needed:

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -18,6 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG_IN = "log in, as with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+# How much later than others CloudWatch may show an event.
+LATE_MS = 10_000
 # The fields of a log line that `logs` shows, if the line has them.
 SHOWN = ("status", "method", "route", "duration_ms", "problem", "error", "cache_status", "attempts", "request_id")
 
@@ -73,18 +76,10 @@ class Stack:
 
     def logs(self) -> None:
         """Follows the functions' log lines, from one minute ago, until it is interrupted."""
-        logs, since, seen = self.client("logs"), int(time.time() * 1000) - 60_000, set()
         groups = [f"/aws/lambda/{name}" for name in self.aliases()]
-        while True:
-            found = []
-            for group in groups:
-                pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since)
-                events = [event for page in pages for event in page["events"]]
-                found += [(event["timestamp"], group, event["logStreamName"], event["message"]) for event in events]
-            for event in sorted(set(found) - seen):
-                _, group, _, message = event
+        for events in followed(self.client("logs"), groups, int(time.time() * 1000) - 60_000):
+            for group, message in events:
                 print(line(group.removeprefix(f"/aws/lambda/{self.name}-"), message), flush=True)
-            seen.update(found)
             time.sleep(2)
 
     def rollback(self) -> None:
@@ -98,6 +93,26 @@ class Stack:
                     FunctionName=name, Name="live", FunctionVersion=version, RoutingConfig={"AdditionalVersionWeights": {}}
                 )
                 print(f"{name}: version {version} answers again, instead of {now[name]}")
+
+
+def followed(logs, groups: list[str], since: int) -> Iterator[list[tuple[str, str]]]:
+    """Yields the new events of each poll, oldest first: group and message. `since` is in milliseconds since 1970.
+
+    Streams do not become visible in the order of their events, so a poll begins some time before the latest event. The
+    ids of the events from then on tell which of them are new, even if their messages are equal.
+    """
+    begins = dict.fromkeys(groups, since)
+    seen: dict[str, dict[str, int]] = {group: {} for group in groups}
+    while True:
+        found = []
+        for group, known in seen.items():
+            pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=begins[group])
+            for event in (event for page in pages for event in page["events"] if event["eventId"] not in known):
+                known[event["eventId"]] = event["timestamp"]
+                found.append((event["timestamp"], group, event["message"]))
+            begins[group] = max([since, *(timestamp - LATE_MS for timestamp in known.values())])
+            seen[group] = {id: timestamp for id, timestamp in known.items() if timestamp >= begins[group]}
+        yield [(group, message) for _, group, message in sorted(found, key=lambda event: event[0])]
 
 
 def line(function: str, message: str) -> str:

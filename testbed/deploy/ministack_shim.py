@@ -6,6 +6,7 @@
   The shim passes the parameters.
 - It refuses `AWS::CodeDeploy::*` (into which SAM turns a DeploymentPreference), saved queries, and alarms on an
   expression of several metrics. The shim creates these as names only: an alias moves to a new version at once.
+- The log events of its functions have no ids. The shim gives them ids.
 - Its Runtime API writes an event in two parts, and the kernel keeps the second back for 40 ms, until the function's
   side acknowledges the first. The shim turns that off.
 
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from socketserver import StreamRequestHandler
 from types import ModuleType
 from unittest.mock import patch
+from uuid import uuid4
 
 MADE_FOR = "1.5.33"
 ANY_METHOD = "x-amazon-apigateway-any-method"
@@ -100,12 +102,20 @@ def install_parameters(changesets: ModuleType) -> None:
     changesets._apply_transforms = apply_with_parameters
 
 
+def install_event_ids(logs: ModuleType) -> None:
+    """Gives an id to each log event that has none."""
+    append = logs._append_log_events
+    logs._append_log_events = lambda stream, events: append(stream, [{"eventId": uuid4().hex} | event for event in events])
+
+
 def main() -> None:
     if version("ministack") != MADE_FOR:
         raise SystemExit(f"ministack {version('ministack')} is installed; this shim was written for {MADE_FOR}")
     from ministack import app
+    from ministack.services import cloudwatch_logs
     from ministack.services.cloudformation import changesets, provisioners
 
+    install_event_ids(cloudwatch_logs)
     install_provisioners(provisioners._RESOURCE_HANDLERS)
     install_parameters(changesets)
     StreamRequestHandler.disable_nagle_algorithm = True

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import ministack_shim
 import pytest
-from ministack.services import apigateway
+from ministack.services import apigateway, cloudwatch_logs, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
 BODY = {
@@ -102,3 +102,20 @@ def test_the_shim_makes_routes_on_create_and_on_update() -> None:
     assert api["update"](api_id, {"Body": BODY}, {"Body": moved}, "stack", "Api")[0] == api_id
     assert [route["routeKey"] for route in apigateway._routes[api_id].values()] == ["ANY /moved"]
     assert apigateway._apis[api_id]["corsConfiguration"] == {"allowOrigins": ["https://a.example"]}
+
+
+def logged(name: str) -> list[dict]:
+    lambda_svc._emit_lambda_logs({"config": {"FunctionName": name}}, "id", "a line", False, 1)
+    (stream,) = cloudwatch_logs._log_groups[f"/aws/lambda/{name}"]["streams"].values()
+    return stream["events"]
+
+
+def test_ministack_alone_still_gives_log_events_no_ids() -> None:
+    assert {event.get("eventId") for event in logged("alone")} == {None}, "drop this part of the shim"
+
+
+def test_the_shim_gives_each_log_event_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloudwatch_logs, "_append_log_events", cloudwatch_logs._append_log_events)  # put back afterwards
+    ministack_shim.install_event_ids(cloudwatch_logs)
+    events = logged("shimmed")
+    assert len({event["eventId"] for event in events}) == len(events) >= 3

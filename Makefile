@@ -168,7 +168,7 @@ deploy: .venv/deploy ## deploy the stack of STAGE (dev or prod) into your AWS ac
 url: .venv/deploy ## print the URL of the stack of STAGE
 	@$(STACK) url $(STAGE)
 
-smoke: .venv/deploy ## test the HTTP contract of any deployment: API_URL=https://…
+smoke: .venv/deploy ## test the HTTP contract of any deployment: API_URL=https://…, and TOKEN in the environment if it needs one
 	API_URL='$(API_URL)' .venv/bin/pytest testbed/deploy/test_api.py testbed/deploy/test_contract.py
 
 logs: .venv/deploy ## follow the logs of STAGE

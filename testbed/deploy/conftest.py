@@ -181,5 +181,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def api(request: pytest.FixtureRequest) -> Api:
     where = request.param
-    url = os.environ["API_URL"] if where == "given" else request.getfixturevalue(f"{where}_api")
-    return Api(where, url)
+    if where == "given":
+        return Api(where, os.environ["API_URL"], os.environ.get("TOKEN"))
+    return Api(where, request.getfixturevalue(f"{where}_api"))

@@ -1,7 +1,7 @@
 """The HTTP contract, from outside: the same checks run against `make run` and against the deployed API.
 
-Set `API_URL=` to check another API instead, for example a real one: the checks send requests without credentials and
-change nothing. A skipped check says why.
+Set `API_URL=` to check another API instead, for example a real one, and `TOKEN` to the token that it needs, if any. The
+checks change nothing. A skipped check says why.
 """
 
 import re
@@ -148,3 +148,18 @@ def test_every_answer_carries_the_common_headers(api: Api, path: str) -> None:
 
 def test_an_unknown_path_is_not_found(api: Api) -> None:
     assert api.call("/nowhere").status_code == 404
+
+
+def test_an_api_with_tokens_wants_one_on_every_path(api: Api) -> None:
+    """Except for /docs and preflights. Without `TOKEN`, most of the other checks are skipped, but not this one."""
+    asked = {
+        (path, method, authorization): api.send(path, method, headers={"authorization": authorization} if authorization else {})
+        for path in PATHS
+        for method in ("GET", "HEAD", "POST")
+        for authorization in ("", "Bearer none")
+    }
+    refused = {request for request, answer in asked.items() if answer.status_code == 401}
+    if not refused and not api.token:
+        pytest.skip("the API needs no token")
+    assert refused == asked.keys()
+    assert [path for path in ("/docs", *PATHS) if api.send(path, "OPTIONS").status_code == 401] == []

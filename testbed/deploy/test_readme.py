@@ -77,7 +77,7 @@ RUN_BY = {
     r"make (run|test|build)( .*)?": "the tests themselves",
     r"make(| new.*| events| check| audit)": "test_new.py, test_template.py's lint, or `make test`",
     r"make (url|logs|rollback|deploy|destroy).*": "test_stack.py and test_deploy.py run the code behind these",
-    r"make smoke.*": "it runs test_api.py and test_contract.py",
+    r"make smoke.*": "test_smoke.py",
     r"make (bench|soak|fuzz|budget|screenshot).*": "the nightly workflow, and anyone who changes a cost: too slow here",
     r"make (advisories|release|notes).*": "the nightly and release workflows: they need the network, or minutes",
     r"make doctor": "test_stack.py",

@@ -28,7 +28,7 @@ def jobs(workflows: dict) -> Iterator[tuple[str, dict]]:
 def scripts(workflows: dict) -> Iterator[tuple[str, str, dict]]:
     """Yields each line of shell with its workflow and job."""
     for name, job in jobs(workflows):
-        for step in job["steps"]:
+        for step in job.get("steps", []):
             for line in step.get("run", "").splitlines():
                 yield name, line, job
 
@@ -50,7 +50,8 @@ def shells_get_no_text_of_others(workflows: dict) -> list[str]:
 
 
 def jobs_are_bounded(workflows: dict) -> list[str]:
-    wrong = [f"{name}: a job without timeout-minutes" for name, job in jobs(workflows) if "timeout-minutes" not in job]
+    unbounded = [name for name, job in jobs(workflows) if "timeout-minutes" not in job and "uses" not in job]
+    wrong = [f"{name}: a job without timeout-minutes" for name in unbounded]
     wrong += [f"{name}: a job without permissions" for name, job in jobs(workflows) if "permissions" not in job]
     return wrong + [f"{name}: permissions for all jobs" for name, workflow in workflows.items() if workflow["permissions"]]
 
@@ -61,12 +62,31 @@ def both_processors_are_tested(workflows: dict) -> list[str]:
     return [] if tested == {(False, "x86_64"), (True, "arm64")} else [f"tested on {tested}"]
 
 
+def only_what_was_tested_goes_out(workflows: dict) -> list[str]:
+    """What may write, or act in an account, needs the tests of the same commit, all of them, and no matter what."""
+    wrong = []
+    for name, workflow in workflows.items():
+        for job_name, job in workflow["jobs"].items():
+            if not {"id-token", "contents"} & {scope for scope, access in job["permissions"].items() if access == "write"}:
+                continue
+            needed, reached = [job_name], set()
+            while needed:
+                reached.add(of := needed.pop())
+                needs = workflow["jobs"][of].get("needs", [])
+                needed += [needs] if isinstance(needs, str) else needs
+            if not any(workflow["jobs"][of].get("uses") == "$/.github/workflows/ci.yml" for of in reached):
+                wrong.append(f"{name}: {job_name} does not wait for the tests")
+            wrong += [f"{name}: {of} has a condition" for of in reached if "if" in workflow["jobs"][of]]
+    return wrong
+
+
 PROOFS: dict[Callable[[dict], list[str]], Change] = {
     targets_are_there_and_told: lambda w: w["ci.yml"]["jobs"]["test"]["steps"].append({"run": "make tset"}),
     shells_get_no_text_of_others: lambda w: w["ci.yml"]["jobs"]["test"]["steps"].append(
         {"run": "echo ${{ github.head_ref }}"}
     ),
     jobs_are_bounded: lambda w: w["nightly.yml"]["jobs"]["run"].pop("timeout-minutes"),
+    only_what_was_tested_goes_out: lambda w: w["deploy.yml"]["jobs"]["deploy"].pop("needs"),
     both_processors_are_tested: lambda w: w["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]["include"].pop(),
 }
 
@@ -113,5 +133,5 @@ def test_files_match_their_schema(tmp_path: Path, schema: str, pattern: str) -> 
 
 def test_each_action_says_its_version() -> None:
     for path in (ROOT / ".github/workflows").glob("*.yml"):
-        for used in re.findall(r"uses: (.*)", path.read_text()):
+        for used in re.findall(r"uses: ([^$].*)", path.read_text()):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used

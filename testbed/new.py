@@ -66,6 +66,8 @@ class Endpoint:
                 raise Refused(f"NAME={self.name}: {there} already exists.")
         if re.search(rf"^  {self.id}Function:$", read("template.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: template.yaml has a {self.id}Function already.")
+        if re.search(rf"^      operationId: [a-z]+{self.id.capitalize()}$", read("openapi.yaml"), re.MULTILINE):
+            raise Refused(f"NAME={self.name}: openapi.yaml has operations of {self.id.capitalize()} already.")
         router = tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
         for route in router:
             if re.sub(r"\{.*?\}", "{}", route) == re.sub(r"\{.*?\}", "{}", self.route):

@@ -93,6 +93,7 @@ def undo(copy: Path) -> None:
         ({"NAME": "aws"}, "already exists"),
         ({"NAME": "testbed"}, "already exists"),
         ({"NAME": "fetchon-instances"}, "has a fetchoninstancesFunction already"),
+        ({"NAME": "root"}, "openapi.yaml has operations of Root already"),
         ({"NAME": "orders", "ROUTE": "/time"}, "time is already served there"),
         ({"NAME": "orders", "ROUTE": "orders"}, "a route has segments"),
         ({"NAME": "orders", "ROUTE": "/a/../b"}, "a route has segments"),

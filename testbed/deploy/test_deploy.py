@@ -104,6 +104,11 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, start_upstream: 
     for origin, allowed in [("https://b.example", "https://b.example"), ("https://c.example", None)]:
         assert get(urls["helloUrl"], headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
 
+    preflight = {"origin": "https://b.example", "access-control-request-method": "GET"}
+    preflight["access-control-request-headers"] = "authorization"
+    answer = requests.options(urls["helloUrl"], headers=preflight, timeout=30)
+    assert "authorization" in answer.headers["access-control-allow-headers"].split(",")
+
     # With SharedState=on, a new version answers with the shared response while the upstream is down.
     version = live_version(aws, "fetch")
     aws.deploy(STACK, *changed, "SharedState=on", f"UpstreamUrl={new.url}", env="prod")

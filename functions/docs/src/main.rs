@@ -72,12 +72,12 @@ fn lifetime(request: &Request, file: &File) -> &'static str {
     if request.uri().query() == Some(file.query) { "public, max-age=31536000, immutable" } else { "no-cache" }
 }
 
-/// RFC 9110, section 12.5.3, for gzip, the only encoding here.
+/// RFC 9110, section 12.5.3, for gzip, the only encoding here. Section 8.4.1.3 gives it a second name.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
     let mut others = 0.0;
     for (coding, weight) in lines.flat_map(|line| line.split(',')).filter_map(weighted) {
-        if coding.eq_ignore_ascii_case("gzip") {
+        if ["gzip", "x-gzip"].iter().any(|gzip| coding.eq_ignore_ascii_case(gzip)) {
             return weight > 0.0;
         }
         if coding == "*" {
@@ -179,6 +179,7 @@ mod tests {
         for (accepted, takes) in [
             ("gzip, deflate, br", true),
             ("br, *;q=0.1", true),
+            ("X-GZip", true),
             ("gzip;q=0", false),
             ("gzip;q=0, *", false),
             ("*;q=0", false),

@@ -43,9 +43,10 @@ impl Client {
         deadline: Instant,
     ) -> Result<Fetched, Failure> {
         let client = self.client(settings).map_err(Failure::misconfigured)?;
-        let deadline = deadline.min(Instant::now() + settings.attempt_timeout);
+        let limit = Instant::now() + settings.attempt_timeout;
+        let too_late = if limit < deadline { Failure::TimedOut } else { Failure::DeadlineExceeded };
         let response = exchange(client, settings, headers);
-        timeout_at(deadline, response).await.unwrap_or(Err(Failure::TimedOut))
+        timeout_at(limit.min(deadline), response).await.unwrap_or(Err(too_late))
     }
 
     fn client(&self, settings: &Settings) -> Result<&reqwest::Client, Box<dyn Error + Send + Sync>> {

@@ -13,8 +13,10 @@ pub(crate) enum Failure {
     Unreachable(Cause),
     /// The response is complete, but cannot be used.
     Unusable(Cause),
-    /// The time for the attempt, or for the request, ran out.
+    /// The attempt took longer than one attempt may.
     TimedOut,
+    /// The request's own time ran out during the attempt, which says nothing about the upstream.
+    DeadlineExceeded,
     /// The upstream's status is not a success.
     Status { status: StatusCode, retry_after: Option<Duration> },
     /// The body is larger than this many bytes.
@@ -89,7 +91,7 @@ impl Failure {
     pub(crate) fn into_problem(self) -> Problem {
         match self {
             Self::Unreachable(cause) | Self::Unusable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
-            Self::TimedOut => Problem::upstream_timeout(),
+            Self::TimedOut | Self::DeadlineExceeded => Problem::upstream_timeout(),
             Self::Status { status, .. } => Problem::upstream_error(status),
             Self::TooLarge(limit) => Problem::upstream_response_too_large(limit),
             Self::Open(left) => Problem::upstream_unavailable(left).because("the circuit breaker is open"),

@@ -189,8 +189,8 @@ impl Upstream {
                 return outcome;
             }
             let had_less_time = call.deadline < deadline;
-            let outcome = timeout_at(deadline, call.outcome()).await.unwrap_or(Err(Failure::TimedOut).into());
-            if !had_less_time || !matches!(outcome.response, Err(Failure::TimedOut)) {
+            let outcome = timeout_at(deadline, call.outcome()).await.unwrap_or(Err(Failure::DeadlineExceeded).into());
+            if !had_less_time || !matches!(outcome.response, Err(Failure::TimedOut | Failure::DeadlineExceeded)) {
                 return outcome;
             }
         }

@@ -28,9 +28,7 @@ fn settings(endpoint: &str) -> Vec<(&str, &str)> {
 /// Answers that cannot be read, or that are errors.
 fn answers() -> Vec<Behaviour> {
     let json = |status, body: String| Answer::status(status).body(body).header("x-planted", PLANTED);
-    let raw = |head: &str, body: &[u8]| {
-        Behaviour::Raw([format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").as_bytes(), body].concat())
-    };
+    let raw = |head: &str, body: &[u8]| Behaviour::raw(&format!("HTTP/1.1 200 OK\n{head}"), body, true);
     let secret = format!(r#"{{"SecretString":"{PLANTED}","Items":[{{"part":{{"S":"{PLANTED}"}}}}]}}"#);
     let mut answers: Vec<Behaviour> = [
         // 200, but not JSON, or not the expected JSON.
@@ -68,10 +66,10 @@ fn answers() -> Vec<Behaviour> {
         raw("content-length: 20", secret.as_bytes()),
         raw(&format!("content-length: {PLANTED}"), secret.as_bytes()),
         raw("transfer-encoding: chunked", format!("5\r\n{{\"Sec\r\n{PLANTED}\r\n").as_bytes()),
-        raw(&format!("{PLANTED}\r\ncontent-length: 2"), b"{}"),
-        raw("content-encoding: gzip\r\ncontent-length: 12", PLANTED.as_bytes()),
-        Behaviour::Raw(format!("HTTP/1.1 {PLANTED}\r\n\r\n").into()),
-        Behaviour::Raw(format!("{PLANTED}\r\n\r\n").into()),
+        raw(&format!("{PLANTED}\ncontent-length: 2"), b"{}"),
+        raw("content-encoding: gzip\ncontent-length: 12", PLANTED.as_bytes()),
+        Behaviour::raw(&format!("HTTP/1.1 {PLANTED}"), b"", true),
+        Behaviour::raw(PLANTED, b"", true),
         Answer::status(301).header("location", format!("http://127.0.0.1:1/{PLANTED}")).into(),
         Answer::status(204).header("x-planted", PLANTED).into(),
     ]);

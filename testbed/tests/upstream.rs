@@ -7,7 +7,7 @@ use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
-use testbed::upstream::{Answer, Behaviour, Certificate, Upstream};
+use testbed::upstream::{Answer, Behaviour, Certificate, IdleEnd, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -306,6 +306,50 @@ async fn idle_connections_close_on_command() {
     let (answer, end) = read(&mut get(&upstream).await).await;
     assert!(answer.ends_with("\r\n\r\nbye") && !answer.to_lowercase().contains("connection:"));
     assert_eq!(end, Ok(()));
+}
+
+#[tokio::test]
+async fn idle_connections_end_as_they_are_told() {
+    let upstream = Upstream::start();
+    let reset = Err(ErrorKind::ConnectionReset);
+    for (how, received, end) in [
+        (IdleEnd::Close, "", Ok(())),
+        (IdleEnd::Reset, "", reset),
+        (IdleEnd::TimeOut, "HTTP/1.1 408 \r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Ok(())),
+        (IdleEnd::Forget, "", reset),
+    ] {
+        let mut idle = get(&upstream).await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\ngood") {
+            idle.read_buf(&mut answer).await.unwrap();
+        }
+        assert_eq!(upstream.end_idle_connections(how).await, 1, "{how:?}");
+        if how == IdleEnd::Forget {
+            assert_eq!(idle.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            idle.write_all(b"GET").await.unwrap();
+        }
+        assert_eq!(read(&mut idle).await, (received.to_owned(), end), "{how:?}");
+    }
+    assert_eq!(upstream.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_vanish() {
+    let upstream = Upstream::start();
+    let mut idle = get(&upstream).await;
+    assert!(read_until_quiet(&mut idle).await.ends_with("good"));
+    assert_eq!(upstream.end_idle_connections(IdleEnd::Vanish).await, 1);
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert_eq!((read_until_quiet(&mut idle).await.as_str(), upstream.calls()), ("", 1));
+    drop(idle);
+    upstream.all_closed().await;
+}
+
+#[tokio::test]
+async fn raw_bytes_are_sent_as_they_are() {
+    let upstream = Upstream::start();
+    upstream.then(Behaviour::raw("HTTP/1.0 200\na: b", b"\xff\0", true));
+    assert_eq!(read(&mut get(&upstream).await).await, ("HTTP/1.0 200\r\na: b\r\n\r\n\u{fffd}\0".into(), Ok(())));
 }
 
 #[tokio::test]

@@ -22,12 +22,17 @@ pub enum Behaviour {
     Answer(Answer),
     /// Sends the answer, then closes the connection at once, without a `Connection: close`.
     CloseIdle(Answer),
+    /// Sends these bytes, whatever they are, then closes the connection if it is told to.
+    Raw {
+        /// The bytes.
+        bytes: Arc<[u8]>,
+        /// Whether it then closes the connection.
+        close: bool,
+    },
     /// Waits, then does the other behaviour, unless the client has hung up.
     Late(Duration, Box<Behaviour>),
     /// Looks at the request, then decides. Made by [`Behaviour::decide`].
     Decide(Decision),
-    /// Sends these bytes, whatever they are, then ends the connection cleanly.
-    Raw(Vec<u8>),
     /// Sends a RST as soon as the connection is accepted. This counts as a connection, not as a call. On a connection
     /// that was kept alive, it counts as a call, which is reset before anything is sent.
     ResetAtConnect,
@@ -96,6 +101,12 @@ impl End {
 pub(super) struct Wire(pub(super) Duration, pub(super) Cow<'static, [u8]>, pub(super) End);
 
 impl Behaviour {
+    /// Sends `head`, whose lines it ends as HTTP does, and `body`. Says nothing by itself about the length or the coding.
+    pub fn raw(head: &str, body: impl AsRef<[u8]>, close: bool) -> Self {
+        let head = format!("{}\r\n\r\n", head.replace('\n', "\r\n"));
+        Self::Raw { bytes: [head.as_bytes(), body.as_ref()].concat().into(), close }
+    }
+
     /// A redirect to any location: `"/elsewhere"` on the same origin, `other.url("/")` on another one,
     /// `"http://169.254.169.254/"`. With [`always`](super::Upstream::always) and the same path, it redirects to itself.
     pub fn redirect(status: u16, location: impl Into<String>) -> Self {
@@ -131,7 +142,7 @@ impl Behaviour {
             }
             Self::Answer(answer) => (answer.encode(request).into(), End::KeepAlive),
             Self::CloseIdle(answer) => (answer.encode(request).into(), End::Close),
-            Self::Raw(bytes) => (bytes.clone().into(), End::Close),
+            Self::Raw { bytes, close } => (bytes.to_vec().into(), if *close { End::Close } else { End::KeepAlive }),
             Self::ResetAtConnect => (Cow::default(), End::Reset),
             Self::ResetMidHeader => (PARTIAL[..PARTIAL.len() / 2].into(), End::Reset),
             Self::ResetMidBody => (PARTIAL.into(), End::Reset),

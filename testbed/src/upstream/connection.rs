@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::select;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::behaviour::{End, Wire};
-use super::{Request, State, lock};
+use super::{IdleEnd, Request, State, lock};
 
 /// Listens at once, and serves until it is aborted. Its connections end with it.
 pub(super) fn accept(socket: TcpSocket, state: Arc<State>) -> JoinHandle<()> {
@@ -58,30 +59,29 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut buffer = Vec::with_capacity(4096);
-    let mut close_idle = state.close_idle.subscribe();
+    let mut end_idle = state.end_idle.subscribe();
     loop {
         let request = select! {
             biased;
-            closing = close_idle.recv() => {
-                drop((stream, close_idle));
-                drop(closing);
-                return Ok(());
+            Ok((how, ending)) = end_idle.recv() => {
+                drop(end_idle);
+                return end(stream, tcp, how, ending).await;
             }
             request = Request::read(&mut stream, &mut buffer) => request?,
         };
-        drop(close_idle);
+        drop(end_idle);
         let Some(request) = request else { return Ok(()) };
         let Wire(wait, bytes, end) = state.arrived(&request).wire(&request);
         pause(&mut stream, wait).await?;
         // From here on, the client may have its answer and consider the connection idle.
-        close_idle = state.close_idle.subscribe();
+        end_idle = state.end_idle.subscribe();
         send(&mut stream, &bytes).await?;
         match end {
             End::KeepAlive => {}
             End::Close => return stream.shutdown().await,
             End::Reset => return tcp(&stream).set_zero_linger(),
             End::Repeat(bytes, wait) => {
-                drop(close_idle);
+                drop(end_idle);
                 loop {
                     pause(&mut stream, wait).await?;
                     send(&mut stream, bytes).await?;
@@ -89,6 +89,32 @@ where
             }
         }
     }
+}
+
+/// Ends a connection that waits for a request. Drops `ending` when that is done, or has only to wait for a request.
+async fn end<S>(mut stream: S, tcp: fn(&S) -> &TcpStream, how: IdleEnd, ending: mpsc::Sender<()>) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match how {
+        IdleEnd::Close => {}
+        IdleEnd::Reset => tcp(&stream).set_zero_linger()?,
+        IdleEnd::TimeOut => {
+            send(&mut stream, b"HTTP/1.1 408 \r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await?;
+        }
+        IdleEnd::Forget => {
+            drop(ending);
+            let _end_or_byte = stream.read_u8().await;
+            return tcp(&stream).set_zero_linger();
+        }
+        IdleEnd::Vanish => {
+            drop(ending);
+            return pause(&mut stream, Duration::MAX).await;
+        }
+    }
+    drop(stream);
+    drop(ending);
+    Ok(())
 }
 
 /// Sends all of it. Without a flush, TLS would keep some back.

@@ -64,9 +64,25 @@ struct State {
     counts: watch::Sender<Counts>,
     /// Each connection holds a receiver for as long as it is open.
     open: watch::Sender<()>,
-    /// Reaches the connections that wait for a request. Each drops the sender that it receives once it has closed.
-    close_idle: broadcast::Sender<mpsc::Sender<()>>,
+    /// Reaches the connections that wait for a request. Each drops the sender that it receives once it has ended.
+    end_idle: broadcast::Sender<(IdleEnd, mpsc::Sender<()>)>,
     tls: Option<Tls>,
+}
+
+/// How a connection ends while it waits for a request. A request that it then gets is not a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum IdleEnd {
+    /// With a clean end (FIN).
+    Close,
+    /// With a RST.
+    Reset,
+    /// With a `408`, which nobody asked for, and a clean end.
+    TimeOut,
+    /// With a RST as soon as something arrives, like a NAT gateway that has forgotten the connection.
+    Forget,
+    /// Not at all: what arrives gets no response, as if packets vanished.
+    Vanish,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +112,7 @@ impl Upstream {
             requests: Mutex::default(),
             counts: watch::Sender::default(),
             open: watch::Sender::default(),
-            close_idle: broadcast::Sender::new(16),
+            end_idle: broadcast::Sender::new(16),
             tls: certificate.map(|certificate| Tls::new(certificate, address.port())),
         };
         let upstream = Self { address, _port: port, server: Mutex::default(), state: Arc::new(state) };
@@ -155,9 +171,14 @@ impl Upstream {
     /// Closes every connection that waits for a request, and returns how many there were, when all of them are closed.
     /// A connection whose answer has reached the client counts as waiting.
     pub async fn close_idle_connections(&self) -> usize {
-        let (closing, mut closed) = mpsc::channel(1);
-        let idle = self.state.close_idle.send(closing).unwrap_or(0);
-        let _all_let_go = closed.recv().await;
+        self.end_idle_connections(IdleEnd::Close).await
+    }
+
+    /// Like [`Upstream::close_idle_connections`], but ends them another way.
+    pub async fn end_idle_connections(&self, how: IdleEnd) -> usize {
+        let (ending, mut ended) = mpsc::channel(1);
+        let idle = self.state.end_idle.send((how, ending)).unwrap_or(0);
+        let _all_let_go = ended.recv().await;
         idle
     }
 

@@ -3,8 +3,9 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
 use std::{
-    fmt::Write,
+    fmt::Write as _,
     fs,
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Command, ExitCode},
@@ -15,11 +16,12 @@ use std::{
     time::Duration,
 };
 
+use flate2::{Compression, write::GzEncoder};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use testbed::{
     Bed, Function, HttpAnswer, Invocation, expect, packaged,
-    upstream::{Answer, Behaviour, Certificate, Upstream},
+    upstream::{Answer, Behaviour, Certificate, IdleEnd, Upstream},
 };
 use tokio::{
     net::UdpSocket,
@@ -43,6 +45,10 @@ fn main() -> ExitCode {
         test("an_unusable_response_does_not_open_the_breaker", an_unusable_response_does_not_open_the_breaker()),
         test("an_unreachable_secret_is_requested_once", an_unreachable_secret_is_requested_once()),
         test("a_freeze_costs_a_reconnect", a_freeze_costs_a_reconnect()),
+        test("a_connection_that_died_in_a_freeze_costs_nothing", a_connection_that_died_in_a_freeze_costs_nothing()),
+        test("a_response_that_began_is_not_asked_for_again", a_response_that_began_is_not_asked_for_again()),
+        test("codings_are_removed_or_refused", codings_are_removed_or_refused()),
+        test("a_head_may_have_many_lines", a_head_may_have_many_lines()),
         test("memory_stays_flat", memory_stays_flat()),
         test("a_stored_response_is_validated", a_stored_response_is_validated()),
         test("retry_after_is_waited_for", retry_after_is_waited_for()),
@@ -421,6 +427,156 @@ async fn a_freeze_costs_a_reconnect() -> Outcome {
         signal("CONT", &bed.fetch)?;
         expect("after the freeze", &bed.get(&[]).await?.status, &200)?;
         bed.upstream.close_idle_connections().await;
+    }
+    Ok(())
+}
+
+/// However it died. The request goes out again, on a new connection: that is no retry, and no failure of the upstream.
+async fn a_connection_that_died_in_a_freeze_costs_nothing() -> Outcome {
+    for tls in [false, true] {
+        for how in [IdleEnd::Close, IdleEnd::Reset, IdleEnd::TimeOut, IdleEnd::Forget, IdleEnd::Vanish] {
+            let upstream = if tls { Upstream::start_tls(Certificate::Valid) } else { Upstream::start() };
+            let mut env = vec![("UPSTREAM_MAX_ATTEMPTS", "1")];
+            // A quarter of it passes before a silent connection is given up.
+            env.extend((how == IdleEnd::Vanish).then_some(("UPSTREAM_ATTEMPT_TIMEOUT_MS", "2000")));
+            let mut bed = Bed::new(upstream, &env).await;
+            bed.upstream.always(first("no-store"));
+            // As many as it takes to open the circuit breaker.
+            for number in 1..=10 {
+                let answer = bed.get(&[]).await?;
+                expect(
+                    &format!("answer {number}, {how:?}"),
+                    &(answer.status, answer.problem()),
+                    &(200, String::new()),
+                )?;
+                signal("STOP", &bed.fetch)?;
+                expect("connections that die", &bed.upstream.end_idle_connections(how).await, &1)?;
+                signal("CONT", &bed.fetch)?;
+            }
+            expect("calls", &(bed.upstream.calls(), bed.upstream.connections()), &(10, 10))?;
+            for line in lines(bed).await {
+                let told = (&line["attempts"], &line["breaker_state"], &line["BreakerOpens"]);
+                expect("line", &told, &(&1.into(), &"closed".into(), &0.into()))?;
+            }
+        }
+    }
+    // Some servers answer the request that comes too late.
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
+    bed.upstream.then(first("no-store")).then(Answer::status(408)).always(Answer::status(408));
+    bed.get(&[]).await?;
+    expect("problem", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+    expect("calls", &(bed.upstream.calls(), bed.upstream.connections()), &(3, 2))
+}
+
+/// A kept connection that breaks after the first byte of a response shows that the upstream has failed.
+async fn a_response_that_began_is_not_asked_for_again() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
+    for fault in [Behaviour::ResetMidHeader, Behaviour::MalformedHeaders, Behaviour::Truncate] {
+        let before = bed.upstream.calls();
+        bed.upstream.then(first("no-store")).then(fault).always(Answer::ok("again"));
+        bed.get(&[]).await?;
+        expect("problem", &bed.get(&[]).await?.problem(), &"upstream-unreachable".to_owned())?;
+        expect("calls", &(bed.upstream.calls() - before), &2)?;
+    }
+    Ok(())
+}
+
+fn gzip(body: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body.as_ref()).expect("memory takes it all");
+    encoder.finish().expect("memory takes it all")
+}
+
+/// One chunk for each of `parts`.
+fn chunked(parts: &[&[u8]]) -> Vec<u8> {
+    let chunk = |part: &&[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+    [parts.iter().map(chunk).collect::<Vec<_>>().concat().as_slice(), b"0\r\n\r\n"].concat()
+}
+
+/// Whatever the codings, a caller gets the whole body, or an error that is not stored.
+async fn codings_are_removed_or_refused() -> Outcome {
+    let (one, two) = (gzip("first, "), gzip("second"));
+    let (both, twice) = ([&one[..], &two].concat(), gzip(&two));
+    let garbage = [&one[..], b"garbage"].concat();
+    let mut bad_sum = one.clone();
+    bad_sum[one.len() - 8] ^= 1;
+    let mut bad_length = one.clone();
+    bad_length[one.len() - 4] ^= 1;
+    let head = |fields: &str| format!("HTTP/1.1 200 OK\ncache-control: max-age=60\n{fields}");
+    let raw = |fields: &str, body: Vec<u8>| Behaviour::raw(&head(fields), body, true);
+    let open = |fields: &str| Behaviour::raw(&head(fields), b"second", false);
+    let content = |codings: &str, body: &[u8]| {
+        raw(&format!("content-length: {}\ncontent-encoding: {codings}", body.len()), body.to_vec())
+    };
+    let transfer =
+        |codings: &str, body: &[u8]| raw(&format!("transfer-encoding: {codings}, chunked"), chunked(&[body]));
+    for (case, behaviour, expected) in [
+        ("upper case", content("GZIP", &two), Some("second")),
+        ("x-gzip", content("X-Gzip", &two), Some("second")),
+        ("identity", content("identity", b"second"), Some("second")),
+        ("an empty list", content("", b"second"), Some("second")),
+        ("identity in a list", content("identity, gzip,", &two), Some("second")),
+        ("two lines", content("gzip\ncontent-encoding: identity", &two), Some("second")),
+        ("twice", content("gzip, gzip", &twice), Some("second")),
+        ("twice, in two lines", content("gzip\ncontent-encoding: x-gzip", &twice), Some("second")),
+        ("said twice", content("gzip, gzip", &two), None),
+        ("another one", content("deflate", &two), None),
+        ("another one in a list", content("gzip, br", &two), None),
+        ("a parameter", content("gzip;q=1", &two), None),
+        ("no text", raw("content-length: 6\ncontent-encoding: \u{e9}", b"second".to_vec()), None),
+        ("nothing in gzip", content("gzip", b""), Some("")),
+        ("two members", content("gzip", &both), Some("first, second")),
+        (
+            "members in chunks of their own",
+            raw("transfer-encoding: chunked\ncontent-encoding: gzip", chunked(&[&one, &two])),
+            Some("first, second"),
+        ),
+        ("garbage after a member", content("gzip", &garbage), None),
+        ("zeros after a member", content("gzip", &[&one[..], &[0; 512]].concat()), None),
+        ("half a member", content("gzip", &two[..two.len() / 2]), None),
+        ("a member without its end", content("gzip", &two[..two.len() - 1]), None),
+        ("half of the second member", content("gzip", &both[..one.len() + 15]), None),
+        ("half of the second head", content("gzip", &both[..one.len() + 5]), None),
+        ("a wrong checksum", content("gzip", &bad_sum), None),
+        ("a wrong length", content("gzip", &bad_length), None),
+        ("transfer: gzip", transfer("gzip", &two), Some("second")),
+        ("transfer: x-gzip, members", transfer("X-GZIP", &both), Some("first, second")),
+        ("transfer: cut", transfer("gzip", &two[..two.len() - 1]), None),
+        ("transfer: identity", transfer("identity", b"second"), Some("second")),
+        ("transfer: chunked twice", transfer("chunked", &chunked(&[b"second"])), None),
+        ("transfer: another one", transfer("deflate", &two), None),
+        ("transfer: until the end", raw("transfer-encoding: gzip", two.clone()), Some("second")),
+        ("transfer: chunked is not last", raw("transfer-encoding: chunked, gzip", two.clone()), None),
+        (
+            "transfer and content",
+            raw("content-encoding: gzip\ntransfer-encoding: gzip, chunked", chunked(&[&twice])),
+            Some("second"),
+        ),
+        ("a length, too", raw("transfer-encoding: chunked\ncontent-length: 3", chunked(&[b"second"])), Some("second")),
+        ("a length, and no chunks", open("transfer-encoding: identity\ncontent-length: 6"), None),
+        ("a length, and no transfer coding", open("transfer-encoding: \ncontent-length: 6"), None),
+    ] {
+        let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
+        bed.upstream.then(behaviour).always(Answer::ok("nothing was stored"));
+        let answer = bed.get(&[]).await?;
+        let body = if answer.status == 200 { answer.body.clone() } else { answer.problem() };
+        let unusable = (502, "upstream-unreachable");
+        expect(case, &(answer.status, body.as_str()), &expected.map_or(unusable, |body| (200, body)))?;
+        expect(case, &bed.get(&[]).await?.body.as_str(), &expected.unwrap_or("nothing was stored"))?;
+    }
+    Ok(())
+}
+
+/// Up to a thousand lines, and a quarter of a megabyte.
+async fn a_head_may_have_many_lines() -> Outcome {
+    let answer = |lines: usize, bytes: usize| {
+        (0..lines).fold(first("no-store"), |answer, line| answer.header(&format!("x-{line}"), "x".repeat(bytes)))
+    };
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
+    for (lines, bytes, status) in [(200, 20, 200), (990, 20, 200), (1001, 20, 502), (200, 1000, 200), (200, 2000, 502)]
+    {
+        bed.upstream.always(answer(lines, bytes));
+        expect(&format!("{lines} lines of {bytes} bytes"), &bed.get(&[]).await?.status, &status)?;
     }
     Ok(())
 }

@@ -1,29 +1,34 @@
 //! One call of the upstream: a request, and the whole response or the reason for the failure.
 
 use std::{
-    error::Error,
-    net::SocketAddr,
     sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
 use handler::http::{
-    HeaderMap, StatusCode,
-    header::{CONTENT_ENCODING, RETRY_AFTER},
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{ACCEPT, ACCEPT_ENCODING, LOCATION, RETRY_AFTER, USER_AGENT},
 };
-use reqwest::{
-    dns::{Addrs, Name, Resolve, Resolving},
-    redirect::{self, Policy},
-};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
+use url::{Position, Url};
 
-use crate::{failure::Failure, http_date::http_date, settings::Settings, tls};
+use crate::{
+    client::{self, BoxError},
+    coding::Codings,
+    connection::{Body, Received},
+    failure::Failure,
+    http_date::http_date,
+    settings::Settings,
+    tls,
+};
 
 const MAX_REDIRECTS: usize = 3;
 
 /// Makes attempts. The HTTP client, with its TLS and its connections, is created by the first attempt.
 #[derive(Default)]
-pub(crate) struct Client(OnceLock<reqwest::Client>);
+pub(crate) struct Client(OnceLock<client::Client>);
 
 /// A successful response, or a 304.
 pub(crate) struct Fetched {
@@ -45,46 +50,73 @@ impl Client {
         let client = self.client(settings).map_err(Failure::misconfigured)?;
         let limit = Instant::now() + settings.attempt_timeout;
         let too_late = if limit < deadline { Failure::TimedOut } else { Failure::DeadlineExceeded };
-        let response = exchange(client, settings, headers);
-        timeout_at(limit.min(deadline), response).await.unwrap_or(Err(too_late))
+        let deadline = deadline.min(limit);
+        let response = exchange(client, settings, headers, deadline);
+        timeout_at(deadline, response).await.unwrap_or(Err(too_late))
     }
 
-    fn client(&self, settings: &Settings) -> Result<&reqwest::Client, Box<dyn Error + Send + Sync>> {
+    fn client(&self, settings: &Settings) -> Result<&client::Client, BoxError> {
         if let Some(client) = self.0.get() {
             return Ok(client);
         }
-        let client = reqwest::Client::builder()
-            .dns_resolver(Resolver(aws::Resolver::default()))
-            .no_proxy()
-            .redirect(Policy::custom(follow))
-            .referer(false)
-            // Retries are decided in one place, `retry`.
-            .retry(reqwest::retry::never())
-            .tls_backend_preconfigured(tls::config(settings.ca_file.as_ref())?)
-            .user_agent(concat!("fetch/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let client = client::Client::new(&settings.url, || tls::config(settings.ca_file.as_ref()))?;
         Ok(self.0.get_or_init(|| client))
     }
 }
 
-struct Resolver(aws::Resolver);
+async fn exchange(
+    client: &client::Client,
+    settings: &Settings,
+    headers: HeaderMap,
+    deadline: Instant,
+) -> Result<Fetched, Failure> {
+    let requested = SystemTime::now();
+    let Received { response, connection } =
+        get(client, &settings.url, headers, deadline).await.map_err(Failure::unreachable)?;
+    let fetched = read(response, requested, settings.max_body_bytes).await;
+    client.keep(connection);
+    fetched
+}
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.0.clone();
-        Box::pin(async move {
-            let addresses = resolver.lookup(name.as_str()).await?;
-            // The client replaces the port.
-            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
-            Ok::<_, Box<dyn Error + Send + Sync>>(addresses)
-        })
+/// Gets `url`, and what it redirects to within the origin of the operator's URL. A redirect that is not followed is
+/// handled like any other response that is not a success.
+async fn get(
+    client: &client::Client,
+    url: &Url,
+    mut headers: HeaderMap,
+    deadline: Instant,
+) -> Result<Received, BoxError> {
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("fetch/", env!("CARGO_PKG_VERSION"))));
+    let mut request = Request::new(Body::new());
+    *request.headers_mut() = headers;
+    let mut url = url.clone();
+    let mut redirects = 0;
+    loop {
+        *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery].parse()?;
+        let received = client.send(&request, deadline).await?;
+        let Some(next) = location(&url, &received.response).filter(|_| redirects < MAX_REDIRECTS) else {
+            return Ok(received);
+        };
+        let Received { response, connection } = received;
+        drop(response);
+        client.keep(connection);
+        url = next;
+        redirects += 1;
     }
 }
 
-async fn exchange(client: &reqwest::Client, settings: &Settings, headers: HeaderMap) -> Result<Fetched, Failure> {
-    let requested = SystemTime::now();
-    let request = client.get(settings.url.clone()).headers(headers);
-    let mut response = request.send().await.map_err(unreachable)?;
+/// Where the response to a `GET` of `url` redirects to, if that is within the same origin.
+fn location(url: &Url, response: &Response<Incoming>) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = str::from_utf8(response.headers().get(LOCATION)?.as_bytes()).ok()?;
+    url.join(location).ok().filter(|next| next.origin() == url.origin())
+}
+
+async fn read(mut response: Response<Incoming>, requested: SystemTime, limit: usize) -> Result<Fetched, Failure> {
     let status = response.status();
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
         return Err(Failure::Status { status, retry_after: retry_after(response.headers(), SystemTime::now()) });
@@ -92,24 +124,21 @@ async fn exchange(client: &reqwest::Client, settings: &Settings, headers: Header
     if status == StatusCode::PARTIAL_CONTENT {
         return Err(Failure::unusable("the response is a part that was not asked for"));
     }
-    // An encoding that was not asked for cannot be decoded, and its bytes do not match the content type.
-    if response.headers().contains_key(CONTENT_ENCODING) {
-        return Err(Failure::unusable("the response is in a content encoding that was not asked for"));
-    }
-    let limit = settings.max_body_bytes;
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > limit {
-            return Err(Failure::TooLarge(limit));
+    // A 304 names the coding of the response that it is about, and has no body itself.
+    if !response.body().is_end_stream() {
+        let codings = Codings::of(response.headers())?;
+        while let Some(frame) = response.body_mut().frame().await {
+            // Trailers are ignored.
+            let Ok(chunk) = frame.map_err(Failure::unreachable)?.into_data() else { continue };
+            if body.len() + chunk.len() > codings.encoded(limit) {
+                return Err(Failure::TooLarge(limit));
+            }
+            body.extend_from_slice(&chunk);
         }
-        body.extend_from_slice(&chunk);
+        body = codings.decode(body, limit)?;
     }
     Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body, requested })
-}
-
-/// Removes the URL from the error: it goes to the log, and the query may be secret.
-fn unreachable(error: reqwest::Error) -> Failure {
-    Failure::unreachable(error.without_url())
 }
 
 /// The time to wait that `Retry-After` gives, in seconds or as a date (RFC 9110, section 10.2.3).
@@ -121,16 +150,32 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// Follows a redirect only within the origin of the operator's URL. A redirect that is not followed is handled like any
-/// other response that is not a success.
-fn follow(redirect: redirect::Attempt<'_>) -> redirect::Action {
-    let same_origin = redirect.previous().first().is_some_and(|first| first.origin() == redirect.url().origin());
-    if same_origin && redirect.previous().len() <= MAX_REDIRECTS { redirect.follow() } else { redirect.stop() }
-}
-
 #[cfg(test)]
 mod tests {
+    use testbed::upstream::{Behaviour, Upstream};
+
     use super::*;
+
+    #[tokio::test]
+    async fn which_limit_ended_it_is_told() {
+        let upstream = Upstream::start();
+        upstream.always(Behaviour::Silent);
+        let url = upstream.url("/");
+        for (attempt_timeout, time_left, is_attempts_own) in [("50", 60_000, true), ("60000", 50, false)] {
+            let settings = Settings::read(|name| match name {
+                "UPSTREAM_URL" => Some(url.clone()),
+                "UPSTREAM_ATTEMPT_TIMEOUT_MS" => Some(attempt_timeout.to_owned()),
+                _ => None,
+            });
+            let deadline = Instant::now() + Duration::from_millis(time_left);
+            let failure = Client::default().attempt(&settings.unwrap(), HeaderMap::new(), deadline).await.err();
+            match failure {
+                Some(Failure::TimedOut) => assert!(is_attempts_own),
+                Some(Failure::DeadlineExceeded) => assert!(!is_attempts_own),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

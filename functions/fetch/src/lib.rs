@@ -3,13 +3,17 @@
 //! The modules, in the order in which a request meets them: `settings` says what is fetched and within what limits.
 //! `upstream` handles the request. `cache` holds the last good response, and [`freshness`] decides how it may be used.
 //! `retry` and `breaker` decide when the upstream is called. `shared` and `table` exchange this with other
-//! environments, if the operator configured a table. `secret` loads the upstream's token, `attempt` makes one call, `tls`
-//! says whom it trusts, and `failure` lists how a call can fail.
+//! environments, if the operator configured a table. `secret` loads the upstream's token, `attempt` makes one call: `client`
+//! chooses the `connection`, `tls` says whom it trusts, and `coding` decodes the response. `failure` lists how a call can
+//! fail.
 
 mod attempt;
 mod breaker;
 mod cache;
 pub mod cache_control;
+mod client;
+mod coding;
+mod connection;
 mod failure;
 pub mod freshness;
 mod http_date;

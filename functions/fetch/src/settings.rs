@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use reqwest::Url;
+use url::Url;
 
 const UPSTREAM_URL: &str = "UPSTREAM_URL";
 const UPSTREAM_SECRET_ID: &str = "UPSTREAM_SECRET_ID";

@@ -1,0 +1,247 @@
+//! An HTTP/1.1 client for one origin, made of hyper's connections.
+//!
+//! It is our own because of what Lambda's freeze does to idle connections. The pools of `reqwest` and `hyper-util` judge
+//! a connection's age by one clock, find out that it is dead only if the peer says so in time, and do not tell whether a
+//! request failed on a connection that was kept.
+
+use std::{
+    error::Error,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, select};
+use handler::http::{
+    Request, StatusCode, Uri,
+    header::{HOST, HeaderValue},
+};
+use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+use url::Url;
+
+use crate::connection::{Body, Clocks, Connection, Received, Stream};
+
+/// So that a NAT gateway does not forget a connection on which the response takes minutes.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Sends requests to one origin, and keeps its connections.
+pub(crate) struct Client {
+    /// Scheme, host and port.
+    origin: Uri,
+    /// The origin as the field `Host` has it.
+    host: HeaderValue,
+    connector: HttpConnector<Resolver>,
+    /// For `https`.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Client {
+    /// A client for the origin of `url`, which is `http` or `https`. It connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the host cannot be in a certificate or in a header.
+    pub(crate) fn new(url: &Url, tls: impl FnOnce() -> Result<ClientConfig, BoxError>) -> Result<Self, BoxError> {
+        let host = url.host_str().ok_or("the URL has no host")?;
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let tls = if url.scheme() == "https" {
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+            Some((TlsConnector::from(Arc::new(tls()?)), name))
+        } else {
+            None
+        };
+        let mut connector = HttpConnector::new_with_resolver(Resolver(aws::Resolver::default()));
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE));
+        Ok(Self {
+            origin: Uri::builder().scheme(url.scheme()).authority(authority.as_str()).path_and_query("/").build()?,
+            host: HeaderValue::try_from(authority)?,
+            connector,
+            tls,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Sends a request that may be sent twice: if a kept connection fails before a byte of the response arrives, the
+    /// request is sent once more, on a new connection (RFC 9112, section 9.3.1). If a kept connection does not
+    /// answer for long, a new one gets the request too, and the first response counts. The caller waits until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no connection, or if it breaks or sends no HTTP before the head of the response is complete.
+    pub(crate) async fn send(&self, request: &Request<Body>, deadline: Instant) -> Result<Received, BoxError> {
+        let Some(kept) = self.take().await else { return self.send_anew(request).await };
+        let patience = patience(kept.latency, deadline.saturating_duration_since(Instant::now()));
+        let mut answer = pin!(kept.send(self.addressed(request)));
+        let late = match timeout(patience, &mut answer).await {
+            Ok(Ok(received)) if received.response.status() != StatusCode::REQUEST_TIMEOUT => return Ok(received),
+            Ok(Err(unanswered)) if !unanswered.without_a_byte => return Err(unanswered.error.into()),
+            // A 408 is how a server closes a connection that was idle for too long: RFC 9110, section 15.5.9.
+            Ok(_) => None,
+            Err(_) => Some(answer),
+        };
+        // They went through the same freeze.
+        self.idle().clear();
+        let anew = self.send_anew(request);
+        let Some(late) = late else { return anew.await };
+        let late = async { late.await.map_err(|unanswered| unanswered.error.into()) };
+        match select(pin!(late), pin!(anew)).await.factor_first() {
+            (Ok(received), _) => Ok(received),
+            (Err(_), other) => other.await,
+        }
+    }
+
+    /// Keeps the connection for another request, once its response is read or dropped.
+    pub(crate) fn keep(&self, mut connection: Connection) {
+        connection.used = Clocks::now();
+        self.idle().push(connection);
+    }
+
+    async fn send_anew(&self, request: &Request<Body>) -> Result<Received, BoxError> {
+        let connection = self.connect().await?;
+        connection.send(self.addressed(request)).await.map_err(|unanswered| unanswered.error.into())
+    }
+
+    fn addressed(&self, request: &Request<Body>) -> Request<Body> {
+        let mut request = request.clone();
+        request.headers_mut().insert(HOST, self.host.clone());
+        request
+    }
+
+    async fn connect(&self) -> Result<Connection, BoxError> {
+        let tcp = self.connector.clone().call(self.origin.clone()).await?.into_inner();
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(tcp),
+            Some((tls, name)) => Box::new(tls.connect(name.clone(), tcp).await?),
+        };
+        Ok(Connection::over(stream).await?)
+    }
+
+    /// The connection that was used last, if it is still usable.
+    async fn take(&self) -> Option<Connection> {
+        loop {
+            let mut kept = {
+                let mut idle = self.idle();
+                idle.retain(Connection::is_usable);
+                idle.pop()?
+            };
+            if kept.ready().await {
+                return Some(kept);
+            }
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long to wait for a kept connection alone, if its latest response began after `latency`, and the caller waits no
+/// longer than `left`. A slow upstream gets no second request, unless it is much slower than it was.
+fn patience(latency: Duration, left: Duration) -> Duration {
+    (latency * 4).clamp(left / 4, left / 2)
+}
+
+/// Resolves for the connector, which adds the port.
+#[derive(Clone)]
+struct Resolver(aws::Resolver);
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolver = self.0.clone();
+        Box::pin(async move {
+            let addresses = resolver.lookup(name.as_str()).await?;
+            let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testbed::upstream::Upstream;
+
+    use crate::connection::MAX_IDLE;
+
+    use super::*;
+
+    async fn get(client: &Client) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let received = client.send(&Request::new(Body::new()), deadline).await.expect("a response");
+        drop(received.response);
+        client.keep(received.connection);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_a_while_by_either_clock() {
+        let upstream = Upstream::start();
+        let client = Client::new(&upstream.url("/").parse().unwrap(), || Err("no TLS".into())).unwrap();
+        let just_now = Duration::from_secs(1);
+        let too_long = MAX_IDLE + just_now;
+        for (monotonic, wall, connections) in [
+            (Duration::ZERO, Duration::ZERO, 1),
+            (just_now, just_now, 1),
+            (too_long, just_now, 2),
+            (just_now, too_long, 3),
+            (too_long, too_long, 4),
+        ] {
+            if let Some(idle) = client.idle().last_mut() {
+                idle.used.monotonic -= monotonic;
+                idle.used.wall -= wall;
+            }
+            get(&client).await;
+            assert_eq!(upstream.connections(), connections, "after {monotonic:?} and {wall:?}");
+            assert_eq!(client.idle().len(), 1, "none that is too old");
+        }
+        if let Some(idle) = client.idle().last_mut() {
+            idle.used.wall += too_long;
+        }
+        get(&client).await;
+        assert_eq!(upstream.connections(), 5, "after the clock was set back");
+    }
+
+    #[test]
+    fn patience_grows_with_the_latency() {
+        for (latency, left, patience) in [(10, 2000, 500), (150, 2000, 600), (900, 2000, 1000), (150, 60_000, 15_000)] {
+            let [latency, left, expected] = [latency, left, patience].map(Duration::from_millis);
+            assert_eq!(super::patience(latency, left), expected, "{latency:?} of {left:?}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_a_name_or_an_address() {
+        for (url, origin, host) in [
+            ("https://example.com/a?b", "https://example.com/", "example.com"),
+            ("https://my_host.example.com:443/", "https://my_host.example.com/", "my_host.example.com"),
+            ("https://example.com:8443", "https://example.com:8443/", "example.com:8443"),
+            ("https://[::1]:8443/", "https://[::1]:8443/", "[::1]:8443"),
+            ("http://127.0.0.1:80/", "http://127.0.0.1/", "127.0.0.1"),
+        ] {
+            let tls = || {
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+                Ok(config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+            };
+            let client = Client::new(&url.parse().unwrap(), tls).unwrap();
+            assert_eq!((client.origin.to_string().as_str(), client.host.to_str().unwrap()), (origin, host));
+        }
+    }
+}

@@ -1,32 +1,92 @@
 //! Lambda's loop: ask for an invocation, answer it, ask for the next one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 //!
-//! It works like the loop of `lambda_runtime` (1.5), on the same client, with one difference. `lambda_runtime` puts
-//! each invocation's trace id into the process's environment, and glibc never frees the old value. That leaks 144 bytes
-//! per invocation, 14 MB in 100,000, as `make soak` shows. Nothing here reads the trace id from the environment.
+//! It stands in for the loop of `lambda_runtime` (1.5), on the same client, because that one leaks: it puts each
+//! invocation's trace id into the process's environment, and glibc never frees the old value. That is 144 bytes per
+//! invocation, 14 MB in 100,000, as `make soak` shows. testbed/tests/lambda_runtime.rs drives both loops through the same
+//! script and compares what they send. They differ in this:
+//!
+//! | | `lambda_runtime` | here |
+//! | --- | --- | --- |
+//! | the trace id | is in `_X_AMZN_TRACE_ID`, except when there are several workers | is part of the invocation only |
+//! | a poll gets no answer | the process ends; of several workers, each polls again at once, for ever | the poll is repeated after a pause that grows; the process ends if the Runtime API stays away |
+//! | a poll gets an error, or no valid request id | panics: the process or the worker ends | the same |
+//! | no deadline | panics | there is none |
+//! | the client context or the identity is malformed | the process or the worker ends | there is none |
+//! | the connection fails while the result is sent | the process or the worker ends | the invocation is reported as failed, and the process goes on |
+//! | `errorType` | the name of a Rust type | one of the names below, such as `Runtime.UnknownEvent` |
+//! | the header with the error's type | always `unhandled` | the same as `errorType` |
+//! | a panic | the caller gets its message | the log gets its message |
+//! | the process cannot start | panics | Lambda gets the reason at `/init/error` |
+//! | code around a snapshot, `/restore/error` | `SnapStartResource` | none: nothing here has to be closed or renewed |
+//! | streamed responses | yes | no |
 
-use std::{env, sync::Arc};
+use std::{
+    env,
+    io::{self, Write},
+    net::TcpStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use lambda_http::{
     Context, Error,
-    http::{HeaderMap, HeaderValue, Method, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
     lambda_runtime::{Config, layers::trace::request_span},
 };
 use lambda_runtime_api_client::{PooledClient, body::Body, build_request};
+use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::task::JoinSet;
-use tracing::{Instrument, error};
+use tokio::{task::JoinSet, time::sleep};
+use tracing::{Instrument, error, warn};
 
 use crate::work::answer_then_work;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
+const DEADLINE_MS: HeaderName = HeaderName::from_static("lambda-runtime-deadline-ms");
+const INVOKED_FUNCTION_ARN: HeaderName = HeaderName::from_static("lambda-runtime-invoked-function-arn");
+const TRACE_ID: HeaderName = HeaderName::from_static("lambda-runtime-trace-id");
+const CLIENT_CONTEXT: HeaderName = HeaderName::from_static("lambda-runtime-client-context");
+const COGNITO_IDENTITY: HeaderName = HeaderName::from_static("lambda-runtime-cognito-identity");
+const TENANT_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-tenant-id");
+
 /// Echoed with the result of an invocation, so that a late result is not taken for another invocation's.
-const LAMBDA_RUNTIME_INVOCATION_ID: &str = "lambda-runtime-invocation-id";
+const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
+
+const FUNCTION_ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
+
+/// The types of errors, in the form that AWS recommends. The process could not start:
+const INIT_ERROR: &str = "Runtime.InitError";
+/// The event is not one that an HTTP trigger sends.
+const UNKNOWN_EVENT: &str = "Runtime.UnknownEvent";
+/// There was a panic outside the endpoint's code.
+const PANIC: &str = "Runtime.Panic";
+/// The connection failed while the result was sent.
+const RESULT_NOT_SENT: &str = "Runtime.ResultNotSent";
+
+/// The pause after the first failed poll. Each further pause is twice as long, until the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5120);
+
+/// How many polls a worker makes before the Runtime API is taken for gone: with the pauses, for ten seconds. The process
+/// then ends, and Lambda starts another one. Lambda gives a process that long to start, too.
+const MAX_FAILED_POLLS: u32 = 11;
 
 /// Lambda's Runtime API.
 pub(crate) struct Lambda {
     client: PooledClient,
+    /// How many invocations Lambda sends at a time.
+    at_a_time: u32,
+    /// How many polls of all workers have failed since the last one that did not.
+    failed_polls: AtomicU32,
     /// The part that is the same for all invocations.
     context: Context,
 }
@@ -37,7 +97,11 @@ impl Lambda {
     /// # Errors
     ///
     /// If `address` is not an address.
-    pub(crate) fn new(address: String, at_a_time: usize) -> Result<Self, Error> {
+    pub(crate) fn new(address: &str, at_a_time: u32) -> Result<Self, Error> {
+        let address: Uri = address.parse()?;
+        if address.authority().is_none() {
+            return Err(format!("`{address}` is not the address of a Runtime API").into());
+        }
         let variable = |name| env::var(name).unwrap_or_default();
         let function = Config {
             function_name: variable("AWS_LAMBDA_FUNCTION_NAME"),
@@ -48,32 +112,52 @@ impl Lambda {
         };
         let mut context = Context::default();
         context.env_config = Arc::new(function);
-        let client = PooledClient::builder().with_endpoint(address.try_into()?).with_pool_size(at_a_time);
-        Ok(Self { client: client.build(), context })
+        let client = PooledClient::builder().with_endpoint(address).with_pool_size(at_a_time as usize).build();
+        Ok(Self { client, at_a_time, failed_polls: AtomicU32::new(0), context })
     }
 
-    /// Serves invocations with `answer`, up to `at_a_time` at a time. Returns when the Runtime API is gone, with the
-    /// reason.
-    pub(crate) async fn serve<A, F>(self, at_a_time: usize, answer: A) -> Error
+    /// Says that the process is ready for a snapshot (SnapStart), and returns when it is restored from it.
+    ///
+    /// # Errors
+    ///
+    /// If Lambda refuses.
+    pub(crate) async fn restored(&self) -> Result<(), Error> {
+        let request = build_request().uri("/2018-06-01/runtime/restore/next").body(Body::empty())?;
+        let status = self.client.call(request).await?.status();
+        if !status.is_success() {
+            return Err(format!("the process was not restored: {status}").into());
+        }
+        // The connections of the snapshot are dead.
+        self.client.reset_pool();
+        Ok(())
+    }
+
+    /// Serves invocations with `answer`. Returns when the Runtime API is gone, with the reason.
+    pub(crate) async fn serve<A, F>(self, answer: A) -> Error
     where
         A: Fn(Bytes, Context) -> F + Clone + Send + 'static,
         F: Future<Output = Result<String, Error>> + Send + 'static,
     {
+        if self.at_a_time == 1 {
+            return self.work(answer).await;
+        }
         let lambda = Arc::new(self);
-        if at_a_time == 1 {
-            return lambda.work(answer).await;
-        }
         let mut workers = JoinSet::new();
-        for _ in 0..at_a_time {
+        let worker = || {
             let (lambda, answer) = (Arc::clone(&lambda), answer.clone());
-            workers.spawn(async move { lambda.work(answer).await });
+            async move { lambda.work(answer).await }
+        };
+        for _ in 0..lambda.at_a_time {
+            workers.spawn(worker());
         }
-        let mut last = Error::from("there is no worker");
-        while let Some(ended) = workers.join_next().await {
-            last = ended.unwrap_or_else(Error::from);
-            error!(error = &*last as &dyn std::error::Error, left = workers.len() as u64, "a worker has ended");
+        loop {
+            match workers.join_next().await {
+                Some(Ok(end)) => return end,
+                // A panic that is not of an answer is a bug here. No other worker suffers from it.
+                Some(Err(_)) => drop(workers.spawn(worker())),
+                None => return "there is no worker".into(),
+            }
         }
-        last
     }
 
     /// Serves one invocation after the other.
@@ -82,21 +166,33 @@ impl Lambda {
         A: Fn(Bytes, Context) -> F,
         F: Future<Output = Result<String, Error>>,
     {
+        let mut failed = 0;
         loop {
-            let done = match self.next().await {
-                Ok(Some((headers, event))) => {
-                    let context = self.context(&headers);
-                    let span = request_span(&context);
-                    let path = format!("/2018-06-01/runtime/invocation/{}", context.request_id);
-                    let answer = answer(event, context);
-                    answer_then_work(self.end(path, &headers, answer)).instrument(span).await
+            let next = match self.next().await {
+                Ok(next) => next,
+                Err(error) => {
+                    failed += 1;
+                    let by_all = self.failed_polls.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                    if by_all >= MAX_FAILED_POLLS.saturating_mul(self.at_a_time) {
+                        return error;
+                    }
+                    warn!(error = &*error as &dyn std::error::Error, "a poll for the next invocation failed");
+                    sleep(pause(failed)).await;
+                    continue;
                 }
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
             };
-            if let Err(error) = done {
-                return error;
-            }
+            failed = 0;
+            self.failed_polls.store(0, Ordering::Relaxed);
+            let Some((headers, event)) = next else {
+                // A server that answers so at once must not keep the process busy.
+                sleep(FIRST_PAUSE).await;
+                continue;
+            };
+            let context = self.context(&headers);
+            let span = request_span(&context);
+            let path = format!("/2018-06-01/runtime/invocation/{}/response", context.request_id);
+            let answer = catch_unwind(AssertUnwindSafe(|| answer(event, context)));
+            answer_then_work(self.end(path, &headers, answer)).instrument(span).await;
         }
     }
 
@@ -106,48 +202,320 @@ impl Lambda {
         let request = build_request().uri("/2018-06-01/runtime/invocation/next").body(Body::empty())?;
         let (parts, event) = self.client.call(request).await?.into_parts();
         match parts.status {
-            StatusCode::OK => Ok(Some((parts.headers, event.collect().await?.to_bytes()))),
-            StatusCode::NO_CONTENT => Ok(None),
-            status => Err(format!("there is no next invocation: {status}").into()),
+            StatusCode::OK => {}
+            StatusCode::NO_CONTENT => return Ok(None),
+            status => return Err(format!("there is no next invocation: {status}").into()),
+        }
+        let event = event.collect().await?.to_bytes();
+        // Without its id, an invocation cannot be answered. The id is a segment of a path.
+        let is_unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+        match parts.headers.get(REQUEST_ID).map(HeaderValue::as_bytes) {
+            Some(id) if !id.is_empty() && id.iter().all(is_unreserved) => Ok(Some((parts.headers, event))),
+            _ => Err("the next invocation has no valid request id".into()),
         }
     }
 
     /// Sends the result of an invocation to Lambda.
-    async fn end(
+    async fn end<F>(&self, path: String, headers: &HeaderMap, answer: thread::Result<F>)
+    where
+        F: Future<Output = Result<String, Error>>,
+    {
+        let answer = match answer {
+            Ok(answer) => AssertUnwindSafe(answer).catch_unwind().await,
+            Err(panic) => Err(panic),
+        };
+        let (kind, cause) = match answer {
+            Ok(Ok(answer)) => match self.post(path, headers, None, answer).await {
+                Ok(()) => return,
+                Err(cause) => (RESULT_NOT_SENT, cause),
+            },
+            Ok(Err(cause)) => (UNKNOWN_EVENT, cause),
+            // The panic hook has logged its message.
+            Err(_) => (PANIC, "the function panicked".into()),
+        };
+        // Boxed, because most invocations do not fail.
+        self.fail(headers, kind, cause).boxed().await;
+    }
+
+    /// Tells Lambda that an invocation failed. If there was an answer, and it arrived after all, Lambda refuses this.
+    async fn fail(&self, headers: &HeaderMap, kind: &'static str, cause: Error) {
+        let id = request_id(headers);
+        error!(request_id = id, error = &*cause as &dyn std::error::Error, error_type = kind, "the invocation failed");
+        let path = format!("/2018-06-01/runtime/invocation/{id}/error");
+        // The address of the Runtime API is no caller's business.
+        let message =
+            if kind == RESULT_NOT_SENT { "the result could not be sent".to_owned() } else { cause.to_string() };
+        if let Err(error) = self.post(path, headers, Some(kind), failure(kind, &message)).await {
+            let error = &*error as &dyn std::error::Error;
+            error!(request_id = id, error, "Lambda could not be told that the invocation failed");
+        }
+    }
+
+    /// Sends a result. It is an error if the connection fails, but not if Lambda refuses the result.
+    async fn post(
         &self,
         path: String,
         headers: &HeaderMap,
-        answer: impl Future<Output = Result<String, Error>>,
+        error_type: Option<&'static str>,
+        body: String,
     ) -> Result<(), Error> {
-        let (kind, body) = match answer.await {
-            Ok(answer) => ("/response", answer),
-            Err(cause) => {
-                error!(error = &*cause as &dyn std::error::Error, "the invocation failed");
-                let failure = json!({ "errorType": "UnknownEvent", "errorMessage": cause.to_string() });
-                ("/error", failure.to_string())
-            }
-        };
-        let mut request = build_request().method(Method::POST).uri(path + kind);
-        if let Some(id) = headers.get(LAMBDA_RUNTIME_INVOCATION_ID) {
-            request = request.header(LAMBDA_RUNTIME_INVOCATION_ID, id);
+        let mut request = build_request().method(Method::POST).uri(path);
+        if let Some(id) = headers.get(INVOCATION_ID) {
+            request = request.header(INVOCATION_ID, id);
         }
-        let response = self.client.call(request.body(body.into())?).await?;
-        if !response.status().is_success() {
+        if let Some(error_type) = error_type {
+            request = request.header(FUNCTION_ERROR_TYPE, error_type);
+        }
+        let status = self.client.call(request.body(body.into())?).await?.status();
+        if !status.is_success() {
             // The result was too late, or too long. That ends this invocation, but not the function.
-            error!("Lambda refused the result of the invocation: {}", response.status());
+            error!(request_id = request_id(headers), "Lambda refused the result of the invocation: {status}");
         }
         Ok(())
     }
 
     /// The context of an invocation from its headers. A missing or malformed header leaves the default.
     fn context(&self, headers: &HeaderMap) -> Context {
-        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let mut context = self.context.clone();
-        context.request_id = header("lambda-runtime-aws-request-id").unwrap_or_default().into();
-        context.deadline = header("lambda-runtime-deadline-ms").and_then(|ms| ms.parse().ok()).unwrap_or_default();
-        context.invoked_function_arn = header("lambda-runtime-invoked-function-arn").unwrap_or_default().into();
-        context.xray_trace_id = header("lambda-runtime-trace-id").map(str::to_owned);
-        context.tenant_id = header("lambda-runtime-aws-tenant-id").map(str::to_owned);
+        context.request_id = request_id(headers).to_owned();
+        context.deadline = text(DEADLINE_MS).and_then(|ms| ms.parse().ok()).unwrap_or_default();
+        context.invoked_function_arn = text(INVOKED_FUNCTION_ARN).unwrap_or_default().into_owned();
+        context.xray_trace_id = text(TRACE_ID).map(Into::into);
+        context.client_context = headers.get(CLIENT_CONTEXT).and_then(json);
+        context.identity = headers.get(COGNITO_IDENTITY).and_then(json);
+        context.tenant_id = text(TENANT_ID).map(Into::into);
         context
+    }
+}
+
+/// Tells Lambda that the process could not start. This works without tokio, which may be what could not start.
+#[cold]
+pub(crate) fn init_failed(address: &str, cause: &Error) {
+    let body = failure(INIT_ERROR, &cause.to_string());
+    let request = format!(
+        "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         {FUNCTION_ERROR_TYPE}: {INIT_ERROR}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let send = || {
+        let mut api = TcpStream::connect(address)?;
+        api.set_read_timeout(Some(Duration::from_secs(1)))?;
+        api.write_all(request.as_bytes())?;
+        // The connection must not end before Lambda has read the request.
+        io::copy(&mut api, &mut io::sink())
+    };
+    if let Err(error) = send() {
+        let error = &error as &dyn std::error::Error;
+        error!(error, "Lambda could not be told that the function cannot start");
+    }
+}
+
+/// The body that reports an error.
+#[cold]
+fn failure(kind: &str, message: &str) -> String {
+    json!({ "errorType": kind, "errorMessage": message }).to_string()
+}
+
+/// The pause after `failed` polls in a row.
+fn pause(failed: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
+    FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
+}
+
+fn request_id(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
+#[cold]
+fn json<T: DeserializeOwned>(value: &HeaderValue) -> Option<T> {
+    serde_json::from_slice(value.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+        net::TcpListener,
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    const INVOCATION: &str = "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: 6b2a\r\ncontent-length: 2\r\n\r\n{}";
+    const ACCEPTED: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+    const BROKEN: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+
+    /// A Runtime API that sends each of `responses` on a connection of its own, and after them the last one, for ever.
+    /// Returns its address, and the first line of each request with its body.
+    async fn runtime_api(responses: &'static [&'static str]) -> (String, mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (seen, requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for number in 0.. {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                let (mut request, mut length) = (String::new(), 0);
+                stream.read_line(&mut request).await.unwrap();
+                loop {
+                    let mut line = String::new();
+                    stream.read_line(&mut line).await.unwrap();
+                    match line.trim().split_once(": ") {
+                        Some(("content-length", value)) => length = value.parse().unwrap(),
+                        Some(_) => {}
+                        None => break,
+                    }
+                }
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).await.unwrap();
+                let _ = seen.send(request.trim().to_owned() + " " + str::from_utf8(&body).unwrap());
+                let response = responses.get(number).or(responses.last()).unwrap();
+                stream.write_all(response.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        (address, requests)
+    }
+
+    async fn answer(_: Bytes, context: Context) -> Result<String, Error> {
+        Ok(context.request_id)
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_limit() {
+        let pauses: Vec<u128> = [1, 2, 3, 10, 11, 40, u32::MAX].map(|failed| pause(failed).as_millis()).into();
+        assert_eq!(pauses, [10, 20, 40, 5120, 5120, 5120, 5120]);
+    }
+
+    /// The clock is paused: it is the order of things that is tested, and no time passes.
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_fails_is_repeated() {
+        const RESPONSES: &[&str] = &[
+            "",
+            "This is not HTTP.\r\n\r\n",
+            BROKEN,
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: \r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: a/../b\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: a b\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: 6b2a\r\ncontent-length: 20\r\n\r\n{",
+            INVOCATION,
+            ACCEPTED,
+            BROKEN,
+        ];
+        let (address, mut requests) = runtime_api(RESPONSES).await;
+        let served = tokio::spawn(Lambda::new(&address, 1).unwrap().serve(answer));
+        for _ in 0..12 {
+            assert_eq!(requests.recv().await.unwrap(), "GET /2018-06-01/runtime/invocation/next HTTP/1.1 ");
+        }
+        let result = requests.recv().await.unwrap();
+        assert_eq!(result, "POST /2018-06-01/runtime/invocation/6b2a/response HTTP/1.1 6b2a");
+        // The count of failures began again with the invocation.
+        let end = served.await.unwrap();
+        assert_eq!(end.to_string(), "there is no next invocation: 500 Internal Server Error");
+        assert_eq!(requests.len(), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_worker_is_lost_before_all_have_polled_in_vain() {
+        let (address, mut requests) = runtime_api(&[BROKEN]).await;
+        let end = Lambda::new(&address, 4).unwrap().serve(answer).await;
+        assert_eq!(end.to_string(), "there is no next invocation: 500 Internal Server Error");
+        // The others may be about to poll.
+        let polls = std::iter::from_fn(|| requests.try_recv().ok()).count();
+        assert!((44..=47).contains(&polls), "{polls}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_when_nothing_listens() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let end = Lambda::new(&address.to_string(), 1).unwrap().serve(answer).await;
+        assert!(end.to_string().contains("client error (Connect)"), "{end}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_that_could_not_be_sent_is_a_failed_invocation() {
+        let (address, mut requests) = runtime_api(&[INVOCATION, "", ACCEPTED, INVOCATION, "", "", BROKEN]).await;
+        let served = tokio::spawn(Lambda::new(&address, 1).unwrap().serve(answer));
+        let next = "GET /2018-06-01/runtime/invocation/next ";
+        let response = "POST /2018-06-01/runtime/invocation/6b2a/response ";
+        let error = "POST /2018-06-01/runtime/invocation/6b2a/error ";
+        for expected in [next, response, error, next, response, error, next] {
+            let request = requests.recv().await.unwrap();
+            assert!(request.starts_with(expected), "{request}");
+            assert_eq!(request.contains(r#""errorType":"Runtime.ResultNotSent""#), expected == error, "{request}");
+            // The caller is not told the address of the Runtime API.
+            assert_eq!(request.contains(r#""errorMessage":"the result could not be sent""#), expected == error);
+        }
+        served.abort();
+    }
+
+    /// What surrounds the endpoint catches its panics. This is the boundary behind that.
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_the_answer_is_a_failed_invocation() {
+        let (address, mut requests) = runtime_api(&[INVOCATION, ACCEPTED, INVOCATION, ACCEPTED, BROKEN]).await;
+        let count = Arc::new(Mutex::new(0));
+        let answer = move |event, context| {
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            assert!(*count == 2, "before there is a future");
+            answer(event, context)
+        };
+        let served = tokio::spawn(Lambda::new(&address, 1).unwrap().serve(answer));
+        requests.recv().await;
+        let failed = requests.recv().await.unwrap();
+        assert!(failed.contains(r#""errorType":"Runtime.Panic""#) && !failed.contains("before"), "{failed}");
+        requests.recv().await;
+        served.abort();
+    }
+
+    #[test]
+    fn the_context_has_all_that_lambda_says_and_defaults_for_what_is_malformed() {
+        let lambda = Lambda::new("127.0.0.1:1", 1).unwrap();
+        let mut headers = HeaderMap::new();
+        assert_eq!(lambda.context(&headers), lambda.context);
+        let client = r#"{"client":{"installation_id":"i","app_title":"t","app_version_name":"n","app_version_code":"c","app_package_name":"p"},"custom":{"a":"é"},"environment":{"b":"2"}}"#;
+        let good = [
+            (REQUEST_ID, "6b2a"),
+            (DEADLINE_MS, "1542409706888"),
+            (INVOKED_FUNCTION_ARN, "arn:aws:lambda:us-east-1:123456789012:function:f"),
+            (TRACE_ID, "Root=1-5759e988-bd862e3fe1be46a994272793"),
+            (CLIENT_CONTEXT, client),
+            (COGNITO_IDENTITY, r#"{"cognitoIdentityId":"i","cognitoIdentityPoolId":"p"}"#),
+            (TENANT_ID, "ténant"),
+        ];
+        for (name, value) in &good {
+            headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let context = lambda.context(&headers);
+        assert_eq!((&*context.request_id, context.deadline), ("6b2a", 1_542_409_706_888));
+        assert_eq!(context.invoked_function_arn, good[2].1);
+        assert_eq!((context.xray_trace_id.as_deref(), context.tenant_id.as_deref()), (Some(good[3].1), Some("ténant")));
+        let (client, identity) = (context.client_context.unwrap(), context.identity.unwrap());
+        assert_eq!((&*client.client.app_title, &*client.custom["a"], &*client.environment["b"]), ("t", "é", "2"));
+        assert_eq!((&*identity.identity_id, &*identity.identity_pool_id), ("i", "p"));
+        for malformed in ["", "{", "7", "null", "{}}", "\u{1}"] {
+            for name in [DEADLINE_MS, CLIENT_CONTEXT, COGNITO_IDENTITY] {
+                headers.insert(
+                    name,
+                    HeaderValue::from_bytes(malformed.as_bytes()).unwrap_or(HeaderValue::from_static("x")),
+                );
+            }
+            let context = lambda.context(&headers);
+            assert!(matches!(context.deadline, 0 | 7), "{malformed}");
+            assert_eq!((context.client_context, context.identity), (None, None), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for address in ["", "/", "http://", "a b"] {
+            assert!(Lambda::new(address, 1).is_err(), "{address}");
+        }
     }
 }

@@ -29,7 +29,7 @@ const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
 
 /// Why Lambda started this process. Lambda sets it itself.
-const AWS_LAMBDA_INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
+pub(crate) const AWS_LAMBDA_INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
 /// `true` puts the callers' addresses into the log. They are personal data, so the operator decides.
 const LOG_CLIENT_ADDRESS: &str = "LOG_CLIENT_ADDRESS";

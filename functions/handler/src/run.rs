@@ -1,17 +1,17 @@
 //! The life of a function's process.
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{env, panic::catch_unwind, process::ExitCode, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use lambda_http::{Context, Error};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tracing::error;
 
 use crate::{
     Endpoint,
-    lambda::Lambda,
-    log::{self, Log},
+    lambda::{self, Lambda},
+    log::{self, AWS_LAMBDA_INITIALIZATION_TYPE, Log},
     respond::respond,
     work::answer_then_work,
 };
@@ -22,14 +22,17 @@ const AWS_LAMBDA_RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// How many invocations Lambda sends to one environment at a time: more than 1 only under Lambda Managed Instances.
 const AWS_LAMBDA_MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
 
+/// The initialization type of a process that Lambda starts once, to restore others from its snapshot.
+const SNAP_START: &str = "snap-start";
+
 /// Runs `endpoint` as a Lambda function, until Lambda ends the process.
 ///
 /// The endpoint gets the requests that have one of its methods. Every answer gets the common headers. Every error,
 /// including a panic, becomes problem details. Every invocation writes a line to the log. Under Lambda Managed
 /// Instances, the endpoint is called for many requests at once.
 ///
-/// This returns, with a failure, only if the function cannot continue: Lambda did not start it, or Lambda's Runtime API
-/// is gone. `SIGTERM` ends the process at once: there is no buffered data to lose.
+/// This returns, with a failure, only if the function cannot continue: Lambda did not start it, it could not start, or
+/// Lambda's Runtime API has been gone for ten seconds. `SIGTERM` ends the process at once: there is no buffered data to lose.
 #[must_use]
 pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let log = log::init();
@@ -42,15 +45,31 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let init = log.age();
     // Boxed, because it is large and would be moved many times.
     let answer = move |event, context| respond(Arc::clone(&log), init, endpoint.clone(), event, context).boxed();
-    // One request at a time needs only one thread. If Lambda sends several, there is one thread per core.
-    let mut tokio = if at_a_time > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    let tokio = tokio.enable_all().build().map_err(Error::from);
-    let end = match tokio.and_then(|tokio| Ok((tokio, Lambda::new(address, at_a_time)?))) {
-        Ok((tokio, lambda)) => tokio.block_on(lambda.serve(at_a_time, answer)),
-        Err(error) => error,
+    // tokio panics if there can be no more threads.
+    let started = catch_unwind(|| start(&address, at_a_time)).unwrap_or_else(|_| Err("the start panicked".into()));
+    let (tokio, lambda) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            error!(error = &*error as &dyn std::error::Error, "the function cannot start");
+            lambda::init_failed(&address, &error);
+            return ExitCode::FAILURE;
+        }
     };
+    let end = tokio.block_on(lambda.serve(answer));
     error!(error = &*end as &dyn std::error::Error, "the Lambda Runtime API failed");
     ExitCode::FAILURE
+}
+
+/// Starts tokio, and waits for Lambda's snapshot of the process, if it takes one.
+fn start(address: &str, at_a_time: u32) -> Result<(Runtime, Lambda), Error> {
+    // One request at a time needs only one thread. If Lambda sends several, there is one thread per core.
+    let mut tokio = if at_a_time > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let tokio = tokio.enable_all().build()?;
+    let lambda = Lambda::new(address, at_a_time)?;
+    if env::var(AWS_LAMBDA_INITIALIZATION_TYPE).is_ok_and(|initialization| initialization == SNAP_START) {
+        tokio.block_on(lambda.restored())?;
+    }
+    Ok((tokio, lambda))
 }
 
 /// Answers one event like [`run`], but without Lambda, for tests that replay payloads.

@@ -37,7 +37,8 @@ impl Subscriber for Events {
     fn exit(&self, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
+        let is_in_invocation = Invocation::current(|_| ()).is_some();
+        let mut fields = Fields { is_in_invocation, ..Fields::default() };
         event.record(&mut fields);
         let level = LevelFilter::from_level(*event.metadata().level());
         let mut line = Line::new(self.0.format, SystemTime::now(), level, &fields.message);
@@ -60,6 +61,7 @@ fn may_show_secrets(metadata: &Metadata<'_>) -> bool {
 
 #[derive(Default)]
 struct Fields {
+    is_in_invocation: bool,
     message: String,
     others: Vec<(&'static str, Value<'static>)>,
 }
@@ -67,7 +69,12 @@ struct Fields {
 impl Fields {
     fn add(&mut self, field: &Field, value: impl Into<Value<'static>>) {
         // The line has these names already. A repeated name is not valid JSON.
-        if !["timestamp", "level", "message", "request_id", "target"].contains(&field.name()) {
+        let is_taken = match field.name() {
+            "timestamp" | "level" | "message" | "target" => true,
+            "request_id" => self.is_in_invocation,
+            _ => false,
+        };
+        if !is_taken {
             self.others.push((field.name(), value.into()));
         }
     }

@@ -47,8 +47,17 @@ impl Function {
     /// # Panics
     ///
     /// When it cannot be started.
-    pub async fn run(mut command: Command, env: &[(&str, &str)]) -> Self {
-        let api = RuntimeApi::start().await;
+    pub async fn run(command: Command, env: &[(&str, &str)]) -> Self {
+        Self::with(RuntimeApi::start().await, command, env)
+    }
+
+    /// Like [`Function::run`], with an `api` that has been told what to do.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn with(api: RuntimeApi, mut command: Command, env: &[(&str, &str)]) -> Self {
         command
             .env_clear()
             .envs(lambda_variables(api.address()))
@@ -60,7 +69,7 @@ impl Function {
             match command.spawn() {
                 // Another test forked while this one unpacked the file, and the child keeps it open until it executes.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                    sleep(Duration::from_millis(1)).await;
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 process => break process.unwrap_or_else(|error| panic!("{command:?}: {error}")),
             }
@@ -91,10 +100,24 @@ impl Function {
     ///
     /// When the process ends first.
     pub async fn invoke(&mut self, invocation: &Invocation) -> Outcome {
+        let outcome = self.try_invoke(invocation).await;
+        outcome.unwrap_or_else(|status| panic!("the function ended before it answered: {status:?}"))
+    }
+
+    /// Like [`Function::invoke`], but returns the process's status when it ends first.
+    ///
+    /// # Errors
+    ///
+    /// When the process ends first.
+    ///
+    /// # Panics
+    ///
+    /// When the process cannot be waited for.
+    pub async fn try_invoke(&mut self, invocation: &Invocation) -> Result<Outcome, ExitStatus> {
         self.polls += 1;
         tokio::select! {
-            outcome = self.api.invoke(invocation) => outcome,
-            status = self.process.wait() => panic!("the function ended before it answered: {status:?}"),
+            outcome = self.api.invoke(invocation) => Ok(outcome),
+            status = self.process.wait() => Err(status.expect("a child of this process")),
         }
     }
 

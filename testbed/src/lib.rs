@@ -22,5 +22,5 @@ pub use function::{
     Function, example, lambda_variables, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable,
 };
 pub use http_answer::HttpAnswer;
-pub use runtime_api::{Invocation, Outcome, RuntimeApi};
+pub use runtime_api::{Fault, Invocation, Outcome, RuntimeApi, Sent};
 pub use usage::Usage;

@@ -7,8 +7,8 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
 use std::{
-    collections::HashMap,
-    convert::Infallible,
+    collections::{BTreeMap, HashMap},
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,8 +19,9 @@ use std::{
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
+    header::HeaderValue,
     server::conn::http1,
     service::service_fn,
 };
@@ -43,6 +44,8 @@ pub struct Invocation {
     pub deadline_ms: u64,
     /// Its X-Ray trace, as unique as `request_id`, in the form of an `X-Amzn-Trace-Id`.
     pub trace_id: String,
+    /// Other headers, and headers that are left out.
+    pub headers: Vec<(&'static str, Option<&'static str>)>,
 }
 
 impl Invocation {
@@ -56,6 +59,7 @@ impl Invocation {
             request_id: format!("00000000-0000-4000-8000-{number:012}"),
             deadline_ms: 0,
             trace_id: format!("Root=1-5759e988-{number:024x};Parent=53995c3f42cd8ad8;Sampled=1"),
+            headers: Vec::new(),
         };
         invocation.with_timeout(Duration::from_secs(10))
     }
@@ -91,7 +95,37 @@ impl Invocation {
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         Self { deadline_ms: deadline.try_into().unwrap_or(u64::MAX), ..self }
     }
+
+    /// The same with the header `name`, or without it.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: Option<&'static str>) -> Self {
+        self.headers.push((name, value));
+        self
+    }
 }
+
+/// What the Runtime API does instead of answering a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// It sends this status only. A result in that request is still taken.
+    Status(StatusCode),
+    /// It closes the connection, and does not take the result.
+    Close,
+}
+
+/// A request that the function sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Its path, after the version of the Runtime API.
+    pub path: String,
+    /// Its headers.
+    pub headers: BTreeMap<String, String>,
+    /// Its body.
+    pub body: String,
+}
+
+/// How many requests are kept to be looked at.
+const KEPT: usize = 100;
 
 /// The outcome of an invocation.
 #[derive(Clone, Debug)]
@@ -114,8 +148,9 @@ struct State {
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
     polls: watch::Sender<usize>,
-    /// The status to send, instead of the usual response, to the next request whose path ends like this.
-    instead: Mutex<Option<(&'static str, StatusCode)>>,
+    /// What to do, instead of the usual, at the next requests whose paths end like this.
+    faults: Mutex<Vec<(&'static str, Fault)>>,
+    sent: Mutex<Vec<Sent>>,
 }
 
 impl RuntimeApi {
@@ -133,7 +168,8 @@ impl RuntimeApi {
             next: AsyncMutex::new(next),
             waiting: Mutex::default(),
             polls: watch::Sender::default(),
-            instead: Mutex::default(),
+            faults: Mutex::default(),
+            sent: Mutex::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
@@ -151,9 +187,15 @@ impl RuntimeApi {
         let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= number).await;
     }
 
-    /// Answers the next request whose path ends in `end` with `status` only. An answer in that request is still taken.
-    pub fn say(&self, end: &'static str, status: StatusCode) {
-        *self.state.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some((end, status));
+    /// Has a request whose path ends in `end` fail: the next one, or the one after those that fail already.
+    pub fn fail(&self, end: &'static str, fault: Fault) {
+        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).push((end, fault));
+    }
+
+    /// The first requests that the function sent.
+    #[must_use]
+    pub fn sent(&self) -> Vec<Sent> {
+        self.state.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands `invocation` to the next poll, and waits for the outcome.
@@ -179,6 +221,21 @@ impl State {
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Outcome>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn fault(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = faults.iter().position(|(end, _)| path.ends_with(end))?;
+        Some(faults.remove(next).1)
+    }
+
+    fn keep(&self, path: &str, headers: &HeaderMap, body: &str) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent.len() < KEPT {
+            let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+            sent.push(Sent { path: path.to_owned(), headers, body: body.to_owned() });
+        }
+    }
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
@@ -191,11 +248,17 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = request.uri().path().trim_start_matches("/2018-06-01/runtime").to_owned();
-    let instead = {
-        let mut instead = state.instead.lock().unwrap_or_else(PoisonError::into_inner);
-        instead.take_if(|(end, _)| path.ends_with(*end)).map(|(_, said)| status(said))
+/// An error closes the connection.
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    let (request, body) = request.into_parts();
+    let path = request.uri.path().trim_start_matches("/2018-06-01/runtime").to_owned();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    state.keep(&path, &request.headers, &body);
+    let instead = match state.fault(&path) {
+        None => None,
+        Some(Fault::Status(said)) => Some(status(said)),
+        Some(Fault::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
     if path.ends_with("/next")
         && let Some(said) = instead
@@ -203,15 +266,13 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         return Ok(said);
     }
     let path: Vec<&str> = path.split('/').collect();
-    let response = match (request.method(), path.as_slice()) {
+    let response = match (&request.method, path.as_slice()) {
         (&Method::GET, ["", "invocation", "next"]) => {
             state.polls.send_modify(|polls| *polls += 1);
             let invocation = state.next.lock().await.recv().await;
             invocation.map_or_else(|| status(StatusCode::GONE), |invocation| next(&invocation))
         }
         (&Method::POST, ["", "invocation", request_id, kind @ ("response" | "error")]) => {
-            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            let body = String::from_utf8_lossy(&body).into_owned();
             let outcome =
                 if *kind == "response" { Outcome::Answer(body) } else { Outcome::Failure(error_message(&body)) };
             match state.waiting().remove(*request_id).map(|waiting| waiting.send(outcome)) {
@@ -220,19 +281,29 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
                 _ => status(StatusCode::BAD_REQUEST),
             }
         }
+        (&Method::GET, ["", "restore", "next"]) => status(StatusCode::OK),
+        (&Method::POST, ["", "init" | "restore", "error"]) => status(StatusCode::ACCEPTED),
         _ => status(StatusCode::NOT_FOUND),
     };
     Ok(instead.unwrap_or(response))
 }
 
 fn next(invocation: &Invocation) -> Response<Full<Bytes>> {
-    Response::builder()
-        .header("lambda-runtime-aws-request-id", &invocation.request_id)
-        .header("lambda-runtime-deadline-ms", invocation.deadline_ms)
-        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:testbed")
-        .header("lambda-runtime-trace-id", &invocation.trace_id)
-        .body(invocation.payload.clone().into())
-        .expect("valid headers")
+    let mut headers = HashMap::from([
+        ("lambda-runtime-aws-request-id", invocation.request_id.clone()),
+        ("lambda-runtime-deadline-ms", invocation.deadline_ms.to_string()),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:testbed".to_owned()),
+        ("lambda-runtime-trace-id", invocation.trace_id.clone()),
+    ]);
+    for (name, value) in &invocation.headers {
+        match value {
+            Some(value) => headers.insert(name, (*value).to_owned()),
+            None => headers.remove(name),
+        };
+    }
+    let response =
+        headers.into_iter().fold(Response::builder(), |response, (name, value)| response.header(name, value));
+    response.body(invocation.payload.clone().into()).expect("valid headers")
 }
 
 fn status(status: StatusCode) -> Response<Full<Bytes>> {

@@ -11,7 +11,7 @@ use std::{
 use hyper::StatusCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::{
-    Case, Function, Invocation, Outcome, example, functions, packaged,
+    Case, Fault, Function, Invocation, Outcome, example, functions, packaged,
     upstream::{Answer, Upstream},
 };
 
@@ -22,7 +22,6 @@ fn main() -> ExitCode {
         test("sigterm_ends_the_process_and_loses_no_line", sigterm_ends_the_process_and_loses_no_line()),
         test("many_invocations_at_a_time", many_invocations_at_a_time()),
         test("lambda_may_refuse_an_answer_or_send_no_invocation", lambda_may_refuse_an_answer_or_send_no_invocation()),
-        test("it_ends_without_its_runtime_api", it_ends_without_its_runtime_api()),
         test("without_lambda_it_says_what_to_do", without_lambda_it_says_what_to_do()),
     ];
     for function in functions() {
@@ -126,22 +125,13 @@ async fn lambda_may_refuse_an_answer_or_send_no_invocation() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
     let case = plain("hello");
     for (end, status) in [("/response", 413), ("/response", 500), ("/next", 204)] {
-        process.runtime_api().say(end, StatusCode::from_u16(status).map_err(|error| error.to_string())?);
+        let status = StatusCode::from_u16(status).map_err(|error| error.to_string())?;
+        process.runtime_api().fail(end, Fault::Status(status));
         replay(&mut process, &case).await?;
         replay(&mut process, &case).await?;
     }
     let lines = process.terminate().await.join("\n");
     expect(&lines, "Lambda refused the result of the invocation: 413")
-}
-
-async fn it_ends_without_its_runtime_api() -> Outcomes {
-    let mut process = Function::start(&packaged("hello"), &[]).await;
-    process.polled(1).await;
-    process.runtime_api().say("/next", StatusCode::FORBIDDEN);
-    replay(&mut process, &plain("hello")).await?;
-    let (status, lines) = process.end().await;
-    expect(&lines.join("\n"), "there is no next invocation: 403")?;
-    (status.code() == Some(1)).then_some(()).ok_or_else(|| status.to_string())
 }
 
 async fn without_lambda_it_says_what_to_do() -> Outcomes {

@@ -65,7 +65,7 @@ fn summary((sent, end, _): &(Vec<Sent>, String, Vec<String>)) -> String {
         if path.ends_with("/error") {
             let error: Value = serde_json::from_str(body).unwrap();
             let kind = error["errorType"].as_str().unwrap();
-            summary += &format!(" ({})", if kind.contains("::") { "a Rust type" } else { kind });
+            summary.extend([" (", if kind.contains("::") { "a Rust type" } else { kind }, ")"]);
         }
         summary += ", ";
     }

@@ -3,8 +3,8 @@
 //!
 //! It stands in for the loop of `lambda_runtime` (1.5), on the same client, because that one leaks: it puts each
 //! invocation's trace id into the process's environment, and glibc never frees the old value. That is 144 bytes per
-//! invocation, 14 MB in 100,000, as `make soak` shows. testbed/tests/lambda_runtime.rs drives both loops through the same
-//! script and compares what they send. They differ in this:
+//! invocation, 14 MB in 100,000, as `make soak` shows. `testbed/tests/lambda_runtime.rs` drives both loops through the
+//! same script and compares what they send. They differ in this:
 //!
 //! | | `lambda_runtime` | here |
 //! | --- | --- | --- |
@@ -116,7 +116,7 @@ impl Lambda {
         Ok(Self { client, at_a_time, failed_polls: AtomicU32::new(0), context })
     }
 
-    /// Says that the process is ready for a snapshot (SnapStart), and returns when it is restored from it.
+    /// Says that the process is ready for a snapshot (`SnapStart`), and returns when it is restored from it.
     ///
     /// # Errors
     ///
@@ -278,7 +278,7 @@ impl Lambda {
     fn context(&self, headers: &HeaderMap) -> Context {
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let mut context = self.context.clone();
-        context.request_id = request_id(headers).to_owned();
+        context.request_id = request_id(headers).into();
         context.deadline = text(DEADLINE_MS).and_then(|ms| ms.parse().ok()).unwrap_or_default();
         context.invoked_function_arn = text(INVOKED_FUNCTION_ARN).unwrap_or_default().into_owned();
         context.xray_trace_id = text(TRACE_ID).map(Into::into);

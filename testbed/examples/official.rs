@@ -1,4 +1,4 @@
-//! What `panics` does, on AWS's own loop: testbed/tests/lambda_runtime.rs compares the two loops.
+//! What `panics` does, on AWS's own loop: `testbed/tests/lambda_runtime.rs` compares the two loops.
 
 use lambda_http::{Body, Error, Request, RequestExt, Response, run_concurrent, service_fn};
 

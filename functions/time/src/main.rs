@@ -20,12 +20,17 @@ fn main() -> ExitCode {
 async fn time(request: Request) -> Result<Response, Problem> {
     let zone = match query(&request, "tz", MAX_ZONE_CHARS)? {
         None => TimeZone::UTC,
-        // The compiled-in database, because Lambda's image has none.
-        Some(name) => TimeZoneDatabase::bundled()
-            .get(&name)
-            .map_err(|_| Problem::invalid_parameter("`tz` is not a known IANA time zone such as Europe/Paris."))?,
+        Some(name) => named(&name)
+            .ok_or_else(|| Problem::invalid_parameter("`tz` is not a known IANA time zone such as Europe/Paris."))?,
     };
     negotiate(&request, &Now::at(Timestamp::now(), &zone))
+}
+
+/// The zone with this name, in any case. The compiled-in database is used, because Lambda's image has none.
+fn named(name: &str) -> Option<TimeZone> {
+    let zone = TimeZoneDatabase::bundled().get(name).ok()?;
+    // jiff also takes the names for a zone that is not known or not set, and these have no time.
+    (!zone.is_unknown() && zone.iana_name() != Some("Factory")).then_some(zone)
 }
 
 /// The response: JSON in this shape, or text from its [`Display`](fmt::Display).
@@ -62,6 +67,38 @@ mod tests {
     #[tokio::test]
     async fn answers_its_events() {
         testbed::replay("time", time).await;
+    }
+
+    #[test]
+    fn a_name_that_stands_for_no_zone_is_refused() {
+        for name in ["Europe/Paris", "europe/PARIS", "UTC", "utc", "Etc/UTC", "Zulu", "GMT0", "EST5EDT", "Etc/GMT+12"] {
+            assert!(named(name).is_some(), "{name}");
+        }
+        for name in [
+            "Etc/Unknown",
+            "etc/UNKNOWN",
+            "Factory",
+            "factory",
+            "UTC0",
+            "EST5EDT,M3.2.0,M11.1.0",
+            "<+01>-1",
+            ":UTC",
+            "posix/Europe/Paris",
+            "right/Europe/Paris",
+            "posixrules",
+            "localtime",
+            "local",
+            "Z",
+            "+01:00",
+            "../UTC",
+            "/UTC",
+            " UTC",
+            "UTC ",
+            "Europe",
+            "Europe/",
+        ] {
+            assert!(named(name).is_none(), "{name}");
+        }
     }
 
     #[test]

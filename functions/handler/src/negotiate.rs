@@ -54,7 +54,7 @@ fn preferred(headers: &HeaderMap) -> Option<Format> {
     let (mut text, mut json) = (Quality::default(), Quality::default());
     let mut any_range = false;
     for value in headers.get_all(ACCEPT) {
-        for range in value.to_str().unwrap_or_default().split(',') {
+        for range in split(value.to_str().unwrap_or_default(), ',') {
             let Some((range, weight)) = weighted(range).filter(|(range, _)| range.contains('/')) else {
                 continue;
             };
@@ -97,6 +97,17 @@ impl Quality {
     }
 }
 
+/// Splits a header's value, but not in a quoted string (RFC 9110, section 5.6.4).
+pub(crate) fn split(value: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    value.split(move |c| {
+        let is_plain = !is_escaped;
+        is_escaped = is_plain && is_quoted && c == '\\';
+        is_quoted ^= is_plain && c == '"';
+        c == separator && !is_quoted
+    })
+}
+
 /// Splits an element of a header with preferences, such as `Accept-Encoding`, into its value, without parameters, and
 /// its weight: RFC 9110, section 12.4.2. Returns `None` if the weight is invalid.
 ///
@@ -106,7 +117,7 @@ impl Quality {
 /// ```
 #[must_use]
 pub fn weighted(element: &str) -> Option<(&str, f32)> {
-    let mut parts = element.split(';').map(str::trim);
+    let mut parts = split(element, ';').map(str::trim);
     let value = parts.next()?;
     let weight = parts.find_map(|part| {
         let (name, value) = part.split_once('=')?;
@@ -145,6 +156,11 @@ mod tests {
             (&["text/plain;q=0, application/json;q=0.000"], None),
             (&["text/plain;q=2, application/json;q=0.1"], Some(Format::Json)),
             (&["rubbish"], Some(Format::Text)),
+            (&[r#"application/json;profile="a;q=0""#], Some(Format::Json)),
+            (&[r#"application/json;profile="a,text/plain;q=1";q=0, text/plain;q=0.1"#], Some(Format::Text)),
+            (&[r#"application/json;a="\";q=0, text/plain";b="\\";q=0.5, text/plain;q=0.4"#], Some(Format::Json)),
+            (&[r#"text/plain;q=0.1;a="x", application/json;a="q=0";q=0.2;b"#], Some(Format::Json)),
+            (&[r#"application/json;a="never closed, text/plain"#], Some(Format::Json)),
             (&[""], Some(Format::Text)),
         ] {
             let mut headers = HeaderMap::new();

@@ -1,28 +1,27 @@
 //! JSON bodies: reads a request's as a type, and writes an answer's.
 
 use lambda_http::http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::{
-    Body, Problem, Request, Response,
-    faults::{Source, read},
-};
+use crate::{Body, Problem, Request, Response, faults::faults, negotiate::split};
 
-/// Reads the request's body, JSON of at most `max_bytes`, as a `T`. With `#[serde(deny_unknown_fields)]` on `T`, a
-/// misspelt member is a fault.
+/// Reads the request's body, JSON of at most `max_bytes`, as a `T`. It accepts what [`serde_json::from_str`] accepts, and
+/// ignores a byte order mark before it (RFC 8259, section 8.1). With `#[serde(deny_unknown_fields)]` on `T`, a misspelt
+/// member is a fault.
 ///
 /// # Errors
 ///
 /// - 400 [`malformed-request`](Problem::malformed_request): it is absent, not UTF-8, or not JSON.
 /// - 413 [`content-too-large`](Problem::content_too_large): it is larger than `max_bytes`.
 /// - 415 [`unsupported-media-type`](Problem::unsupported_media_type): its type is neither `application/json` nor
-///   `application/*+json`, its charset is not UTF-8, or it is compressed.
+///   `application/*+json`, or it is compressed. A charset has no effect (RFC 8259, section 11).
 /// - 422 [`unprocessable-content`](Problem::unprocessable_content): it is not of the type `T`. `errors` lists each
-///   member that is missing, unknown, repeated, of another type, or nested too deeply.
+///   member that is missing, unknown, repeated, of another type, or nested too deeply. For a long body, it lists the
+///   first ones, because a refusal costs at most a few times what an answer costs. `detail` says if there may be more.
 ///
 /// ```
 /// use handler::{Body, Request, body, http::header::CONTENT_TYPE};
@@ -56,16 +55,14 @@ pub fn body<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<
         return Err(Problem::content_too_large(max_bytes));
     }
     let text = str::from_utf8(bytes).map_err(|_| Problem::malformed_request("The body is not UTF-8."))?;
-    // serde would also accept a list for a struct, and take its items as the fields in order.
-    if !text.trim_start().starts_with('[')
-        && let Ok(value) = serde_json::from_str(text)
-    {
-        return Ok(value);
-    }
-    // Checks whether it is JSON at all: for some types, serde_json's error category does not tell.
-    let json: &RawValue = serde_json::from_str(text)
-        .map_err(|error| Problem::malformed_request(format!("The body is not JSON: {error}.")))?;
-    read(Source::Json(json)).map_err(Problem::unprocessable_content)
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(text).map_err(|_| {
+        // Checks whether it is JSON at all: for some types, serde_json's error category does not tell.
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(_) => Problem::unprocessable(faults::<T>(text)),
+            Err(error) => Problem::malformed_request(format!("The body is not JSON: {error}.")),
+        }
+    })
 }
 
 /// Answers with `content` as JSON, whatever the request accepts. [`negotiate`](crate::negotiate()) respects `Accept`.
@@ -90,27 +87,29 @@ pub fn json(status: StatusCode, content: &impl Serialize) -> Result<Response, Pr
 
 fn check_format(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |detail| Problem::unsupported_media_type("application/json", detail);
-    let encoding = headers.get(CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    // Either header may hold a list, if it came in several lines.
+    let all = |name, is_right: fn(&str) -> bool| {
+        let mut lines = headers.get_all(name).into_iter();
+        lines.all(|line| line.to_str().is_ok_and(|line| split(line, ',').map(str::trim).all(is_right)))
+    };
+    if !all(CONTENT_ENCODING, |coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity")) {
         // RFC 9110, section 12.5.3: the encoding that would have been accepted.
         return Err(unsupported("The body must come without a content encoding.")
             .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let content_type = content_type.to_ascii_lowercase();
-    let mut parts = content_type.split(';').map(str::trim);
-    let is_json = parts.next().and_then(|media| media.strip_prefix("application/")).is_some_and(|subtype| {
-        subtype == "json"
-            || subtype.strip_suffix("+json").is_some_and(|name| !name.is_empty() && !name.contains([',', ' ']))
-    });
-    if !is_json {
+    if !headers.contains_key(CONTENT_TYPE) || !all(CONTENT_TYPE, is_json) {
         return Err(unsupported("The body must be JSON, with the Content-Type application/json."));
     }
-    let mut charsets = parts.filter_map(|parameter| parameter.strip_prefix("charset="));
-    if charsets.any(|charset| charset.trim_matches('"') != "utf-8") {
-        return Err(unsupported("The body must be in UTF-8."));
-    }
     Ok(())
+}
+
+/// Whether it is `application/json` or `application/*+json`, with any parameters.
+fn is_json(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    let is_token = |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok();
+    media
+        .strip_prefix("application/")
+        .is_some_and(|subtype| subtype == "json" || subtype.strip_suffix("+json").is_some_and(is_token))
 }
 
 #[cfg(test)]
@@ -153,6 +152,9 @@ mod tests {
         assert_eq!(read_as(json), Ok(NewOrder { sku: "A".into(), quantity: 2 }));
         assert_eq!(read_as(json.as_bytes().to_vec()), Ok(good));
         assert_eq!(read_as("[[1], []]"), Ok([vec![1_u8], vec![]]));
+        assert_eq!(read_as("\u{feff}7"), Ok(7));
+        // As serde_json does, at any depth.
+        assert_eq!(read_as(r#"[["A", 2]]"#), Ok([NewOrder { sku: "A".into(), quantity: 2 }]));
         let fault = |pointer, detail| json!([{ "detail": detail, "pointer": pointer }]);
         let unknown = "is unknown; there is `sku` or `quantity`";
         for (bytes, status, expected) in [
@@ -162,7 +164,8 @@ mod tests {
             (b"{\"sku\": 7,", 400, json!("The body is not JSON: EOF while parsing an object at line 1 column 10.")),
             (b"{\"sku\": \"\xff\"}", 400, json!("The body is not UTF-8.")),
             (&[b'['; 65], 413, json!("The body may have at most 64 bytes.")),
-            (b"[\"A\", 2]", 422, fault("#", "must be an object")),
+            (b"[]", 422, fault("#", "must be an object")),
+            (b"[\"A\", \"2\"]", 422, fault("#/1", "must be an integer from 0 to 255")),
             (b"{\"sku\": \"A\", \"quantity\": 256}", 422, fault("#/quantity", "must be an integer from 0 to 255")),
             (b"{\"sku\": \"A\", \"quantity\": 1.0}", 422, fault("#/quantity", "must be an integer from 0 to 255")),
             (b"{\"sku\": \"A\", \"sku\": \"B\", \"quantity\": 1}", 422, fault("#/sku", "appears twice")),
@@ -183,9 +186,14 @@ mod tests {
             (Some("application/json"), true),
             (Some("Application/JSON ; Charset=\"UTF-8\""), true),
             (Some("application/merge-patch+json"), true),
-            (Some("application/json; charset=iso-8859-1"), false),
+            (Some("application/json; charset=iso-8859-1"), true),
+            (Some(r#"application/json;profile="a, b; c""#), true),
+            (Some("application/json, application/json; charset=utf-8"), true),
+            (Some("application/json; a=b, text/plain"), false),
             (Some("application/+json"), false),
+            (Some("application/a b+json"), false),
             (Some("application/xml, application/a+json"), false),
+            (Some("application/json;a=\"b, text/plain"), true),
             (Some("text/json"), false),
             (Some("text/plain; a=application/json"), false),
             (None, false),
@@ -204,5 +212,13 @@ mod tests {
             (refused.status(), &refused.headers()[ACCEPT_ENCODING]),
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, &HeaderValue::from_static("identity"))
         );
+        for (codings, status) in [("Identity", None), ("", None), ("identity, gzip", Some(415))] {
+            compressed.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(codings));
+            assert_eq!(
+                body::<Value>(&compressed, 2).err().map(|problem| problem.status().as_u16()),
+                status,
+                "{codings}"
+            );
+        }
     }
 }

@@ -1,6 +1,13 @@
 //! Problem details: the format of every error that a caller sees.
 
-use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    error::Error,
+    fmt,
+    io::{self, ErrorKind, Write},
+    time::Duration,
+};
 
 use lambda_http::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -10,9 +17,12 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Response, negotiate::VARY_ACCEPT};
+use crate::{Response, faults::Faults, negotiate::VARY_ACCEPT};
 
 type Cause = Box<dyn Error + Send + Sync>;
+
+/// The most bytes of a problem's JSON.
+const MOST_BYTES: usize = 16 * 1024;
 
 /// The characters that must be percent-encoded for a JSON pointer in a URI fragment (RFC 6901, section 6).
 const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
@@ -35,6 +45,9 @@ const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
 ///
 /// There is one constructor for each problem type, and [`new`](Self::new) for your own types. `detail` is for the
 /// caller. The [cause](Self::because) is only for the operator, and goes to the log.
+///
+/// Its JSON has at most 16 kB. What does not fit is left out: the end of `detail`, items of a list, other members. The
+/// member `left_out` then says so.
 ///
 /// ```
 /// use handler::{Problem, http::StatusCode};
@@ -182,6 +195,15 @@ impl Problem {
             .with_member("errors", errors)
     }
 
+    /// The same for faults that were found, which may not be all.
+    pub(crate) fn unprocessable(faults: Faults) -> Self {
+        let mut problem = Self::unprocessable_content(faults.list);
+        if !faults.are_all {
+            problem.detail = problem.detail.replacen("has", "has at least", 1).into();
+        }
+        problem
+    }
+
     /// 428: the request must say, with `If-Match`, which state it wants to change.
     pub fn precondition_required(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new("precondition-required", "Precondition required", StatusCode::PRECONDITION_REQUIRED, detail)
@@ -296,7 +318,7 @@ impl Problem {
 
     /// The answer to the invocation `request_id`.
     pub(crate) fn to_response(&self, request_id: &str) -> Response {
-        let members = Members {
+        let mut members = Members {
             r#type: format_args!("urn:problem-type:{}", self.name),
             title: self.title,
             status: self.status.as_u16(),
@@ -304,14 +326,75 @@ impl Problem {
             instance: format_args!("urn:uuid:{request_id}"),
             more: &self.members,
         };
-        // Strings and numbers always serialize; an empty body would still carry the status.
-        let body = serde_json::to_string(&members).unwrap_or_default();
-        let mut response = Response::new(body.into());
+        let shortened;
+        let mut body = limited(&members, MOST_BYTES);
+        if body.is_none() {
+            (members.detail, shortened) = self.shortened();
+            members.more = &shortened;
+            body = limited(&members, MOST_BYTES);
+        }
+        // Even an empty body would still carry the status.
+        let mut response = Response::new(body.unwrap_or_default().into());
         *response.status_mut() = self.status;
         response.headers_mut().clone_from(&self.headers);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
+
+    /// The beginning of `detail`, and as many of the further members as fit into half of the limit.
+    fn shortened(&self) -> (&str, BTreeMap<String, Value>) {
+        let (detail, cut) = self.detail.split_at(self.detail.floor_char_boundary(MOST_BYTES / 16));
+        let (mut room, mut items_out, mut members_out) = (MOST_BYTES / 2, 0, 0);
+        let mut fits = |value: &Value| {
+            let bytes = limited(value, room).map(|json| json.len() + 1);
+            room -= bytes.unwrap_or(0).min(room);
+            bytes.is_some()
+        };
+        let mut shortened = BTreeMap::new();
+        for (name, value) in &self.members {
+            let fitting = match value {
+                _ if name.len() > MOST_BYTES || !fits(&json!(name)) => None,
+                Value::Array(items) => {
+                    let fitting: Vec<_> = items.iter().filter(|item| fits(item)).cloned().collect();
+                    items_out += items.len() - fitting.len();
+                    Some(fitting.into())
+                }
+                value => fits(value).then(|| value.clone()),
+            };
+            match fitting {
+                Some(fitting) => drop(shortened.insert(name.clone(), fitting)),
+                None => members_out += 1,
+            }
+        }
+        let left_out = format!(
+            "A problem has at most {MOST_BYTES} bytes. Left out: {items_out} items of lists, {members_out} other members, \
+             and {} bytes of `detail`.",
+            cut.len()
+        );
+        shortened.insert("left_out".into(), left_out.into());
+        (detail, shortened)
+    }
+}
+
+/// The JSON of `value`, if it has at most `most` bytes.
+fn limited(value: &impl Serialize, most: usize) -> Option<String> {
+    struct Limited(Vec<u8>, usize);
+    impl Write for Limited {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.len() > self.1 - self.0.len() {
+                return Err(ErrorKind::FileTooLarge.into());
+            }
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut json = Limited(Vec::with_capacity(256), most);
+    serde_json::to_writer(&mut json, value).ok()?;
+    String::from_utf8(json.0).ok()
 }
 
 impl fmt::Display for Problem {
@@ -399,5 +482,38 @@ mod tests {
             let problem = Problem::upstream_unavailable(Duration::from_millis(after));
             assert_eq!(problem.to_response("").headers()[RETRY_AFTER], header);
         }
+    }
+
+    #[test]
+    fn a_problem_has_a_bound() {
+        let long = "\u{1}\"é".repeat(1 << 20);
+        let of = |problem: Problem| {
+            let response = problem.to_response("6b2a");
+            let Body::Text(text) = response.body() else { panic!("{response:?}") };
+            assert!(text.len() <= MOST_BYTES, "{}", text.len());
+            let json = body(&response);
+            for member in ["type", "title", "status", "detail", "instance"] {
+                assert!(json.get(member).is_some(), "{member}: {text}");
+            }
+            json
+        };
+        let new = |detail: &str| Problem::new("a", "A", StatusCode::CONFLICT, detail.to_owned());
+        assert!(of(new("short")).get("left_out").is_none());
+        let json = of(new(&long));
+        assert!(long.starts_with(json["detail"].as_str().unwrap()), "{json}");
+        assert!(json["left_out"].as_str().unwrap().contains("bytes of `detail`"), "{json}");
+        let json = of(new("a").with_member("left", 3).with_member("why", long.clone()).with_member(&long, 1));
+        assert_eq!((&json["left"], json.get("why")), (&json!(3), None));
+        assert!(json["left_out"].as_str().unwrap().contains("2 other members"), "{json}");
+        let faults = |count| (0..count).map(|index| (format!("/{index}"), "is wrong"));
+        assert_eq!(of(Problem::unprocessable_content(faults(100)))["errors"].as_array().unwrap().len(), 100);
+        let json = of(Problem::unprocessable_content(faults(10_000).chain([(long.clone(), "is wrong")])));
+        let told = json["errors"].as_array().unwrap().len();
+        assert!(
+            told > 50 && json["left_out"].as_str().unwrap().contains(&format!("{} items", 10_001 - told)),
+            "{json}"
+        );
+        let many = (0..10_000).fold(new("a"), |problem, index| problem.with_member(&index.to_string(), index));
+        assert!(of(many)["left_out"].is_string());
     }
 }

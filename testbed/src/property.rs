@@ -339,7 +339,10 @@ fn body_text(u: &mut Unstructured<'_>, levels: u8, json: &mut String) -> Result<
         "{}",
     ];
     let close = match u.int_in_range(0..=if levels == 0 { 0 } else { 3 })? {
-        0 => return Ok(json.push_str(u.choose(&VALUES)?)),
+        0 => {
+            json.push_str(u.choose(&VALUES)?);
+            return Ok(());
+        }
         1 => ']',
         _ => '}',
     };

@@ -108,6 +108,8 @@ pub(crate) fn faults<T: DeserializeOwned>(json: &str) -> Faults {
         let is_doubtful = stand_ins.iter().filter(is_near).any(&mut depends);
         faults.are_all &= !is_doubtful;
         let Some(stop) = stop else { return faults };
+        // To find a place, each level above it is read once more.
+        readings = readings.saturating_sub(stop.path.len() / 8);
         let is_mended = !stop.is_twice && stand_ins.iter().any(|stand_in| stop.path.starts_with(&stand_in.path));
         let is_within =
             |stand_in: &StandIn| stand_in.path.len() > stop.path.len() && stand_in.path.starts_with(&stop.path);

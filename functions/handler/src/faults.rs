@@ -822,7 +822,7 @@ mod tests {
                 bytes = faults.list.iter().map(|(pointer, detail)| pointer.len() + detail.len()).sum();
                 assert!(!faults.list.is_empty(), "{json:.100}");
             });
-            assert!(bytes <= MOST_BYTES, "{bytes}: {json:.100}");
+            assert!(bytes <= 8 * 1024, "{bytes}: {json:.100}");
             let length = json.len() as u64;
             assert!(used.bytes_max <= 20 * length + 100_000, "{length} bytes: {used:?}: {json:.100}");
             assert!(used.bytes_total <= 100 * length + 10_000_000, "{length} bytes: {used:?}: {json:.100}");

@@ -73,6 +73,43 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
     Ok(json)
 }
 
+/// An `internal` problem for `trigger`, for when even a problem cannot be sent. Nothing in it comes from the endpoint or
+/// the caller, and nothing here can fail. Also returns the size of its body.
+pub(crate) fn last_resort(trigger: Trigger, is_head: bool, request_id: &str) -> (String, usize) {
+    const TITLE: &str = r#""statusDescription":"500 Internal Server Error","#;
+    let is_multi_value = matches!(trigger, Trigger::RestApi | Trigger::Alb { multi_value: true });
+    let (headers, opens, closes) = if is_multi_value { ("multiValueHeaders", "[", "]") } else { ("headers", "", "") };
+    let is_plain =
+        request_id.len() <= 64 && request_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let request_id = if is_plain { request_id } else { "" };
+    let body = concat!(
+        r#"{\"type\":\"urn:problem-type:internal\",\"title\":\"Internal error\",\"status\":500,"#,
+        r#"\"detail\":\"The request failed because of an internal error, which has been logged.\","#,
+        r#"\"instance\":\"urn:uuid:"#,
+    );
+    let body = if is_head { [""; 3] } else { [body, request_id, r#"\"}"#] };
+    let mut answer = String::from(r#"{"statusCode":500,"#);
+    match trigger {
+        Trigger::Alb { .. } | Trigger::VpcLattice => answer.push_str(TITLE),
+        Trigger::HttpApi | Trigger::FunctionUrl => answer.push_str(r#""cookies":[],"#),
+        Trigger::RestApi => {}
+    }
+    answer.extend(["\"", headers, "\":{"]);
+    for (name, value) in [
+        ("x-request-id", request_id),
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "no-store"),
+        ("content-type", "application/problem+json"),
+    ] {
+        let separator = if name == "content-type" { "" } else { "," };
+        answer.extend(["\"", name, "\":", opens, "\"", value, "\"", closes, separator]);
+    }
+    answer.push_str(r#"},"body":""#);
+    answer.extend(body);
+    answer.push_str(r#"","isBase64Encoded":false}"#);
+    (answer, body.iter().map(|part| part.len() - part.matches('\\').count()).sum())
+}
+
 /// Adds a header, or adds a value to a header that is already there (RFC 9110, section 5.3).
 fn join<'a>(
     headers: &mut BTreeMap<&'a str, Cow<'a, str>>,
@@ -103,7 +140,7 @@ fn text_or_base64<S: Serializer>(body: &Body, serializer: S) -> Result<S::Ok, S:
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use lambda_http::http::{HeaderValue, header::LINK};
+    use lambda_http::http::{HeaderValue, StatusCode, header::LINK};
     use serde_json::{Value, json};
 
     use super::*;
@@ -137,6 +174,58 @@ mod tests {
             && answer["body"].as_str().unwrap().contains("urn:problem-type:internal")
             && line["status"] == 500
             && line["error"].as_str().unwrap().contains(cause)
+    }
+
+    #[test]
+    fn the_last_resort_is_a_valid_answer_through_every_trigger() {
+        for trigger in [
+            Trigger::HttpApi,
+            Trigger::FunctionUrl,
+            Trigger::RestApi,
+            Trigger::Alb { multi_value: false },
+            Trigger::Alb { multi_value: true },
+            Trigger::VpcLattice,
+        ] {
+            for (is_head, given, id) in [(false, "6b2a-1", "6b2a-1"), (true, "6b2a-1", "6b2a-1"), (false, "\"", "")] {
+                let mut response = Problem::internal().to_response(id);
+                for (name, value) in
+                    [("x-request-id", id), ("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
+                {
+                    response.headers_mut().insert(name, value.parse().unwrap());
+                }
+                if is_head {
+                    *response.body_mut() = Body::Empty;
+                }
+                let (last_resort, bytes_out) = last_resort(trigger, is_head, given);
+                let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+                assert_eq!(read(&last_resort), read(&answer(trigger, &response).unwrap()), "{trigger:?}");
+                assert_eq!(bytes_out, response.body().len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_problem_that_cannot_be_sent_is_an_internal_one() {
+        let large = || Problem::new("large", "Large", StatusCode::CONFLICT, "x".repeat(7 << 20)).because("the cause");
+        let binary = || Problem::not_found("Gone.").with_header(LINK, HeaderValue::from_bytes(b"</\xff>").unwrap());
+        for (problem, name, cause) in
+            [(&large as &dyn Fn() -> Problem, "large", "bytes of JSON"), (&binary, "not-found", "UTF-8")]
+        {
+            for event in [HTTP_API, REST_API, ALB, LATTICE] {
+                let problem = problem();
+                let problem = std::sync::Arc::new(std::sync::Mutex::new(Some(problem)));
+                let endpoint = move |_| {
+                    let problem = problem.lock().unwrap().take().unwrap();
+                    async { Err(problem) }
+                };
+                let observed = observe(endpoint, event.as_bytes(), Context::default()).now_or_never().unwrap().unwrap();
+                let observed = (serde_json::from_str(&observed.0).unwrap(), serde_json::from_str(&observed.1).unwrap());
+                assert!(is_refused(&observed, cause), "{event}: {}", observed.1);
+                let (_, line) = observed;
+                assert_eq!((&line["problem"], &line["ServerErrors"]), (&"internal".into(), &1.into()));
+                assert!(line["unsent_problem"].as_str().unwrap().starts_with(&format!("{name}: ")), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Event {
     pub(crate) route: Option<String>,
     /// The caller's address as the trigger saw it.
     pub(crate) client_address: Option<String>,
+    /// The method, or `_OTHER` for one that a caller made up, even if the request is malformed.
+    pub(crate) method: &'static str,
     /// Whether the answer has no body, even if the request is malformed.
     pub(crate) is_head: bool,
     pub(crate) request: Result<Request, Malformed>,
@@ -111,7 +113,7 @@ impl Event {
         } else {
             return None;
         };
-        let headers = headers(event);
+        let (headers, fit) = headers(event);
         let identity = match trigger {
             Trigger::RestApi | Trigger::VpcLattice => context.object("identity"),
             _ => Object::default(),
@@ -145,9 +147,10 @@ impl Event {
             _ => (stage, None),
         };
         let path = without(path, base.or(stage.map(|stage| stage.len() + 1)).unwrap_or_default());
-        let is_head = method == Method::HEAD.as_str();
+        let (name, is_head) = (method_name(&method), method == Method::HEAD.as_str());
         let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
         let request = request.and_then(|method| {
+            fit?;
             let mut request = Request::new(body(event)?);
             let path = utf8_percent_encode(
                 if path.is_empty() { "/" } else { &path },
@@ -173,26 +176,13 @@ impl Event {
             }
             Ok(request)
         });
-        Some(Self { trigger, route: route.map(Cow::into_owned), client_address, is_head, request })
+        Some(Self { trigger, route: route.map(Cow::into_owned), client_address, method: name, is_head, request })
     }
+}
 
-    /// The method, or `_OTHER` for one that a caller made up.
-    pub(crate) fn method_name(&self) -> &str {
-        match self.request.as_ref().map(Request::method) {
-            Ok(
-                method @ (&Method::GET
-                | &Method::HEAD
-                | &Method::OPTIONS
-                | &Method::POST
-                | &Method::PUT
-                | &Method::DELETE
-                | &Method::PATCH
-                | &Method::CONNECT
-                | &Method::TRACE),
-            ) => method.as_str(),
-            _ => "_OTHER",
-        }
-    }
+fn method_name(method: &str) -> &'static str {
+    const STANDARD: [&str; 9] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE"];
+    STANDARD.into_iter().find(|standard| *standard == method).unwrap_or("_OTHER")
 }
 
 /// The length of what comes in `path` before the path that `route` matched: the base path of a custom domain, or the
@@ -232,16 +222,21 @@ fn without(text: Cow<'_, str>, length: usize) -> Cow<'_, str> {
     }
 }
 
-/// Reads the headers. Repeated headers are joined into one value, as an HTTP API does (RFC 9110, section 5.3).
-fn headers(event: &Object<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(16);
+/// Reads the headers. Repeated headers are joined into one value, as an HTTP API does (RFC 9110, section 5.3). Also returns
+/// whether all of them fit into a [`HeaderMap`], which holds 24,576 names.
+fn headers(event: &Object<'_>) -> (HeaderMap, Result<(), Malformed>) {
+    let (mut headers, mut fit) = (HeaderMap::with_capacity(16), Ok(()));
     let mut add = |name: &str, value: &str| {
         let name = HeaderName::from_bytes(name.as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) else { return };
         let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
-        match headers.entry(name) {
-            Entry::Vacant(entry) => drop(entry.insert(value)),
-            Entry::Occupied(mut entry) => {
+        match headers.try_entry(name) {
+            Err(_) => fit = Err(Malformed("The request has too many headers.")),
+            Ok(Entry::Vacant(entry)) => {
+                // There is room for it, or there would be no entry.
+                let _ = entry.try_insert(value);
+            }
+            Ok(Entry::Occupied(mut entry)) => {
                 let joined = [entry.get().as_bytes(), value.as_bytes()].join(separator);
                 if let Ok(joined) = HeaderValue::try_from(joined) {
                     entry.insert(joined);
@@ -260,7 +255,7 @@ fn headers(event: &Object<'_>) -> HeaderMap {
         }
     });
     each_text(cookies, |cookie| add(COOKIE.as_str(), cookie));
-    headers
+    (headers, fit)
 }
 
 /// The query in percent-encoding.

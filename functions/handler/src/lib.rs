@@ -27,6 +27,7 @@
 
 mod answer;
 mod body;
+mod caught;
 mod claim;
 mod deadline;
 mod endpoint;

@@ -1,7 +1,8 @@
 //! The log: JSON lines if Lambda's logging configuration says so, otherwise text.
 //!
 //! Each invocation writes one line, its [`Invocation`]. CloudWatch reads the metrics from that line, too. The only
-//! other lines are `tracing` events from libraries or an endpoint. docs/observability.md lists the fields.
+//! other lines are `tracing` events from libraries or an endpoint, and panics that no invocation's line can have.
+//! docs/observability.md lists the fields.
 
 mod chain;
 mod invocation;
@@ -13,13 +14,13 @@ use std::{
     env,
     io::{IsTerminal, Write as _, stdout},
     panic,
-    sync::{Arc, atomic::AtomicBool},
-    time::{Duration, Instant},
+    sync::{Arc, Once, atomic::AtomicBool},
+    time::{Duration, Instant, SystemTime},
 };
 
-use tracing::{error, level_filters::LevelFilter};
+use tracing::level_filters::LevelFilter;
 
-pub(crate) use invocation::Invocation;
+pub(crate) use invocation::{Ended, Invocation};
 pub use invocation::{count, record};
 pub(crate) use line::Format;
 pub use line::Value;
@@ -72,6 +73,20 @@ impl Log {
         self.started.elapsed()
     }
 
+    /// Writes a line for a panic. Like the metrics, it goes out at every level.
+    fn panic(&self, invocation: Option<&Invocation>, panic: &str) {
+        let level = self.level.min(LevelFilter::ERROR);
+        if level == LevelFilter::OFF && self.format != Format::Json {
+            return;
+        }
+        let mut line = line::Line::new(self.format, SystemTime::now(), level, panic);
+        if let Some(invocation) = invocation {
+            line.field("request_id", invocation.request_id());
+        }
+        line.field("target", module_path!());
+        (self.write)(&line.end());
+    }
+
     /// A log as the operator configured it, to the process's standard output.
     fn from_env() -> Self {
         let variable = |name| env::var(name).unwrap_or_default();
@@ -100,16 +115,19 @@ impl Log {
 
 /// Sends the process's invocations, events and panics to its standard output.
 pub(crate) fn init() -> Arc<Log> {
+    static HOOK: Once = Once::new();
     let log = Arc::new(Log::from_env());
-    // This fails only on a second call in one process. The first call's log then stays.
-    if tracing::subscriber::set_global_default(subscriber::Events(Arc::clone(&log))).is_ok() {
-        panic::set_hook(Box::new(|panic| {
-            // A panic during an invocation belongs in that invocation's line.
-            if Invocation::current(|invocation| invocation.record("panic", panic.to_string().into())).is_none() {
-                error!("{panic}");
+    // This fails if the function has installed a subscriber of its own.
+    let _ = tracing::subscriber::set_global_default(subscriber::Events(Arc::clone(&log)));
+    let hooked = Arc::clone(&log);
+    HOOK.call_once(|| {
+        panic::set_hook(Box::new(move |panic| {
+            let panic = panic.to_string();
+            if Invocation::current(|invocation| invocation.panicked(panic.clone())).is_none() {
+                hooked.panic(None, &panic);
             }
         }));
-    }
+    });
     log
 }
 
@@ -119,7 +137,7 @@ fn level(name: &str) -> LevelFilter {
         "trace" | "debug" => LevelFilter::DEBUG,
         "warn" => LevelFilter::WARN,
         "error" => LevelFilter::ERROR,
-        // Lambda drops everything below fatal, and no line here is fatal.
+        // Lambda drops everything below fatal. Only metrics and panics are still written.
         "fatal" => LevelFilter::OFF,
         _ => LevelFilter::INFO,
     }

@@ -1,12 +1,8 @@
 //! From an event to an answer, whatever the endpoint does.
 
-use std::{future::pending, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::{
-    FutureExt,
-    future::{Either, select},
-};
+use futures_util::future::{Either, select};
 use lambda_http::{
     Context, Error, RequestExt,
     http::{
@@ -18,10 +14,12 @@ use tokio::{task::yield_now, time::sleep_until};
 
 use crate::{
     Body, Endpoint, Problem, Request, Response,
-    answer::answer,
+    answer::{answer, last_resort},
+    caught::{caught, caught_async},
     deadline,
-    event::Event,
+    event::{Event, Malformed},
     log::{Invocation, Log},
+    trigger::Trigger,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,62 +27,96 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Serves `event` with `endpoint`: HTTP semantics, the common headers, and the log line. `init` is how long the process
 /// took to start. Returns the JSON for the trigger.
 ///
+/// A panic in the endpoint, wherever it is, becomes an answer. That includes its `clone` and the `drop` of what it
+/// returned.
+///
 /// # Errors
 ///
 /// If the event is not from an HTTP trigger.
-pub(crate) async fn respond(
-    log: Arc<Log>,
+pub(crate) fn respond<E: Endpoint>(
+    log: &Arc<Log>,
     init: Duration,
-    endpoint: impl Endpoint,
-    event: Bytes,
+    endpoint: &E,
+    event: &[u8],
     context: Context,
-) -> Result<String, Error> {
-    let event = Event::read(&event)?;
-    let invocation = Invocation::start(&log, init, &event, &context);
-    let Event { trigger, is_head, request, .. } = event;
-    let served = async {
-        let outcome = match request {
-            Err(malformed) => Err(Problem::malformed_request(malformed.0)),
-            Ok(request) => serve(endpoint, request.with_lambda_context(context)).await,
+) -> impl Future<Output = Result<String, Error>> + Send + use<E> {
+    let event = caught(|| Event::read(event)).unwrap_or_else(|| Err("reading the event panicked".into()));
+    // An endpoint need not be `Sync`, so the future cannot clone it.
+    let started = event.map(|event| {
+        let invocation = Invocation::start(log, init, &event, &context);
+        let endpoint = invocation.sync_scope(|| caught(|| endpoint.clone()));
+        (invocation, event, endpoint)
+    });
+    async move {
+        let (invocation, event, endpoint) = started?;
+        let Event { trigger, is_head, request, .. } = event;
+        let served = async {
+            let outcome = caught_async(call(endpoint, request, context)).await.unwrap_or_else(panicked);
+            finish(&invocation, trigger, is_head, outcome)
         };
-        let finish = |mut response: Response| {
-            if is_head {
-                *response.body_mut() = Body::Empty;
-            }
-            let headers = response.headers_mut();
-            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            // An endpoint whose answers may be stored sets the header itself.
-            headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-            if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
-                headers.insert(X_REQUEST_ID, request_id);
-            }
-            answer(trigger, &response).map(|answer| (answer, response))
-        };
-        let (finished, problem) = match outcome.and_then(finish) {
-            Ok(finished) => (Ok(finished), None),
-            Err(problem) => (finish(problem.to_response(invocation.request_id())), Some(problem)),
-        };
-        let (answer, response) = finished?;
-        invocation.end(&response, problem.as_ref());
-        Ok(answer)
+        Ok(invocation.scope(served).await)
+    }
+}
+
+/// Makes the answer, and ends the invocation.
+fn finish(invocation: &Invocation, trigger: Trigger, is_head: bool, outcome: Result<Response, Problem>) -> String {
+    let send = |mut response: Response| {
+        if is_head {
+            *response.body_mut() = Body::Empty;
+        }
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // An endpoint whose answers may be stored sets the header itself.
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
+            headers.insert(X_REQUEST_ID, request_id);
+        }
+        Ok((answer(trigger, &response)?, response.status(), response.body().len()))
     };
-    invocation.scope(served).await
+    let ((answer, status, bytes_out), problem) = match caught(|| outcome.and_then(send)).unwrap_or_else(panicked) {
+        Ok(answer) => (answer, None),
+        Err(problem) => match caught(|| send(problem.to_response(invocation.request_id()))).unwrap_or_else(panicked) {
+            Ok(answer) => (answer, Some(problem)),
+            Err(cause) => {
+                invocation.could_not_send(&problem);
+                caught(|| drop(problem));
+                let (answer, bytes_out) = last_resort(trigger, is_head, invocation.request_id());
+                ((answer, StatusCode::INTERNAL_SERVER_ERROR, bytes_out), Some(cause))
+            }
+        },
+    };
+    invocation.end(status, bytes_out, problem.as_ref());
+    caught(|| drop(problem));
+    answer
+}
+
+/// The panic hook has recorded the panic's message.
+fn panicked<T>() -> Result<T, Problem> {
+    Err(Problem::internal().because("the endpoint panicked"))
 }
 
 /// Calls the endpoint if it matches the path and answers the method.
-async fn serve(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
+async fn call(
+    endpoint: Option<impl Endpoint>,
+    request: Result<Request, Malformed>,
+    context: Context,
+) -> Result<Response, Problem> {
+    let Some(endpoint) = endpoint else { return panicked() };
+    let mut request = match request {
+        Ok(request) => request.with_lambda_context(context),
+        Err(malformed) => return Err(Problem::malformed_request(malformed.0)),
+    };
     endpoint.find(&mut request)?;
     match request.method() {
-        method if endpoint.answers(method) => call(endpoint, request).await,
+        method if endpoint.answers(method) => call_in_time(endpoint, request).await,
         &Method::OPTIONS => Ok(options(endpoint.allow())),
         method => Err(Problem::method_not_allowed(method, endpoint.allow())),
     }
 }
 
-/// Calls the endpoint, for at most the time that is left, and turns a panic in it into a problem.
-async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
+/// Calls the endpoint, for at most the time that is left.
+async fn call_in_time(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
     let deadline = deadline::start(&mut request);
-    let outcome = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
     let given_up = async {
         match deadline {
             Some(at) => sleep_until(at + deadline::GRACE).await,
@@ -93,11 +125,8 @@ async fn call(endpoint: impl Endpoint, mut request: Request) -> Result<Response,
         // After a stall, the endpoint's own timers fire at the same moment: what it does then comes first.
         yield_now().await;
     };
-    match select(pin!(outcome), pin!(given_up)).await {
-        Either::Left((outcome, _)) => {
-            // The panic hook has recorded the panic's message.
-            outcome.unwrap_or_else(|_| Err(Problem::internal().because("the endpoint panicked")))
-        }
+    match select(pin!(endpoint.call(request)), pin!(given_up)).await {
+        Either::Left((outcome, _)) => outcome,
         Either::Right(_) => Err(Problem::deadline_exceeded()),
     }
 }
@@ -107,4 +136,187 @@ fn options(allow: HeaderValue) -> Response {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, allow);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{panic::panic_any, task};
+
+    use futures_util::FutureExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{get, observe, record};
+
+    /// Panics when it is dropped.
+    #[derive(Clone)]
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+
+    /// An endpoint that panics in the place that it is named after.
+    #[derive(PartialEq)]
+    struct Panics(&'static str);
+
+    impl Panics {
+        fn at(&self, place: &str) {
+            assert!(self.0 != place, "at {place}");
+        }
+    }
+
+    impl Clone for Panics {
+        fn clone(&self) -> Self {
+            self.at("clone");
+            Self(self.0)
+        }
+    }
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            // The original is dropped by the test, its clone by this crate.
+            if Invocation::current(|_| ()).is_some() {
+                self.at("drop");
+            }
+        }
+    }
+
+    impl Endpoint for Panics {
+        fn call(self, _: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
+            self.at("call");
+            let place = self.0;
+            Called(place)
+        }
+
+        fn answers(&self, method: &Method) -> bool {
+            self.at("answers");
+            method == Method::GET
+        }
+
+        fn allow(&self) -> HeaderValue {
+            self.at("allow");
+            HeaderValue::from_static("GET, OPTIONS")
+        }
+
+        fn find(&self, _: &mut Request) -> Result<(), Problem> {
+            self.at("find");
+            Ok(())
+        }
+    }
+
+    struct Called(&'static str);
+    impl Future for Called {
+        type Output = Result<Response, Problem>;
+        fn poll(self: std::pin::Pin<&mut Self>, _: &mut task::Context<'_>) -> task::Poll<Self::Output> {
+            let mut response = Response::default();
+            match self.0 {
+                "poll" => panic!("at poll"),
+                "payload" => panic_any(Bomb),
+                "extensions" => drop(response.extensions_mut().insert(Bomb)),
+                "headers" => {
+                    for number in 0..24_576 {
+                        let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+                        response.headers_mut().insert(name, HeaderValue::from_static(""));
+                    }
+                }
+                "cause" => return task::Poll::Ready(Err(Problem::internal().because(Box::new(Cause(Bomb))))),
+                _ => {}
+            }
+            task::Poll::Ready(Ok(response))
+        }
+    }
+    impl Drop for Called {
+        fn drop(&mut self) {
+            assert!(self.0 != "future", "at the drop of the future");
+        }
+    }
+
+    struct Cause(Bomb);
+    impl std::error::Error for Cause {}
+    impl std::fmt::Debug for Cause {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Cause")
+        }
+    }
+    impl std::fmt::Display for Cause {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            let _ = &self.0;
+            panic!("at the display")
+        }
+    }
+
+    fn event(method: &str) -> Value {
+        json!({ "rawPath": "/", "requestContext": { "http": { "method": method } } })
+    }
+
+    /// The answer and the line.
+    fn observed(endpoint: impl Endpoint, event: &Value) -> (Value, Value) {
+        let event = event.to_string();
+        let (answer, line) = observe(endpoint, event.as_bytes(), Context::default()).now_or_never().unwrap().unwrap();
+        (serde_json::from_str(&answer).unwrap(), serde_json::from_str(&line).unwrap())
+    }
+
+    #[test]
+    fn a_panic_anywhere_in_an_endpoint_is_a_problem() {
+        for (place, method) in [
+            ("clone", "GET"),
+            ("find", "GET"),
+            ("answers", "GET"),
+            ("allow", "OPTIONS"),
+            ("allow", "PUT"),
+            ("call", "GET"),
+            ("poll", "GET"),
+            ("payload", "GET"),
+            ("future", "GET"),
+            ("drop", "GET"),
+            ("drop", "not a method"),
+            ("extensions", "GET"),
+            ("headers", "GET"),
+            ("cause", "GET"),
+        ] {
+            let (answer, line) = observed(Panics(place), &event(method));
+            assert_eq!((&answer["statusCode"], &line["status"]), (&500.into(), &500.into()), "{place}");
+            assert_eq!((&line["problem"], &line["ServerErrors"]), (&"internal".into(), &1.into()), "{place}");
+            assert!(answer["body"].as_str().unwrap().contains("urn:problem-type:internal"), "{place}");
+            assert_eq!(answer["headers"]["cache-control"], "no-store", "{place}");
+        }
+        let (answer, _) = observed(Panics("nowhere"), &event("GET"));
+        assert_eq!(answer["statusCode"], 200);
+    }
+
+    #[test]
+    fn a_request_with_more_headers_than_fit_is_malformed() {
+        for (headers, status) in [(24_000, 200), (24_577, 400), (40_000, 400)] {
+            let mut event = event("GET");
+            event["headers"] = (0..headers).map(|number| (format!("x-{number}"), Value::from(""))).collect();
+            let (answer, line) = observed(get(|_| async { Ok(Response::default()) }), &event);
+            assert_eq!((&answer["statusCode"], &line["status"]), (&status.into(), &status.into()));
+            assert_eq!(line["method"], "GET");
+        }
+    }
+
+    #[test]
+    fn a_malformed_request_is_logged_with_its_method() {
+        for (method, logged) in [("GET", "GET"), ("HEAD", "HEAD"), ("BREW", "_OTHER"), ("not a method", "_OTHER")] {
+            let mut event = event(method);
+            event["headers"] = json!({ "host": "not a host" });
+            let (answer, line) = observed(|_| async { Ok(Response::default()) }, &event);
+            assert_eq!((&answer["statusCode"], &line["method"]), (&400.into(), &logged.into()));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_records_the_lines_own_names_leaves_them_alone() {
+        let endpoint = |_| async {
+            record("status", 0_u64);
+            record("problem", "none");
+            Err(Problem::not_found("Gone."))
+        };
+        let (_, line) = observed(endpoint, &event("GET"));
+        assert_eq!((&line["status"], &line["status_"]), (&404.into(), &0.into()));
+        assert_eq!((&line["problem"], &line["problem_"]), (&"not-found".into(), &"none".into()));
+    }
 }

@@ -44,7 +44,7 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let at_a_time = at_a_time.unwrap_or(1).max(1);
     let init = log.age();
     // Boxed, because it is large and would be moved many times.
-    let answer = move |event, context| respond(Arc::clone(&log), init, endpoint.clone(), event, context).boxed();
+    let answer = move |event: Bytes, context| respond(&log, init, &endpoint, &event, context).boxed();
     // tokio panics if there can be no more threads.
     let started = catch_unwind(|| start(&address, at_a_time)).unwrap_or_else(|_| Err("the start panicked".into()));
     let (tokio, lambda) = match started {
@@ -89,6 +89,5 @@ pub(crate) async fn invoke_with(
     event: &[u8],
     context: Context,
 ) -> Result<String, Error> {
-    let event = Bytes::copy_from_slice(event);
-    answer_then_work(respond(Arc::clone(&log), log.age(), endpoint, event, context)).await
+    answer_then_work(respond(&log, log.age(), &endpoint, event, context)).await
 }

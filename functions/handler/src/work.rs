@@ -1,29 +1,46 @@
 //! Work during and after the response, which is done before Lambda freezes the process.
 
-use std::{cell::RefCell, panic::AssertUnwindSafe};
-
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, join_all},
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    mem,
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{self, Poll, Waker},
 };
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tracing::error;
 
-use crate::log::Invocation;
+use crate::{
+    caught::{caught, caught_async},
+    log::{Ended, Invocation},
+};
 
 tokio::task_local! {
-    static WORK: RefCell<Work>;
+    static ENDED: RefCell<Option<Ended>>;
 }
 
+type Task = BoxFuture<'static, ()>;
+
+/// The work of one invocation after its response.
 #[derive(Default)]
-struct Work {
-    tasks: Vec<BoxFuture<'static, ()>>,
-    /// Runs when all tasks are done, or at the deadline.
-    last: Option<Box<dyn FnOnce() + Send>>,
-    deadline: Option<Instant>,
+pub(crate) struct Work(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// What has not begun yet.
+    tasks: Vec<Task>,
+    /// How many spawned tasks have not run yet. They may add work.
+    unpolled: usize,
+    /// Whether nobody waits for further work.
+    is_over: bool,
+    /// Wakes the one who waits.
+    waker: Option<Waker>,
 }
 
 /// Spawns `work` like [`tokio::spawn`], as a part of the current invocation: its events and panics carry the
@@ -34,7 +51,35 @@ pub fn spawn<F>(work: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    tokio::spawn(part_of_invocation(work))
+    let mut unpolled = Invocation::current(Unpolled::new);
+    let work = part_of_invocation(work);
+    tokio::spawn(async move {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            let polled = work.as_mut().poll(context);
+            unpolled = None;
+            polled
+        })
+        .await
+    })
+}
+
+/// A spawned task that has not run yet.
+struct Unpolled(Invocation);
+
+impl Unpolled {
+    fn new(invocation: &Invocation) -> Self {
+        invocation.work().state().unpolled += 1;
+        Self(invocation.clone())
+    }
+}
+
+impl Drop for Unpolled {
+    fn drop(&mut self) {
+        let mut state = self.0.work().state();
+        state.unpolled -= 1;
+        state.wake();
+    }
 }
 
 /// Runs `work` after the response to the current request is sent.
@@ -43,13 +88,19 @@ where
 /// or forever. So the process asks for the next invocation when the work is done, or when Lambda's deadline is near:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>. Until then the function is billed, and
 /// the invocation's line waits for what the work [records](crate::record).
+///
+/// Such work may itself call this, and so may a task that it or the endpoint [spawned](spawn). That work is waited for,
+/// too, unless all work was done before it came. Then, and outside an invocation, it is only spawned.
 pub fn after_response(work: impl Future<Output = ()> + Send + 'static) {
-    let work = AssertUnwindSafe(part_of_invocation(work)).catch_unwind();
-    let mut work: Option<BoxFuture<'static, ()>> = Some(work.map(drop).boxed());
-    // Outside an invocation there is no freeze, so the work is just spawned.
-    let _ = WORK.try_with(|all| all.borrow_mut().tasks.extend(work.take()));
+    // The block drops the work, as `caught_async` requires.
+    let work = async move {
+        work.await;
+    };
+    let mut work: Option<Task> = Some(caught_async(work).map(drop).boxed());
+    Invocation::current(|invocation| work = work.take().and_then(|work| invocation.work().add(work)));
+    // Nobody waits for it: Lambda may freeze it.
     if let Some(work) = work {
-        tokio::spawn(work);
+        tokio::spawn(part_of_invocation(work));
     }
 }
 
@@ -63,31 +114,97 @@ fn part_of_invocation<F: Future>(work: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// Runs `act` when the work after the response is done, or at the `deadline`.
-pub(crate) fn last(act: impl FnOnce() + Send + 'static, deadline: Option<Instant>) {
-    let _ = WORK.try_with(|all| {
-        let mut all = all.borrow_mut();
-        all.last = Some(Box::new(act));
-        all.deadline = deadline;
-    });
+/// Has the line of an invocation written when its work is done.
+pub(crate) fn ended(invocation: Ended) {
+    let _ = ENDED.try_with(|ended| ended.replace(Some(invocation)));
 }
 
-/// Answers, and then runs the work that [`after_response`] collected meanwhile. Lambda's loop waits for both.
+/// Answers, and then runs the work that [`after_response`] collects. Lambda's loop waits for both.
 pub(crate) async fn answer_then_work<T>(answer: impl Future<Output = T>) -> T {
-    let answer_and_work = async { (answer.await, WORK.with(RefCell::take)) };
-    let (answered, Work { tasks, last, deadline }) = WORK.scope(RefCell::default(), answer_and_work).await;
-    if !tasks.is_empty() {
-        let tasks = join_all(tasks);
-        match deadline {
-            None => drop(tasks.await),
-            Some(deadline) if timeout_at(deadline, tasks).await.is_ok() => {}
-            Some(_) => error!("the work after the response was not done when Lambda's deadline was near, and is lost"),
+    let answer = async { (answer.await, ENDED.with(RefCell::take)) };
+    let (answered, ended) = ENDED.scope(RefCell::default(), answer).await;
+    if let Some(ended) = ended {
+        let work = ended.invocation.work();
+        if !work.is_over() {
+            // Boxed, because most invocations have none.
+            ended.invocation.scope(work.finish(ended.deadline)).boxed().await;
         }
-    }
-    if let Some(act) = last {
-        act();
+        ended.write();
     }
     answered
+}
+
+impl Work {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a task, or returns it if nobody would wait for it.
+    fn add(&self, task: Task) -> Option<Task> {
+        let mut state = self.state();
+        if state.is_over {
+            return Some(task);
+        }
+        state.tasks.push(task);
+        state.wake();
+        None
+    }
+
+    /// Whether all work is done. From then on, [`add`](Self::add) takes none.
+    fn is_over(&self) -> bool {
+        let mut state = self.state();
+        state.is_over = state.tasks.is_empty() && state.unpolled == 0;
+        state.is_over
+    }
+
+    /// Runs all work, also what is added meanwhile, until the `deadline`.
+    async fn finish(&self, deadline: Option<Instant>) {
+        let mut running = FuturesUnordered::new();
+        let all = poll_fn(|context| self.poll(&mut running, context));
+        let is_done = match deadline {
+            None => {
+                all.await;
+                true
+            }
+            Some(deadline) => timeout_at(deadline, all).await.is_ok(),
+        };
+        if !is_done {
+            error!("the work after the response was not done when Lambda's deadline was near, and is lost");
+            let waiting = {
+                let mut state = self.state();
+                state.is_over = true;
+                mem::take(&mut state.tasks)
+            };
+            for lost in running.into_iter().chain(waiting) {
+                caught(|| drop(lost));
+            }
+        }
+    }
+
+    /// Polls the work that is `running`, and what was added, until all is done.
+    fn poll(&self, running: &mut FuturesUnordered<Task>, context: &mut task::Context<'_>) -> Poll<()> {
+        loop {
+            {
+                let mut state = self.state();
+                running.extend(state.tasks.drain(..));
+                state.waker = Some(context.waker().clone());
+            }
+            match running.poll_next_unpin(context) {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) if self.is_over() => return Poll::Ready(()),
+                // Whoever adds a task, or lets one run, wakes this.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +258,94 @@ mod tests {
         };
         let (answer, line) = observed(endpoint).await;
         assert_eq!((&answer["statusCode"], &line["began"]), (&200.into(), &true.into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_of_work_is_waited_for() {
+        /// Counts once more after a second.
+        fn later(depth: u8) {
+            after_response(async move {
+                sleep(Duration::from_secs(1)).await;
+                count("Done", 1);
+                if depth > 0 {
+                    later(depth - 1);
+                    spawn(async move { later(depth - 1) });
+                }
+            });
+        }
+        let endpoint = |_| async {
+            spawn(async { later(1) });
+            spawn(async { later(2) }).await.unwrap();
+            Ok(Response::new(Body::Empty))
+        };
+        let (_, line) = observed(endpoint).await;
+        assert_eq!(line["Done"], 3 + 7, "{line}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_of_a_task_on_another_thread_is_waited_for() {
+        let endpoint = |_| async {
+            spawn(async {
+                after_response(async {
+                    spawn(async { after_response(async { count("Done", 1) }) });
+                });
+            });
+            Ok(Response::new(Body::Empty))
+        };
+        for _ in 0..100 {
+            let (_, line) = observed(endpoint).await;
+            assert_eq!(line["Done"], 1, "{line}");
+        }
+    }
+
+    /// The first work ends only if the second one, which comes later, runs beside it.
+    #[tokio::test(start_paused = true)]
+    async fn work_that_comes_while_other_work_runs_begins_at_once() {
+        let endpoint = |_| async {
+            let (send, receive) = futures_util::future::abortable(std::future::pending::<()>());
+            after_response(async move {
+                let _aborted = send.await;
+                count("Done", 1);
+            });
+            spawn(async move {
+                sleep(Duration::from_secs(1)).await;
+                after_response(async move {
+                    receive.abort();
+                    count("Done", 1);
+                });
+            });
+            Ok(Response::new(Body::Empty))
+        };
+        let (_, line) = observed(endpoint).await;
+        assert_eq!(line["Done"], 2, "{line}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_ends_all_work_whatever_its_drop_does() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("in a drop");
+            }
+        }
+        fn never(bombs: u8) {
+            after_response(async move {
+                let _bomb = Bomb;
+                if bombs > 0 {
+                    never(bombs - 1);
+                }
+                record("began", true);
+                std::future::pending::<()>().await;
+            });
+        }
+        let endpoint = |_| async {
+            never(2);
+            Ok(Response::new(Body::Empty))
+        };
+        let began = Instant::now();
+        let (answer, line) = observed(endpoint).await;
+        assert_eq!((&answer["statusCode"], &line["began"]), (&200.into(), &true.into()));
+        assert!((9..11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,6 +13,10 @@ use tracing::level_filters::LevelFilter;
 use super::chain::chain;
 use crate::Problem;
 
+/// The most bytes of a text in a line. CloudWatch cuts a line that is too long, and then it is no JSON, and its metrics
+/// are lost: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html>.
+const MAX_TEXT: usize = 16 * 1024;
+
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Format {
     Json,
@@ -23,10 +27,14 @@ pub(crate) enum Format {
 /// The value of a log field. [`From`] makes it from an endpoint's own types.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
-    /// Text, escaped as in JSON.
+    /// Text, escaped as in JSON. The line has its first 16 kB.
     Text(Cow<'a, str>),
     /// A whole number.
     Number(u64),
+    /// A whole number that may be negative.
+    Signed(i64),
+    /// A number with decimals. JSON has no infinity and no NaN, so these become text.
+    Float(f64),
     /// A duration, written in milliseconds with three decimals. The field's name ends in `_ms`.
     Time(Duration),
     /// Yes or no.
@@ -52,27 +60,33 @@ impl From<&Problem> for Value<'_> {
     }
 }
 
-impl From<u64> for Value<'_> {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
+macro_rules! numbers {
+    ($($variant:ident: $($number:ty)*;)*) => {
+        $($(
+            impl From<$number> for Value<'_> {
+                fn from(number: $number) -> Self {
+                    Self::$variant(number.into())
+                }
+            }
+        )*)*
+    };
 }
 
-impl From<u32> for Value<'_> {
-    fn from(number: u32) -> Self {
-        Self::Number(number.into())
-    }
-}
-
-impl From<u16> for Value<'_> {
-    fn from(number: u16) -> Self {
-        Self::Number(number.into())
-    }
+numbers! {
+    Number: u8 u16 u32 u64;
+    Signed: i8 i16 i32 i64;
+    Float: f32 f64;
 }
 
 impl From<usize> for Value<'_> {
     fn from(number: usize) -> Self {
         Self::Number(number as u64)
+    }
+}
+
+impl From<isize> for Value<'_> {
+    fn from(number: isize) -> Self {
+        Self::Signed(number as i64)
     }
 }
 
@@ -107,7 +121,7 @@ impl Line {
             Format::Json => {
                 let now = humantime::format_rfc3339_millis(now);
                 line.write(format_args!(r#"{{"timestamp":"{now}","level":"{level_name}","message":"#));
-                line.json(message);
+                line.text(message);
             }
             Format::Text => line.write(format_args!("{level_name} {}", message.escape_debug())),
             Format::Colour => {
@@ -137,9 +151,29 @@ impl Line {
         self.raw(before);
         self.raw(name);
         self.raw(after);
+        self.put(value);
+    }
+
+    /// Appends a field whose name was chosen elsewhere, and may have any characters.
+    pub(super) fn any_name(&mut self, name: &str, value: &Value<'_>) {
+        let is_json = self.format == Format::Json;
+        self.raw(if is_json { "," } else { " " });
+        if !is_json && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
+            self.raw(name);
+        } else {
+            self.json(name);
+        }
+        self.raw(if is_json { ":" } else { "=" });
+        self.put(value);
+    }
+
+    fn put(&mut self, value: &Value<'_>) {
         match value {
-            Value::Text(text) => self.json(text),
+            Value::Text(text) => self.text(text),
             Value::Number(number) => self.json(number),
+            Value::Signed(number) => self.json(number),
+            Value::Float(number) if number.is_finite() => self.json(number),
+            Value::Float(number) => self.write(format_args!("\"{number}\"")),
             Value::Time(time) => {
                 let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
                 self.json(&(micros / 1000));
@@ -154,6 +188,13 @@ impl Line {
     /// Appends `text` as it is.
     pub(super) fn raw(&mut self, text: &str) {
         self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        match text.get(..text.floor_char_boundary(MAX_TEXT)) {
+            Some(start) if start.len() < text.len() => self.json(&format!("{start}…")),
+            _ => self.json(text),
+        }
     }
 
     pub(super) fn json(&mut self, value: &(impl Serialize + ?Sized)) {
@@ -184,6 +225,15 @@ impl Fields {
     }
 }
 
+/// `name`, or if it is taken, `name` with the fewest `_` at its end that make it free.
+pub(super) fn free_name(name: &'static str, is_taken: impl Fn(&str) -> bool) -> Cow<'static, str> {
+    let mut free = Cow::from(name);
+    while is_taken(&free) {
+        free.to_mut().push('_');
+    }
+    free
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +246,10 @@ mod tests {
         line.field("number", u64::MAX);
         line.field("time_ms", Duration::from_nanos(1_000_999));
         line.field("flag", true);
+        line.field("signed", i64::MIN);
+        line.field("ratio", -0.5);
+        line.field("infinite", f64::NEG_INFINITY);
+        line.any_name("a \"name\"\n", &f64::NAN.into());
         String::from_utf8(line.end()).unwrap()
     }
 
@@ -213,6 +267,10 @@ mod tests {
                 "number": u64::MAX,
                 "time_ms": 1.000,
                 "flag": true,
+                "signed": i64::MIN,
+                "ratio": -0.5,
+                "infinite": "-inf",
+                "a \"name\"\n": "NaN",
             })
         );
         assert!(line.contains(r#""time_ms":1.000,"#), "{line}");
@@ -222,7 +280,9 @@ mod tests {
     fn is_one_line_of_text_without_control_characters() {
         let text = line(Format::Text, LevelFilter::WARN);
         assert!(text.starts_with(r#"WARN two\n\"lines\" text="\u001b[31m\n"#), "{text}");
-        assert!(text.ends_with("number=18446744073709551615 time_ms=1.000 flag=true\n"), "{text}");
+        let end =
+            r#" time_ms=1.000 flag=true signed=-9223372036854775808 ratio=-0.5 infinite="-inf" "a \"name\"\n"="NaN""#;
+        assert!(text.trim_end().ends_with(end), "{text}");
         assert_eq!(text.trim_end().chars().filter(|c| c.is_control()).count(), 0);
         assert!(line(Format::Colour, LevelFilter::ERROR).starts_with("\x1b[31mERROR\x1b[0m two"));
     }

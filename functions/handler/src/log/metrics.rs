@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use lambda_http::http::StatusCode;
 
-use super::line::Line;
+use super::{invocation::Name, line::Line};
 
 /// The definition of the metrics that every invocation has. The metrics that the endpoint counted follow it.
 ///
@@ -28,7 +28,7 @@ pub(super) struct Metrics<'a> {
     pub(super) cold_start: bool,
     pub(super) duration: Duration,
     /// What the endpoint counted.
-    pub(super) counts: &'a [(&'static str, u64)],
+    pub(super) counts: &'a [(Name, u64)],
 }
 
 impl Metrics<'_> {
@@ -39,9 +39,9 @@ impl Metrics<'_> {
         line.json(&u64::try_from(now).unwrap_or(u64::MAX));
         line.raw(DIRECTIVE);
         for (name, _) in self.counts {
-            line.raw(r#",{"Name":""#);
-            line.raw(name);
-            line.raw(r#"","Unit":"Count"}"#);
+            line.raw(r#",{"Name":"#);
+            line.json(&name.written);
+            line.raw(r#","Unit":"Count"}"#);
         }
         line.raw("]}]}");
         line.field("FunctionName", self.function_name);
@@ -51,7 +51,7 @@ impl Metrics<'_> {
         line.field("ColdStarts", u64::from(self.cold_start));
         line.field("Duration", self.duration);
         for (name, count) in self.counts {
-            line.field(name, *count);
+            line.any_name(&name.written, &(*count).into());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The events of `tracing` as lines of the log.
 
-use std::{error::Error, fmt, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::SystemTime};
 
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -9,7 +9,11 @@ use tracing::{
     span,
 };
 
-use super::{Invocation, Log, Value, chain::chain, line::Line};
+use super::{
+    Invocation, Log, Value,
+    chain::chain,
+    line::{Line, free_name},
+};
 
 /// A subscriber for events only. Spans cost nothing here. A function that wants them installs its own subscriber before
 /// it calls [`run`](crate::run()).
@@ -38,14 +42,14 @@ impl Subscriber for Events {
 
     fn event(&self, event: &Event<'_>) {
         let is_in_invocation = Invocation::current(|_| ()).is_some();
-        let mut fields = Fields { is_in_invocation, ..Fields::default() };
+        let mut fields = Fields { is_in_invocation, message: String::new(), others: Vec::new() };
         event.record(&mut fields);
         let level = LevelFilter::from_level(*event.metadata().level());
         let mut line = Line::new(self.0.format, SystemTime::now(), level, &fields.message);
         Invocation::current(|invocation| line.field("request_id", invocation.request_id()));
         line.field("target", event.metadata().target());
         for (name, value) in &fields.others {
-            line.value(name, value);
+            line.any_name(name, value);
         }
         (self.0.write)(&line.end());
     }
@@ -59,34 +63,33 @@ fn may_show_secrets(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("aws_") && !(is_about_certificates && *metadata.level() <= Level::WARN)
 }
 
-#[derive(Default)]
 struct Fields {
     is_in_invocation: bool,
     message: String,
-    others: Vec<(&'static str, Value<'static>)>,
+    others: Vec<(Cow<'static, str>, Value<'static>)>,
 }
 
 impl Fields {
+    /// Adds a field. If the line has one of this name already, `_` is added to the name, because JSON with two equal
+    /// names means something else to each reader.
     fn add(&mut self, field: &Field, value: impl Into<Value<'static>>) {
-        // The line has these names already. A repeated name is not valid JSON.
-        let is_taken = match field.name() {
-            "timestamp" | "level" | "message" | "target" => true,
-            "request_id" => self.is_in_invocation,
-            _ => false,
+        let is_taken = |name: &str| match name {
+            "timestamp" | "level" | "message" | "target" | "_aws" => true,
+            "request_id" if self.is_in_invocation => true,
+            _ => self.others.iter().any(|(taken, _)| taken == name),
         };
-        if !is_taken {
-            self.others.push((field.name(), value.into()));
+        match value.into() {
+            Value::Text(text) if field.name() == "message" && self.message.is_empty() => {
+                self.message = text.into_owned();
+            }
+            value => self.others.push((free_name(field.name(), is_taken), value)),
         }
     }
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.message = format!("{value:?}");
-        } else {
-            self.add(field, format!("{value:?}"));
-        }
+        self.add(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -94,6 +97,23 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    // Readers of JSON round a number of more than 64 bits, or refuse it, so it is text.
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.add(field, u64::try_from(value).map_or_else(|_| value.to_string().into(), Value::from));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.add(field, i64::try_from(value).map_or_else(|_| value.to_string().into(), Value::from));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
         self.add(field, value);
     }
 
@@ -147,14 +167,41 @@ mod tests {
         let lines = lines(LevelFilter::INFO, || {
             info_span!("a span", ignored = true).in_scope(|| {
                 error!(error = &error as &dyn Error, number = 1_u64, level = "none", ratio = 0.5, "it {}", "failed");
+                error!(
+                    message = "as a field",
+                    a = -1,
+                    a = f64::NAN,
+                    wide = i128::from(i64::MIN),
+                    wider = u128::MAX,
+                    request_id = "of another",
+                    level = 1,
+                    _aws = 2,
+                    target = 3,
+                );
                 tracing::debug!("not wanted");
             });
         });
-        let [line] = &lines[..] else { panic!("{lines:?}") };
+        let [line, other] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!(line["level"], "ERROR");
         assert_eq!(line["message"], "it failed");
         assert_eq!(line["target"], "handler::log::subscriber::tests");
-        assert_eq!((&line["number"], &line["ratio"]), (&1.into(), &"0.5".into()));
+        assert_eq!((&line["number"], &line["ratio"]), (&1.into(), &0.5.into()));
+        assert_eq!(line["level_"], "none");
         assert!(line["error"].as_str().unwrap().ends_with(": the cause"), "{line}");
+        let others = serde_json::json!({
+            "timestamp": other["timestamp"],
+            "level": "ERROR",
+            "message": "as a field",
+            "target": "handler::log::subscriber::tests",
+            "a": -1,
+            "a_": "NaN",
+            "wide": i64::MIN,
+            "wider": u128::MAX.to_string(),
+            "request_id": "of another",
+            "level_": 1,
+            "_aws_": 2,
+            "target_": 3,
+        });
+        assert_eq!(*other, others);
     }
 }

@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex},
+};
 
+use futures_util::FutureExt;
+use handler::{Context, Endpoint, Problem, Response, count, http::StatusCode, observe, record};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use testbed::{
@@ -36,6 +42,20 @@ fn read(lines: &[String]) -> Vec<Value> {
         event
     };
     lines.iter().map(read).collect()
+}
+
+/// The functions here have no names that the documentation lacks.
+fn has_known_names(events: &[Value]) {
+    let schema: Value = serde_json::from_str(include_str!("../log-event.schema.json")).unwrap();
+    for event in events.iter().filter(|event| event.get("_aws").is_some()) {
+        for name in event.as_object().unwrap().keys() {
+            let is_known = |part: &str| !schema["$defs"][part]["properties"][name].is_null();
+            assert!(
+                ["level", "message"].contains(&name.as_str()) || is_known("invocation") || is_known("metrics"),
+                "{name}"
+            );
+        }
+    }
 }
 
 fn metrics(event: &Value) -> Vec<&str> {
@@ -94,6 +114,7 @@ async fn an_invocation_logs_one_line_without_caller_data() {
         let invocations = log_of(function, &mut process).await;
         let lines = process.terminate().await;
         let events = read(&lines);
+        has_known_names(&events);
         without_secrets(&lines);
         if level != "INFO" {
             assert!(events.len() > 2 * invocations, "debugging");
@@ -145,6 +166,7 @@ async fn upstream_data_stays_out_of_the_log() {
         lines.extend(process.terminate().await);
     }
     let events = read(&lines);
+    has_known_names(&events);
     without_secrets(&lines);
     let events: Vec<&Value> = events.iter().filter(|event| event.get("_aws").is_some()).collect();
     assert_eq!(events.len(), invocations);
@@ -209,6 +231,97 @@ async fn a_panic_is_logged_in_the_line_of_its_invocation() {
     let panic = panicked["panic"].as_str().unwrap();
     assert!(panic.starts_with("panicked at testbed/examples/panics.rs:") && panic.ends_with("a bug"), "{panic}");
     assert!(panicked["error"].as_str().unwrap().ends_with(": the endpoint panicked"), "{panicked}");
+}
+
+/// Whatever the level, and whether the panic comes before the answer, after it, or after the next one.
+#[tokio::test]
+async fn a_panic_beside_the_endpoint_has_its_own_line() {
+    let name = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").unwrap();
+    let payload = String::from_utf8(name.invocation().payload).unwrap();
+    for (level, expected) in [("INFO", "ERROR"), ("WARN", "ERROR"), ("ERROR", "ERROR"), ("FATAL", "FATAL")] {
+        let mut process = Function::start(&example("panics"), &[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
+        let mut ids = Vec::new();
+        for name in ["in-a-task", "after", "leaves-a-task", "ends-the-task", "after"] {
+            let invocation = Invocation::new(payload.replace("Ada", name));
+            assert!(matches!(process.invoke(&invocation).await, Outcome::Answer(_)));
+            ids.push(invocation.request_id);
+        }
+        let events = read(&process.terminate().await);
+        let panics: Vec<[&str; 3]> = events
+            .iter()
+            .filter(|event| event.get("_aws").is_none())
+            .map(|event| ["level", "request_id", "message"].map(|name| event[name].as_str().unwrap()))
+            .collect();
+        assert_eq!(events.len(), 5 + 4, "{level}: {events:?}");
+        let all =
+            [(0, "in a task"), (1, "after the response"), (2, "of an earlier request"), (4, "after the response")];
+        for (at, message) in all {
+            let is_this = |[_, id, text]: &&[&str; 3]| *id == ids[at] && text.ends_with(message);
+            let found: Vec<&[&str; 3]> = panics.iter().filter(is_this).collect();
+            let [[panic_level, _, text]] = found[..] else { panic!("{level}: {message} in {panics:?}") };
+            assert_eq!(*panic_level, expected, "{level}");
+            assert!(text.starts_with("panicked at testbed/examples/panics.rs:"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_takes_what_any_endpoint_can_write() {
+    let problems = [
+        Problem::unauthorized("Bearer", "Who?"),
+        Problem::forbidden("No."),
+        Problem::not_found("Gone."),
+        Problem::conflict("Twice."),
+        Problem::precondition_failed("Changed."),
+        Problem::content_too_large(1),
+        Problem::unsupported_media_type("application/json", "No."),
+        Problem::unprocessable_content([("/a", "is odd")]),
+        Problem::precondition_required("Say which."),
+        Problem::new("out-of-stock-2", "Out of stock", StatusCode::CONFLICT, "3 left."),
+        Problem::new("huge", "Huge", StatusCode::CONFLICT, "x".repeat(7 << 20)),
+    ];
+    for problem in problems {
+        let problem = Arc::new(Mutex::new(Some(problem)));
+        let endpoint = move |_| {
+            let problem = problem.lock().unwrap().take().unwrap();
+            async { Err(problem) }
+        };
+        observed(endpoint).now_or_never().unwrap();
+    }
+    // No problem, although it is an error, and no status of HTTP's.
+    for status in [404, 599, 600] {
+        let endpoint = move |_| async move {
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            Ok(response)
+        };
+        observed(endpoint).now_or_never().unwrap();
+    }
+    let endpoint = |_| async {
+        for name in ["mine", "status", "Duration", "Mine", "_aws"] {
+            record(name, f64::NAN);
+            count(name, 1);
+            record(name, -1_i64);
+        }
+        Ok(Response::default())
+    };
+    observed(endpoint).now_or_never().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_schema_takes_an_exceeded_deadline() {
+    assert_eq!(observed(|_| pending()).await["problem"], "deadline-exceeded");
+}
+
+/// The line of a request to `endpoint`, which has ten seconds.
+async fn observed(endpoint: impl Endpoint) -> Value {
+    let invocation = Invocation::get("/", &[]);
+    let mut context = Context::default();
+    context.request_id = invocation.request_id;
+    context.deadline = invocation.deadline_ms;
+    Arc::make_mut(&mut context.env_config).function_name = "testbed".into();
+    let (_, line) = observe(endpoint, &invocation.payload, context).await.unwrap();
+    read(&[line]).remove(0)
 }
 
 #[tokio::test]

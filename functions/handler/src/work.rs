@@ -316,8 +316,9 @@ mod tests {
             });
             Ok(Response::new(Body::Empty))
         };
+        let began = Instant::now();
         let (_, line) = observed(endpoint).await;
-        assert_eq!(line["Done"], 2, "{line}");
+        assert_eq!((&line["Done"], began.elapsed().as_secs()), (&2.into(), 1), "{line}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -99,7 +99,8 @@ impl Log {
         };
         // Lambda starts these processes before any caller waits for them.
         let initialization = variable(AWS_LAMBDA_INITIALIZATION_TYPE);
-        let warmed = ["provisioned-concurrency", "lambda-managed-instances"].contains(&initialization.as_str());
+        let warmed =
+            ["provisioned-concurrency", "lambda-managed-instances", "snap-start"].contains(&initialization.as_str());
         Self {
             level: level(&variable(AWS_LAMBDA_LOG_LEVEL)),
             client_address: variable(LOG_CLIENT_ADDRESS).eq_ignore_ascii_case("true"),

@@ -1,13 +1,6 @@
 //! Problem details: the format of every error that a caller sees.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    error::Error,
-    fmt,
-    io::{self, ErrorKind, Write},
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt, time::Duration};
 
 use lambda_http::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -378,23 +371,7 @@ impl Problem {
 
 /// The JSON of `value`, if it has at most `most` bytes.
 fn limited(value: &impl Serialize, most: usize) -> Option<String> {
-    struct Limited(Vec<u8>, usize);
-    impl Write for Limited {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if bytes.len() > self.1 - self.0.len() {
-                return Err(ErrorKind::FileTooLarge.into());
-            }
-            self.0.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut json = Limited(Vec::with_capacity(256), most);
-    serde_json::to_writer(&mut json, value).ok()?;
-    String::from_utf8(json.0).ok()
+    serde_json::to_string(value).ok().filter(|json| json.len() <= most)
 }
 
 impl fmt::Display for Problem {

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     io::Write as _,
@@ -69,6 +70,14 @@ fn main() -> ExitCode {
         test("an_unusable_ca_file_is_a_misconfiguration", an_unusable_ca_file_is_a_misconfiguration()),
         test("proxies_are_ignored", proxies_are_ignored()),
         test("a_secret_may_take_longer_than_a_request", a_secret_may_take_longer_than_a_request()),
+        test("a_response_that_may_not_be_stored_answers_one_request", a_response_that_may_not_be_stored_answers_one()),
+        test("a_response_is_judged_when_it_is_used", a_response_is_judged_when_it_is_used()),
+        test("retry_after_without_a_wait_opens_no_breaker", retry_after_without_a_wait_opens_no_breaker()),
+        test("lambdas_deadline_is_no_failure_of_the_upstream", lambdas_deadline_is_no_failure_of_the_upstream()),
+        test("an_upstream_that_hangs_opens_the_breaker", an_upstream_that_hangs_opens_the_breaker()),
+        test("no_attempt_begins_when_the_time_is_up", no_attempt_begins_when_the_time_is_up()),
+        test("a_refused_token_costs_an_attempt", a_refused_token_costs_an_attempt()),
+        test("many_callers_with_a_refused_token_all_get_the_new_one", many_callers_with_a_refused_token()),
     ];
     for fault in faults() {
         // A certificate does not change during a test, so there can be no stored response.
@@ -300,6 +309,160 @@ async fn many_callers_and_a_cold_cache_make_one_call() -> Outcome {
         expect("answer", &HttpAnswer::try_from(outcome)?.body, &"first".to_owned())?;
     }
     expect("calls", &bed.upstream.calls(), &1)
+}
+
+/// Not even those that wait for it. They call at the same time, or the last one would wait for a minute.
+async fn a_response_that_may_not_be_stored_answers_one() -> Outcome {
+    const CALLERS: usize = 64;
+    for (name, value) in [("cache-control", "no-store"), ("cache-control", "private, max-age=60"), ("vary", "*")] {
+        let mut bed = Bed::new(Upstream::start(), &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
+        let number = AtomicUsize::new(0);
+        bed.upstream.always(Behaviour::decide(move |_| {
+            let body = number.fetch_add(1, Ordering::Relaxed).to_string();
+            Behaviour::late(Duration::from_secs(1), Answer::ok(body).header(name, value))
+        }));
+        let mut bodies = BTreeSet::new();
+        // Nobody waits for others any more in the second round.
+        for round in 1..=2 {
+            let invocation = |_| Invocation::get("/fetch", &[]).with_timeout(Duration::from_secs(40));
+            let invocations: Vec<_> = (0..CALLERS).map(invocation).collect();
+            for outcome in bed.fetch.invoke_all(&invocations).await {
+                let answer = HttpAnswer::try_from(outcome)?;
+                expect("status", &answer.status, &200)?;
+                bodies.insert(answer.body);
+            }
+            expect(value, &(bodies.len(), bed.upstream.calls()), &(CALLERS * round, CALLERS * round))?;
+        }
+        bed.upstream.always(first("max-age=60"));
+        bed.get(&[]).await?;
+        expect("when it may be stored again", &bed.get(&[]).await?.header("cache-status").contains("hit"), &true)?;
+    }
+    Ok(())
+}
+
+/// An upstream that fails only after more than a second.
+async fn a_response_is_judged_when_it_is_used() -> Outcome {
+    let late = Behaviour::late(Duration::from_millis(1100), Answer::status(500));
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.then(first("max-age=0, stale-if-error=60")).always(late.clone());
+    bed.get(&[]).await?;
+    let answer = bed.get(&[]).await?;
+    let age: i32 = answer.header("age").parse().map_err(|error| format!("{error}: {answer:?}"))?;
+    expect("at least a second old", &(age >= 1), &true)?;
+    expect("cache-status", &answer.header("cache-status").contains(&format!("ttl=-{age};")), &true)?;
+    bed.upstream.then(first("max-age=0, stale-if-error=1"));
+    bed.get(&[]).await?;
+    expect("stale for longer than allowed", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())
+}
+
+/// The next caller may try at once, so it is not kept from it.
+async fn retry_after_without_a_wait_opens_no_breaker() -> Outcome {
+    for value in ["0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+        let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_MAX_ATTEMPTS", "1")]).await;
+        bed.upstream.always(Answer::status(503).header("retry-after", value));
+        for _ in 0..5 {
+            expect(value, &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+        }
+        expect("calls", &bed.upstream.calls(), &5)?;
+    }
+    Ok(())
+}
+
+/// It came long before the end of the time that an attempt may take.
+async fn lambdas_deadline_is_no_failure_of_the_upstream() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    bed.upstream.always(Behaviour::Silent);
+    for _ in 0..12 {
+        let invocation = Invocation::get("/fetch", &[]).with_timeout(Duration::from_millis(500));
+        let answer = HttpAnswer::try_from(bed.fetch.invoke(&invocation).await)?;
+        expect("problem", &answer.problem(), &"upstream-timeout".to_owned())?;
+    }
+    bed.upstream.always(Answer::ok("good"));
+    expect("after that", &bed.get(&[]).await?.body, &"good".to_owned())
+}
+
+/// If a request has less time than an attempt, it is always the request's limit that ends the attempt.
+async fn an_upstream_that_hangs_opens_the_breaker() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_TIMEOUT_MS", "300")]).await;
+    bed.upstream.always(Behaviour::Silent);
+    let mut problem = String::new();
+    while problem != "upstream-unavailable" {
+        problem = bed.get(&[]).await?.problem();
+        if bed.upstream.calls() > 20 {
+            return Err("the breaker is closed".into());
+        }
+    }
+    Ok(())
+}
+
+async fn no_attempt_begins_when_the_time_is_up() -> Outcome {
+    let mut bed = Bed::new(Upstream::start(), &[]).await;
+    // Less than 50 ms, as 100 ms are reserved for the answer.
+    let invocation = Invocation::get("/fetch", &[]).with_timeout(Duration::from_millis(140));
+    let answer = HttpAnswer::try_from(bed.fetch.invoke(&invocation).await)?;
+    expect("problem", &answer.problem(), &"upstream-timeout".to_owned())?;
+    expect("calls", &bed.upstream.calls(), &0)
+}
+
+/// Starts `fetch` with a Secrets Manager that has another token for each request: `1`, `2` and so on.
+async fn with_tokens(env: &[(&str, &str)]) -> (Bed, Upstream) {
+    let secrets_manager = Upstream::start();
+    let number = AtomicUsize::new(1);
+    secrets_manager.always(Behaviour::decide(move |_| {
+        let token = number.fetch_add(1, Ordering::Relaxed);
+        Answer::ok(format!(r#"{{"Name":"token","SecretString":"{token}"}}"#)).into()
+    }));
+    let endpoint = secrets_manager.url("");
+    let secret = [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("UPSTREAM_SECRET_ID", "token"),
+    ];
+    (Bed::new(Upstream::start(), &[&secret, env].concat()).await, secrets_manager)
+}
+
+/// Another one with a new token is counted and limited like any other.
+async fn a_refused_token_costs_an_attempt() -> Outcome {
+    for (max_attempts, attempts) in [("3", 2), ("2", 2), ("1", 1)] {
+        let (mut bed, _secrets_manager) = with_tokens(&[("UPSTREAM_MAX_ATTEMPTS", max_attempts)]).await;
+        bed.upstream.always(Answer::status(401));
+        expect("problem", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+        let sent: Vec<_> =
+            bed.upstream.requests().iter().map(|call| call.header("authorization").map(str::to_owned)).collect();
+        let expected: Vec<_> = (1..=attempts).map(|token| Some(format!("Bearer {token}"))).collect();
+        expect(max_attempts, &sent, &expected)?;
+        bed.upstream.always(Answer::ok("good"));
+        expect("the next request", &bed.get(&[]).await?.body, &"good".to_owned())?;
+        let lines = lines(bed).await;
+        expect(
+            "attempts",
+            &(&lines[0]["attempts"], &lines[0]["UpstreamAttempts"]),
+            &(&attempts.into(), &attempts.into()),
+        )?;
+    }
+    Ok(())
+}
+
+/// At the same time, because the responses may not be stored.
+async fn many_callers_with_a_refused_token() -> Outcome {
+    const CALLERS: usize = 10;
+    let (mut bed, secrets_manager) = with_tokens(&[("AWS_LAMBDA_MAX_CONCURRENCY", "10")]).await;
+    bed.upstream.always(first("no-store"));
+    // These calls earn ten retries.
+    for _ in 0..100 {
+        bed.get(&[]).await?;
+    }
+    bed.upstream.always(Behaviour::decide(|call| match call.header("authorization") {
+        Some("Bearer 1") => Behaviour::late(Duration::from_millis(300), Answer::status(401)),
+        _ => first("no-store").into(),
+    }));
+    let invocations: Vec<_> = (0..CALLERS).map(|_| Invocation::get("/fetch", &[])).collect();
+    for outcome in bed.fetch.invoke_all(&invocations).await {
+        expect("status", &HttpAnswer::try_from(outcome)?.status, &200)?;
+    }
+    expect("loads", &secrets_manager.calls(), &2)
 }
 
 /// The caller gets the stale response at once. There is a fresh one by the next invocation, before which Lambda could

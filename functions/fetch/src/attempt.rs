@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use url::{Position, Url};
 
 use crate::{
+    cache_control::delta_seconds,
     client::{self, BoxError},
     coding::Codings,
     connection::{Body, Received},
@@ -141,13 +142,14 @@ async fn read(mut response: Response<Incoming>, requested: SystemTime, limit: us
     Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body, requested })
 }
 
-/// The time to wait that `Retry-After` gives, in seconds or as a date (RFC 9110, section 10.2.3).
+/// The time to wait that `Retry-After` gives, in seconds or as a date (RFC 9110, section 10.2.3). The longest, if there
+/// are several.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(http_date(value, now)?.duration_since(now).unwrap_or_default()),
-    }
+    let wait = |value: &str| {
+        let until = || Some(http_date(value, now)?.duration_since(now).unwrap_or_default());
+        delta_seconds(value).or_else(until)
+    };
+    headers.get_all(RETRY_AFTER).iter().filter_map(|value| wait(value.to_str().ok()?)).max()
 }
 
 #[cfg(test)]
@@ -184,11 +186,18 @@ mod tests {
             ("7", Some(7)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("99999999999999999999", Some(1 << 31)),
             ("soon", None),
             ("-1", None),
+            ("+1", None),
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
             assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{value}");
         }
+        let mut several = HeaderMap::new();
+        for value in ["soon", "7", "60", "1"] {
+            several.append(RETRY_AFTER, value.parse().unwrap());
+        }
+        assert_eq!(retry_after(&several, now), Some(Duration::from_mins(1)));
     }
 }

@@ -50,7 +50,7 @@ struct Outcomes {
 }
 
 impl Breaker {
-    /// Asks for permission to call the upstream. Tell the permit when the call begins, and whether it succeeded.
+    /// Asks for permission to call the upstream. Tell the permit what the call showed.
     ///
     /// # Errors
     ///
@@ -69,16 +69,18 @@ impl Breaker {
             // The probe is under way. It ends within an attempt's time, which is not known here.
             State::Probing => return Err(Duration::from_secs(1)),
         }
-        Ok(Permit { breaker: self, outcome: Outcome::None })
+        Ok(Permit(Some(self)))
     }
 
     /// Opens for `wait`, at most [`HELD_FOR`], such as when the upstream (`Retry-After`) or other environments ask for
-    /// it. If `wait` is zero, the next call is a probe.
-    pub(crate) fn hold(&self, wait: Duration) {
+    /// it. If `wait` is zero, the next call is a probe. Returns whether this opened it.
+    pub(crate) fn hold(&self, wait: Duration) -> bool {
         let asked_for = Instant::now() + wait.min(HELD_FOR);
         let mut state = self.state();
+        let opens = matches!(*state, State::Closed(_));
         let until = if let State::Open { until } = *state { until.max(asked_for) } else { asked_for };
         *state = State::Open { until };
+        opens
     }
 
     /// For the log: `closed`, `open` or `half-open`.
@@ -94,6 +96,10 @@ impl Breaker {
         self.open_for().is_some()
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(*self.state(), State::Closed(_))
+    }
+
     /// How long it stays open, if it is open.
     pub(crate) fn open_for(&self) -> Option<Duration> {
         match *self.state() {
@@ -107,26 +113,25 @@ impl Breaker {
         self.open_for().is_some_and(|left| !left.is_zero())
     }
 
-    fn record(&self, outcome: Outcome) {
+    /// Returns whether this opened it.
+    fn record(&self, is_healthy: Option<bool>) -> bool {
         let mut state = self.state();
-        match &mut *state {
-            State::Closed(_) if outcome == Outcome::None => {}
-            State::Closed(outcomes) => {
-                outcomes.record(outcome == Outcome::Failure);
-                if outcomes.are_bad() {
+        match (&mut *state, is_healthy) {
+            (State::Closed(outcomes), Some(is_healthy)) => {
+                outcomes.record(!is_healthy);
+                let opens = outcomes.are_bad();
+                if opens {
                     *state = State::Open { until: Instant::now() + OPEN_FOR };
                 }
+                return opens;
             }
-            State::Probing => {
-                *state = match outcome {
-                    Outcome::Success => State::default(),
-                    Outcome::Failure => State::Open { until: Instant::now() + OPEN_FOR },
-                    Outcome::None => State::Open { until: Instant::now() },
-                };
-            }
-            // A call that began before the breaker opened.
-            State::Open { .. } => {}
+            (State::Probing, Some(true)) => *state = State::default(),
+            (State::Probing, Some(false)) => *state = State::Open { until: Instant::now() + OPEN_FOR },
+            (State::Probing, None) => *state = State::Open { until: Instant::now() },
+            // The latter is a call that began before the breaker opened.
+            (State::Closed(_), None) | (State::Open { .. }, _) => {}
         }
+        false
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,37 +154,23 @@ impl Outcomes {
     }
 }
 
-/// Permission to make one call. If no call is made, nothing is recorded. If it was the probe, the next permit is the
-/// probe.
+/// Permission to make one call. If it is dropped, because no call was made or the call panicked, nothing is recorded. If
+/// it was the probe, the next permit is the probe.
 #[derive(Debug)]
-pub(crate) struct Permit<'a> {
-    breaker: &'a Breaker,
-    outcome: Outcome,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Outcome {
-    Success,
-    Failure,
-    /// No call was made.
-    None,
-}
+pub(crate) struct Permit<'a>(Option<&'a Breaker>);
 
 impl Permit<'_> {
-    /// Marks the start of the call. From here on it counts as a failure, even if it is abandoned, unless it succeeds.
-    pub(crate) fn called(&mut self) {
-        self.outcome = Outcome::Failure;
-    }
-
-    /// Marks the call as a success: the upstream is healthy.
-    pub(crate) fn succeeded(mut self) {
-        self.outcome = Outcome::Success;
+    /// Ends the call. It showed whether the upstream is healthy, or nothing. Returns whether this opened the breaker.
+    pub(crate) fn end(mut self, is_healthy: Option<bool>) -> bool {
+        self.0.take().is_some_and(|breaker| breaker.record(is_healthy))
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.breaker.record(self.outcome);
+        if let Some(breaker) = self.0 {
+            breaker.record(None);
+        }
     }
 }
 
@@ -187,12 +178,8 @@ impl Drop for Permit<'_> {
 mod tests {
     use super::*;
 
-    fn call(breaker: &Breaker, good: bool) {
-        let mut permit = breaker.permit().expect("closed, or time for a probe");
-        permit.called();
-        if good {
-            permit.succeeded();
-        }
+    fn call(breaker: &Breaker, good: bool) -> bool {
+        breaker.permit().expect("closed, or time for a probe").end(Some(good))
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,22 +187,23 @@ mod tests {
         let breaker = Breaker::default();
         for number in 0..MIN_CALLS {
             assert_eq!(breaker.state_name(), "closed", "before call {number}");
-            call(&breaker, number % 2 == 0);
+            assert_eq!(call(&breaker, number % 2 == 0), number == MIN_CALLS - 1, "call {number} opens it");
         }
         assert_eq!(breaker.permit().err(), Some(OPEN_FOR));
 
         tokio::time::advance(OPEN_FOR.saturating_sub(Duration::from_millis(1))).await;
         assert_eq!(breaker.permit().err(), Some(Duration::from_millis(1)));
         tokio::time::advance(Duration::from_millis(1)).await;
-        let mut probe = breaker.permit().expect("time for a probe");
-        probe.called();
+        let probe = breaker.permit().expect("time for a probe");
         assert!(breaker.permit().is_err(), "a second probe");
-        drop(probe);
+        assert!(!probe.end(Some(false)), "it was open before");
         assert_eq!(breaker.permit().err(), Some(OPEN_FOR), "after a probe that failed");
 
         tokio::time::advance(OPEN_FOR).await;
         drop(breaker.permit().expect("time for a probe"));
         assert_eq!(breaker.state_name(), "open", "after a probe without a call");
+        breaker.permit().expect("time for a probe").end(None);
+        assert_eq!(breaker.state_name(), "open", "after a probe that showed nothing");
         call(&breaker, true);
         assert_eq!(breaker.state_name(), "closed");
         for _ in 0..MIN_CALLS - 1 {
@@ -227,9 +215,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn is_open_for_as_long_as_the_upstream_asks_for() {
         let breaker = Breaker::default();
-        breaker.hold(Duration::from_mins(1));
+        assert!(breaker.hold(Duration::from_mins(1)));
         assert_eq!(breaker.permit().err(), Some(Duration::from_mins(1)));
-        breaker.hold(Duration::from_secs(1));
+        assert!(!breaker.hold(Duration::from_secs(1)), "it was open before");
         assert_eq!(breaker.permit().err(), Some(Duration::from_mins(1)), "the longer of two");
         breaker.hold(Duration::MAX);
         assert_eq!(breaker.permit().err(), Some(HELD_FOR));
@@ -243,6 +231,7 @@ mod tests {
         let breaker = Breaker::default();
         for _ in 0..100 {
             drop(breaker.permit().expect("closed"));
+            assert!(!breaker.permit().expect("closed").end(None));
         }
         assert_eq!(breaker.state_name(), "closed");
     }

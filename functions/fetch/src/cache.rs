@@ -10,7 +10,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -25,6 +25,7 @@ use handler::{
     },
     lists_etag,
 };
+use tokio::time::Instant;
 
 use crate::{
     attempt::Fetched,
@@ -41,7 +42,14 @@ const DECIDE: [HeaderName; 4] = [AGE, DATE, PRAGMA, VARY];
 
 /// The last good response, if it may be stored.
 #[derive(Default)]
-pub(crate) struct Cache(Mutex<Option<Arc<Entry>>>);
+pub(crate) struct Cache(Mutex<Latest>);
+
+#[derive(Default)]
+struct Latest {
+    entry: Option<Arc<Entry>>,
+    /// When the call that got the last good response began.
+    began: Option<Instant>,
+}
 
 /// A good response.
 pub(crate) struct Entry {
@@ -55,13 +63,27 @@ pub(crate) struct Entry {
 
 impl Cache {
     pub(crate) fn get(&self) -> Option<Arc<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.latest().entry.clone()
     }
 
-    /// Replaces the stored response with `entry`, or with nothing if `entry` may not be stored.
-    pub(crate) fn put(&self, entry: &Arc<Entry>) {
-        let stored = entry.may_be_stored().then(|| Arc::clone(entry));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stored;
+    /// Whether the last good response may not be stored, and so answers only one request.
+    pub(crate) fn is_for_one(&self) -> bool {
+        let latest = self.latest();
+        latest.began.is_some() && latest.entry.is_none()
+    }
+
+    /// Replaces the stored response with `entry`, or with nothing if `entry` may not be stored. Does nothing if a call
+    /// that `began` later has ended before.
+    pub(crate) fn put(&self, entry: &Arc<Entry>, began: Instant) {
+        let mut latest = self.latest();
+        if latest.began <= Some(began) {
+            let entry = entry.may_be_stored().then(|| Arc::clone(entry));
+            *latest = Latest { entry, began: Some(began) };
+        }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -341,9 +363,16 @@ mod tests {
     #[test]
     fn keeps_the_last_response_that_may_be_stored() {
         let cache = Cache::default();
+        assert!(!cache.is_for_one(), "before the first response");
+        let earlier = Instant::now();
+        let began = earlier + Duration::from_secs(1);
         for (control, stored) in [("max-age=60", true), ("no-store", false), ("no-cache", true), ("private", false)] {
-            cache.put(&Arc::new(entry(&[(CACHE_CONTROL, control)])));
-            assert_eq!(cache.get().is_some(), stored, "{control}");
+            cache.put(&Arc::new(entry(&[(CACHE_CONTROL, control)])), began);
+            assert_eq!((cache.get().is_some(), cache.is_for_one()), (stored, !stored), "{control}");
+            for late in ["max-age=60", "no-store"] {
+                cache.put(&Arc::new(entry(&[(CACHE_CONTROL, late)])), earlier);
+                assert_eq!(cache.get().is_some(), stored, "{late} of a call that began before the one with {control}");
+            }
         }
     }
 

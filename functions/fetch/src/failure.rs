@@ -13,12 +13,14 @@ pub(crate) enum Failure {
     Unreachable(Cause),
     /// The response is complete, but cannot be used.
     Unusable(Cause),
-    /// The attempt took longer than one attempt may.
+    /// The time for the attempt ran out.
     TimedOut,
-    /// The request's own time ran out during the attempt, which says nothing about the upstream.
+    /// The time for the request ran out, before the attempt had a fair share of it or before an attempt could begin.
     DeadlineExceeded,
     /// The upstream's status is not a success.
     Status { status: StatusCode, retry_after: Option<Duration> },
+    /// The upstream's status is 401, and the next attempt can have another token.
+    TokenRefused,
     /// The body is larger than this many bytes.
     TooLarge(usize),
     /// The circuit breaker is open for this long.
@@ -47,25 +49,31 @@ impl Failure {
     /// Whether another attempt may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut => true,
+            Self::Unreachable(_) | Self::TimedOut | Self::TokenRefused => true,
             Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
             _ => false,
         }
     }
 
-    /// Whether this shows that the upstream is unhealthy, and not only that it refuses this request.
-    pub(crate) fn is_of_health(&self) -> bool {
+    /// Whether this shows that the upstream is healthy, or that it is not. One that refuses this request is healthy.
+    /// `None` if this shows neither.
+    pub(crate) fn is_healthy(&self) -> Option<bool> {
         match self {
-            Self::Unreachable(_) | Self::TimedOut => true,
-            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            _ => false,
+            Self::Unreachable(_) | Self::TimedOut => Some(false),
+            Self::Status { status, .. } => Some(!status.is_server_error() && *status != StatusCode::TOO_MANY_REQUESTS),
+            Self::TokenRefused | Self::Unusable(_) | Self::TooLarge(_) => Some(true),
+            Self::DeadlineExceeded
+            | Self::Open(_)
+            | Self::Misconfigured(_)
+            | Self::SecretUnavailable(_)
+            | Self::Bug => None,
         }
     }
 
     /// Whether an older response may be used instead. It may not if the upstream answered and refused the request.
     pub(crate) fn may_be_stood_in_for(&self) -> bool {
         match self {
-            Self::Status { .. } => self.is_of_health(),
+            Self::Status { .. } | Self::TokenRefused => self.is_healthy() == Some(false),
             Self::Misconfigured(_) => false,
             _ => true,
         }
@@ -75,6 +83,7 @@ impl Failure {
     pub(crate) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status { status, .. } => Some(*status),
+            Self::TokenRefused => Some(StatusCode::UNAUTHORIZED),
             _ => None,
         }
     }
@@ -93,6 +102,7 @@ impl Failure {
             Self::Unreachable(cause) | Self::Unusable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
             Self::TimedOut | Self::DeadlineExceeded => Problem::upstream_timeout(),
             Self::Status { status, .. } => Problem::upstream_error(status),
+            Self::TokenRefused => Problem::upstream_error(StatusCode::UNAUTHORIZED),
             Self::TooLarge(limit) => Problem::upstream_response_too_large(limit),
             Self::Open(left) => Problem::upstream_unavailable(left).because("the circuit breaker is open"),
             Self::Misconfigured(cause) => Problem::misconfigured(Chained(cause)),

@@ -13,6 +13,8 @@ use crate::failure::Failure;
 const BASE: Duration = Duration::from_millis(50);
 /// The longest wait, unless the upstream asks for a longer one.
 const CAP: Duration = Duration::from_secs(1);
+/// With less time than this, an attempt is of no use: it takes one or two round trips to connect.
+const LEAST: Duration = Duration::from_millis(50);
 
 /// A retry takes one token, and a call earns this part of one, so an upstream that always fails gets a fifth more
 /// calls.
@@ -48,18 +50,24 @@ impl RetryBudget {
     }
 }
 
+/// The least time that must be left for an attempt, which may take `limit`.
+pub(crate) fn least(limit: Duration) -> Duration {
+    LEAST.min(limit / 10)
+}
+
 /// The retries of one request.
 pub(crate) struct Retries<'a> {
     budget: &'a RetryBudget,
     left: u32,
-    deadline: Instant,
+    /// The last moment at which an attempt may begin.
+    until: Instant,
     bound: Duration,
 }
 
 impl<'a> Retries<'a> {
-    /// Allows at most `max_attempts`, the first one included, before `deadline`.
-    pub(crate) fn new(budget: &'a RetryBudget, max_attempts: u32, deadline: Instant) -> Self {
-        Self { budget, left: max_attempts.saturating_sub(1), deadline, bound: BASE }
+    /// Allows at most `max_attempts`, the first one included, which begin before `until`.
+    pub(crate) fn new(budget: &'a RetryBudget, max_attempts: u32, until: Instant) -> Self {
+        Self { budget, left: max_attempts.saturating_sub(1), until, bound: BASE }
     }
 
     /// Waits before the next attempt after `failure`: a random time up to a bound that doubles (exponential backoff
@@ -72,7 +80,7 @@ impl<'a> Retries<'a> {
         let jitter = self.bound.mul_f64(fastrand::f64());
         let wait = failure.retry_after().unwrap_or_default().saturating_add(jitter);
         // A large Retry-After can exceed what an instant holds.
-        let at = Instant::now().checked_add(wait).filter(|at| *at < self.deadline);
+        let at = Instant::now().checked_add(wait).filter(|at| *at < self.until);
         let Some(at) = at.filter(|_| failure.is_transient() && self.left > 0 && self.budget.spend()) else {
             return false;
         };

@@ -117,7 +117,9 @@ impl Secret {
     /// just before, so that it would not help.
     pub(crate) async fn refuse(&self, refused: &HeaderValue) -> bool {
         let mut token = self.0.token.lock().await;
-        if token.authorization.as_ref() != Some(refused) {
+        // Another call has had it refused at the same time.
+        let is_replaced = token.since.is_none() && token.failed.is_none();
+        if is_replaced || token.authorization.as_ref() != Some(refused) {
             return true;
         }
         if token.refused.is_some_and(|at| at.elapsed() < REFUSED_EVERY) {

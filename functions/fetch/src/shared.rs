@@ -78,6 +78,8 @@ pub(crate) struct News {
     pub(crate) lease: Option<Lease>,
     /// The good response, if it should be shared.
     pub(crate) response: Option<Arc<Entry>>,
+    /// Whether the upstream was found healthy.
+    pub(crate) is_healthy: bool,
     /// How long the upstream should be left alone.
     pub(crate) open_for: Option<Duration>,
 }
@@ -170,7 +172,7 @@ impl Shared {
     }
 
     /// Tells the other environments. Only the next invocation waits for this.
-    pub(crate) async fn tell(&self, News { lease, response, open_for }: News) {
+    pub(crate) async fn tell(&self, News { lease, response, is_healthy, open_for }: News) {
         let told = async {
             match &response {
                 Some(response) if response.may_be_stored() => {
@@ -184,7 +186,7 @@ impl Shared {
             }
             match (open_for, lease) {
                 (Some(open_for), _) => self.table.open(open_for).await,
-                (None, Some(lease)) => self.table.close(lease).await,
+                (None, Some(lease)) => self.table.close(lease, is_healthy).await,
                 (None, None) => Ok(()),
             }
         };

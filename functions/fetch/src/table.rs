@@ -217,14 +217,15 @@ impl Table {
         met(opened).map(|_| ())
     }
 
-    /// Gives `lease` back, unless it has ended, and records that the upstream is healthy.
+    /// Gives `lease` back, unless it has ended, and records whether the upstream was found healthy.
     ///
     /// # Errors
     ///
     /// If DynamoDB does not accept it.
-    pub(crate) async fn close(&self, Lease(id): Lease) -> Result<(), TableError> {
-        let update =
-            self.update().await.update_expression("SET closed = :now REMOVE open_until, leased_until, leased_to");
+    pub(crate) async fn close(&self, Lease(id): Lease, is_healthy: bool) -> Result<(), TableError> {
+        let verdict = if is_healthy { ", open_until" } else { "" };
+        let update = format!("SET closed = :now REMOVE leased_until, leased_to{verdict}");
+        let update = self.update().await.update_expression(update);
         let update = update.condition_expression("leased_to = :me").expression_attribute_values(":me", S(id));
         let closed = update.expression_attribute_values(":now", ms(SystemTime::now())).send().await;
         met(closed).map(|_| ())

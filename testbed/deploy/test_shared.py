@@ -237,6 +237,30 @@ def test_one_environment_at_a_time_finds_out_that_the_upstream_is_back(
     assert "open_until" not in items(aws, table)["upstream"]
 
 
+def test_a_probe_that_makes_no_call_says_nothing(
+    aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]
+) -> None:
+    upstream = start_upstream("no probe")
+    arn = aws.client("secretsmanager").create_secret(Name="probe", SecretString="token")["ARN"]
+    env = settings(aws.endpoint, upstream, table, UPSTREAM_SECRET_ID=arn)
+    fleet(invoke, env, 1)
+    # The upstream was found failing, and a probe is due. The secret cannot be had, as Secrets Manager is not there.
+    open_until = {"N": str(int(time.time() * 1000) - 1000)}
+    item = items(aws, table)["upstream"] | {"open_until": open_until}
+    aws.client("dynamodb").put_item(TableName=table, Item=item)
+    upstream.authorizations.clear()
+    absent = {"AWS_ENDPOINT_URL_SECRETS_MANAGER": f"http://127.0.0.1:{free_port()}"}
+    (answer,), lines = fleet(invoke, env | absent, 1)
+    assert "detail=stale-if-error" in answer.cache_status
+    assert (upstream.authorizations, invocations(lines)[0]["breaker_state"]) == ([], "open")
+    found = items(aws, table)["upstream"]
+    assert found["open_until"] == open_until and "leased_until" not in found
+    # Another environment makes the probe at once.
+    (answer,), _ = fleet(invoke, env, 1)
+    assert "fwd-status=200" in answer.cache_status
+    assert "open_until" not in items(aws, table)["upstream"]
+
+
 @pytest.mark.parametrize("how", ["unreachable", "silent", "slow", "throttling", "malformed", "absent", "denied"])
 def test_an_unusable_table_changes_no_answer(
     aws: Aws, table: str, gate: Gate, invoke: list[str], start_upstream: Callable[[str], Upstream], tmp_path: Path, how: str

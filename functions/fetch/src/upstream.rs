@@ -480,7 +480,7 @@ mod tests {
     fn start_with(more: &[(&str, &str)]) -> (Arc<Upstream>, testbed::upstream::Upstream) {
         let server = testbed::upstream::Upstream::start();
         let url = server.url("/");
-        let all = [&[("UPSTREAM_URL", url.as_str())], more].concat();
+        let all = [more, &[("UPSTREAM_URL", url.as_str())]].concat();
         let variable = |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         (Arc::new(Upstream::new(Settings::read(variable))), server)
     }
@@ -565,7 +565,8 @@ mod tests {
     #[tokio::test]
     async fn a_probe_that_shows_nothing_leaves_the_breaker_open() {
         // The CA file is absent, so that there is no call.
-        let (upstream, server) = start_with(&[("UPSTREAM_CA_FILE", "/absent.pem")]);
+        let (upstream, server) =
+            start_with(&[("UPSTREAM_URL", "https://localhost"), ("UPSTREAM_CA_FILE", "/absent.pem")]);
         upstream.breaker.hold(Duration::ZERO);
         assert_eq!(fetch(&upstream).await.err().map(|problem| problem.name()), Some("misconfigured"));
         assert_eq!((upstream.breaker.state_name(), server.calls()), ("open", 0));

@@ -2,11 +2,16 @@
 
 They read the template as written, with its loops expanded. cfn-lint and checkov read the transformed template, and so
 check what SAM adds.
+
+What a function may do is declared in functions/NAME/Cargo.toml, under [package.metadata.endpoint]: it is beside the code
+that does it, and goes with the folder when that is renamed or removed. README lists the keys.
 """
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 GATEWAY_SECONDS = 30
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -17,7 +22,17 @@ STREAMS = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group
 # IAM has no resource types for these actions: they can be granted on "*" only.
 ACTIONS_WITHOUT_RESOURCE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 
-ACTIONS_ON_TABLE = {f"dynamodb:{action}" for action in ("DeleteItem", "PutItem", "Query", "UpdateItem")}
+LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
+
+
+def declarations(folder: Path) -> dict[str, dict]:
+    """What each function in `folder` declares, by its name."""
+    manifests = {file.parent.name: tomllib.loads(file.read_text()) for file in folder.glob("*/Cargo.toml")}
+    return {name: manifest["package"].get("metadata", {}).get("endpoint", {}) for name, manifest in manifests.items()}
+
+
+def add(name: str, line: str) -> str:
+    return f"add `{line}` to [package.metadata.endpoint] in functions/{name}/Cargo.toml"
 
 
 def of_type(template: dict, kind: str) -> dict[str, dict]:
@@ -39,6 +54,14 @@ def merge(shared: dict, own: dict) -> dict:
 def code(function: dict) -> str:
     """Returns the name of the folder in functions/ that the function is built from."""
     return function["CodeUri"].removeprefix("functions/")
+
+
+def routes_of(function: dict) -> Iterator[tuple[str, str]]:
+    """Yields the path and method of each route. A function can also have a URL, a queue or a schedule instead."""
+    for event in function.get("Events", {}).values():
+        if event["Type"] == "HttpApi":
+            route = event.get("Properties", {})
+            yield route.get("Path", "$default"), route.get("Method", "ANY").upper()
 
 
 def walk(node: object) -> Iterator[dict]:
@@ -67,14 +90,20 @@ def time_outs_nest(template: dict) -> list[str]:
     for name, function in functions(template).items():
         variables = function.get("Environment", {}).get("Variables", {})
         settings = [
-            int(variables[key]) for key in ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "UPSTREAM_TIMEOUT_MS") if key in variables
+            number(template, variables[key]) for key in ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "UPSTREAM_TIMEOUT_MS") if key in variables
         ]
-        nested = [*settings, 1000 * function["Timeout"], 1000 * GATEWAY_SECONDS]
+        nested = [*settings, 1000 * number(template, function["Timeout"])]
+        nested += [1000 * GATEWAY_SECONDS] if any(routes_of(function)) else []
         if nested != sorted(set(nested)):
             wrong.append(f"{name}: {nested} ms do not nest")
         if "UPSTREAM_URL" in variables and len(settings) != 2:
             wrong.append(f"{name} has an upstream but no time budget for it")
     return wrong
+
+
+def number(template: dict, value: object) -> int:
+    """A number, or the default of the parameter that holds it."""
+    return int(template["Parameters"][value["Ref"]]["Default"] if isinstance(value, dict) else value)
 
 
 def functions_are_watched(template: dict) -> list[str]:
@@ -86,7 +115,7 @@ def functions_are_watched(template: dict) -> list[str]:
         for name, function in functions(template).items()
         for metric in ("Errors", "Throttles", "ServerErrors", "Duration")
         if not any(
-            (metric, function["FunctionName"]) in watched(alarm["Properties"])
+            (metric, function.get("FunctionName")) in watched(alarm["Properties"])
             and alarm["Properties"].get("AlarmActions") == alarm["Properties"].get("OKActions") == notify
             and alarm.get("Condition") == template["Resources"][name].get("Condition")
             for alarm in alarms
@@ -96,11 +125,11 @@ def functions_are_watched(template: dict) -> list[str]:
 
 def watched(alarm: dict) -> list[tuple]:
     """Returns the metrics that an alarm uses, each with its function's name."""
-    metrics = [alarm] if "MetricName" in alarm else [m["MetricStat"]["Metric"] for m in alarm["Metrics"] if "MetricStat" in m]
+    metrics = [alarm] if "MetricName" in alarm else [m["MetricStat"]["Metric"] for m in alarm.get("Metrics", []) if "MetricStat" in m]
     return [
         (metric["MetricName"], dimension["Value"])
         for metric in metrics
-        for dimension in metric["Dimensions"]
+        for dimension in metric.get("Dimensions", [])
         if dimension["Name"] == "FunctionName"
     ]
 
@@ -149,7 +178,7 @@ def functions_are_released_gradually(template: dict) -> list[str]:
         release = function["DeploymentPreference"]
         if function.get("AutoPublishAlias") != "live" or not function.get("AutoPublishAliasAllProperties"):
             wrong.append(f"{name} has no alias that follows its changes")
-        if release["Type"]["Fn::If"] != ["IsProd", "Canary10Percent5Minutes", "AllAtOnce"]:
+        if release.get("Type") != {"Fn::If": ["IsProd", "Canary10Percent5Minutes", "AllAtOnce"]}:
             wrong.append(f"{name} is not released gradually in prod, at once elsewhere")
         if release.get("Alarms") != {"Fn::If": ["IsProd", [alarm], [NO_VALUE]]}:
             wrong.append(f"{name} does not roll back on its errors")
@@ -172,70 +201,114 @@ def versions_follow_parameters(template: dict) -> list[str]:
     ]
 
 
-def privileges_are_least(template: dict) -> list[str]:
-    """Each function has its own role, without wildcards. All may log and send traces. Only `fetch` may read its one
-    secret and use its one table.
+def privileges_are_least(template: dict, declared: dict[str, dict]) -> list[str]:
+    """Each function has its own role, which grants the actions that the function declares, on what it declares. All may
+    log and send traces.
     """
     wrong = []
     roles = [function.get("Role", {}).get("Fn::GetAtt", [None])[0] for function in functions(template).values()]
     if len(set(roles)) != len(roles) or None in roles:
         wrong.append(f"functions share roles, or let SAM make them: {roles}")
-    roles_of_logs = {
-        role: {"Fn::Sub": STREAMS % group["Properties"]["LogGroupName"]["Fn::Sub"]}
-        for role, function in zip(roles, functions(template).values())
-        if (group := template["Resources"].get(function["LoggingConfig"].get("LogGroup", {}).get("Ref")))
-    }
     for name, resource in template["Resources"].items():
-        for statement in walk(resource):
-            if "Effect" not in statement:
+        for statement in walk(resource) if resource["Type"].startswith("AWS::IAM::") else []:
+            if "Effect" not in statement or listed(statement.get("Action")) == ["sts:AssumeRole"]:
                 continue
-            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-            if actions == ACTIONS_WITHOUT_RESOURCE and statement["Resource"] == "*":
-                continue
-            if actions == ["logs:CreateLogStream", "logs:PutLogEvents"] and name in roles_of_logs:
-                if statement.get("Resource") == roles_of_logs[name]:
-                    continue
-            if "*" in str(actions) or "*" in str(statement.get("Resource")):
+            actions, resources = listed(statement.get("Action")), list(named(statement.get("Resource")))
+            if "*" in resources and actions != ACTIONS_WITHOUT_RESOURCE or "*" in str(actions):
                 wrong.append(f"{name} has a wildcard: {statement}")
-            if "sts:AssumeRole" not in actions and "Resource" not in statement:
-                wrong.append(f"{name} is not limited to a resource: {statement}")
-    for name, function in functions(template).items():
-        role_name = function.get("Role", {}).get("Fn::GetAtt", [None])[0]
+            if not actions or not resources:
+                wrong.append(f"{name} is not limited to actions on resources: {statement}")
+    for (name, function), role_name in zip(functions(template).items(), roles):
         role = template["Resources"].get(role_name, {}).get("Properties", {})
         attached = [
             policy["Properties"]
             for policy in of_type(template, "AWS::IAM::Policy").values()
             if {"Ref": role_name} in walk(policy["Properties"]["Roles"])
         ]
-        allowed = {"logs:CreateLogStream", "logs:PutLogEvents"}
-        if code(function) == "fetch":
-            allowed |= {"secretsmanager:GetSecretValue", *ACTIONS_ON_TABLE}
-        granted = set()
+        granted: dict[str, set] = {}
         for statement in walk([role.get("Policies", []), attached]):
-            action = statement.get("Action", [])
-            granted |= set(action if isinstance(action, list) else [action])
-        if granted != allowed:
-            wrong.append(f"{name} may {sorted(granted)}, not {sorted(allowed)}")
+            if statement.get("Effect") == "Allow":
+                for resource in named(statement.get("Resource")):
+                    granted.setdefault(resource, set()).update(listed(statement.get("Action")))
+        group = template["Resources"].get(function["LoggingConfig"].get("LogGroup", {}).get("Ref"))
+        streams = group and STREAMS % group["Properties"]["LogGroupName"]["Fn::Sub"]
+        if granted.pop(streams, None) != LOG:
+            wrong.append(f"{name} may not write to its own log group, or may do more with it")
+        permissions = declared.get(code(function), {}).get("permissions", {})
+        for resource in granted.keys() | permissions.keys():
+            actions, allowed = granted.get(resource, set()), set(permissions.get(resource, []))
+            if more := sorted(actions - allowed):
+                line = f"permissions.{json.dumps(resource)} = {json.dumps(sorted(actions | allowed))}"
+                wrong.append(f"{name} may {more} on {resource}, which it does not declare: {add(code(function), line)}")
+            if fewer := sorted(allowed - actions):
+                wrong.append(
+                    f"{name} declares {fewer} on {resource}, which template.yaml does not grant: add a policy for its role"
+                    f" there, or remove them from [package.metadata.endpoint] in functions/{code(function)}/Cargo.toml"
+                )
         if role.get("ManagedPolicyArns") != [{"Ref": "TracePolicy"}] or "Policies" in function:
-            wrong.append(f"{name} has policies from elsewhere")
+            wrong.append(f"{name} has policies from elsewhere: write an AWS::IAM::Policy for {role_name} instead")
     return wrong
 
 
-def tables_are_caches(template: dict) -> list[str]:
-    """A table costs nothing while unused, is encrypted, expires its items, and is deleted with the stack."""
+def listed(value: object) -> list:
+    """CloudFormation takes one item for a list of one."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def named(resources: object) -> Iterator[str]:
+    """Yields the name of each resource in a statement: its logical id or parameter, with what follows its ARN, such as
+    `Orders` or `Orders/index/by-day`."""
+    for resource in listed(resources):
+        if isinstance(resource, str):
+            yield resource
+        elif "Fn::If" in resource:
+            yield from named(resource["Fn::If"][1:])
+        elif "Fn::Sub" in resource:
+            yield re.sub(r"\$\{(\w+)(\.Arn)?\}", r"\1", resource["Fn::Sub"]) if is_below(resource) else str(resource["Fn::Sub"])
+        elif "Fn::GetAtt" in resource:
+            yield ".".join(resource["Fn::GetAtt"]).removesuffix(".Arn")
+        elif resource != NO_VALUE:
+            yield resource.get("Ref", str(resource))
+
+
+def is_below(resource: dict) -> bool:
+    return re.match(r"\$\{\w+(\.Arn)?\}", str(resource["Fn::Sub"])) is not None
+
+
+def data_is_kept_and_caches_go(template: dict, declared: dict[str, dict]) -> list[str]:
+    """A table costs nothing while unused, and is encrypted. In prod, its data outlives the stack, and its state of any
+    second of the last weeks can be restored. A cache expires its items, and is deleted with the stack."""
     wrong = []
+    caches = {cache for function in declared.values() for cache in function.get("caches", [])}
     for name, table in of_type(template, "AWS::DynamoDB::Table").items():
         properties = table["Properties"]
-        for what, given, needed in [
-            ("is billed for more than its use", properties.get("BillingMode"), "PAY_PER_REQUEST"),
-            ("never forgets", properties.get("TimeToLiveSpecification"), {"AttributeName": "expires", "Enabled": True}),
-            ("is not encrypted", properties.get("SSESpecification"), {"SSEEnabled": True}),
-            ("outlives the stack", {table.get("DeletionPolicy"), table.get("UpdateReplacePolicy")}, {"Delete"}),
-            ("is created even if SharedState is off", table.get("Condition"), "HasSharedState"),
-        ]:
-            if given != needed:
-                wrong.append(f"{name} {what}")
+        policies = [table.get("DeletionPolicy"), table.get("UpdateReplacePolicy")]
+        rules = [
+            ("is billed for more than its use", properties.get("BillingMode") == "PAY_PER_REQUEST", "BillingMode: PAY_PER_REQUEST"),
+            ("is not encrypted", properties.get("SSESpecification") == {"SSEEnabled": True}, "SSESpecification: { SSEEnabled: true }"),
+        ]
+        if name in caches:
+            expires = properties.get("TimeToLiveSpecification", {}).get("Enabled") is True
+            rules += [
+                ("never forgets", expires, "TimeToLiveSpecification: { AttributeName: expires, Enabled: true }"),
+                ("outlives the stack", policies == ["Delete", "Delete"], "DeletionPolicy: Delete, and UpdateReplacePolicy: Delete"),
+            ]
+        else:
+            recovery = properties.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled")
+            kept = all(in_prod(policy) in ("Retain", "RetainExceptOnCreate") for policy in policies)
+            hint = "DeletionPolicy: Retain, and UpdateReplacePolicy: Retain"
+            rules += [
+                ("goes with the stack", kept, f"{hint} (if it holds no data, declare it in its function's Cargo.toml: caches = [\"{name}\"])"),
+                ("cannot be restored", in_prod(recovery) is True, "PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }"),
+            ]
+        wrong += [f"{name} {what}: add `{line}` to it in template.yaml" for what, holds, line in rules if not holds]
+    wrong += [f"there is no table {name}, which a function declares as a cache" for name in caches - of_type(template, "AWS::DynamoDB::Table").keys()]
     return wrong
+
+
+def in_prod(value: object) -> object:
+    """The value in prod, where others may have a cheaper one."""
+    return value["Fn::If"][1] if isinstance(value, dict) and value.get("Fn::If", [None])[0] == "IsProd" else value
 
 
 def loops_mean_the_same_on_aws(template: dict) -> list[str]:
@@ -275,22 +348,24 @@ def functions_are_shown(template: dict) -> list[str]:
         if searched - {"AWS::NoValue"} != groups:
             wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
     dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard")["Dashboard"])
-    urls = [output["Value"]["Fn::Sub"] for output in template["Outputs"].values()]
+    values = [output["Value"].get("Fn::Sub") for output in template["Outputs"].values() if isinstance(output["Value"], dict)]
+    urls = [value for value in values if isinstance(value, list)]
     paths = {values.get("Path", url.removeprefix("${Api}")) for url, values in urls}
     for name, function in functions(template).items():
-        if function["FunctionName"]["Fn::Sub"] + r"\\\"" not in dashboard:
+        if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:
             wrong.append(f"{name} is not on the dashboard")
-        if not paths & {event["Properties"]["Path"] for event in function["Events"].values()}:
-            wrong.append(f"{name} has no URL among the outputs")
+        routes = {path for path, _ in routes_of(function)}
+        if routes and not paths & routes:
+            wrong.append(f"{name} has no URL among the outputs: add it to the loop Urls in template.yaml")
     return wrong
 
 
 def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
     """The gateway, the local router and the events have the same endpoints. Each route accepts every method."""
     wrong, routes = [], {}
+    built = {code(function) for function in functions(template).values()}
     for name, function in functions(template).items():
-        for event in function["Events"].values():
-            path, method = event["Properties"]["Path"], event["Properties"]["Method"]
+        for path, method in routes_of(function):
             if method == "ANY":
                 routes[path] = code(function)
             elif method != "OPTIONS" and "Condition" not in template["Resources"][name]:
@@ -299,31 +374,42 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
                 wrong.append(f"{name} takes {path} from another function")
     if routes != router:
         wrong.append(f"template.yaml routes {routes}, the local router {router}")
-    if set(routes.values()) != folders:
-        wrong.append(f"template.yaml routes to {set(routes.values())}, events/ has {folders}")
+    if missing := set(routes.values()) - folders:
+        wrong.append(f"events/ has no cases of {sorted(missing)}")
+    if missing := folders - built:
+        wrong.append(f"template.yaml has no function with the code of {sorted(missing)}, which have cases in events/")
     return wrong
 
 
-def callers_need_a_token(template: dict) -> list[str]:
-    """With an issuer, every route needs its token, except the reference and OPTIONS: browsers send that without."""
-    wrong, public = [], {"/docs", "/docs/{file}"}
+def callers_need_a_token(template: dict, declared: dict[str, dict]) -> list[str]:
+    """With an issuer, every route needs its token, except OPTIONS, which browsers send without, and those that their
+    function declares public."""
+    wrong = []
     body = template["Resources"]["Api"]["Properties"]["DefinitionBody"]
     scheme = body["components"]["Fn::If"]
     token = {"Fn::If": ["HasJwt", [{"jwt": []}], NO_VALUE]}
     if scheme[0] != "HasJwt" or scheme[1].get("securitySchemes", {}).keys() != {"jwt"} or scheme[2] != NO_VALUE:
         wrong.append(f"the authorizer must depend on HasJwt, but is {scheme}")
-    routes = {
-        (event["Properties"]["Path"], event["Properties"]["Method"])
-        for function in functions(template).values()
-        for event in function["Events"].values()
-    }
-    for path, method in routes:
+    routes = {route: code(function) for function in functions(template).values() for route in routes_of(function)}
+    public = {(path, name) for name, function in declared.items() for path in function.get("public", [])}
+    for (path, method), name in routes.items():
         key = "x-amazon-apigateway-any-method" if method == "ANY" else method.lower()
         security = body["paths"].get(path, {}).get(key, {}).get("security")
-        if path not in public and method != "OPTIONS" and security != token:
-            wrong.append(f"{method} {path} needs no token")
-        if method == "ANY" and path not in public and (path, "OPTIONS") not in routes:
-            wrong.append(f"OPTIONS {path} needs a token")
+        if method == "OPTIONS":
+            continue
+        if (path, name) in public and security:
+            wrong.append(f"{method} {path} needs a token, although functions/{name}/Cargo.toml declares it public")
+        if (path, name) not in public and security != token:
+            line = f'"{path}": {{ {key}: {{ security: !If [HasJwt, [{{ jwt: [] }}], !Ref AWS::NoValue] }} }}'
+            declare = add(name, f"public = {json.dumps([path])}")
+            wrong.append(
+                f"{method} {path} needs no token: add `{line}` to the paths of Api in template.yaml, or, if everybody may"
+                f" call it, {declare}"
+            )
+        if method == "ANY" and (path, name) not in public and (path, "OPTIONS") not in routes:
+            wrong.append(f"OPTIONS {path} needs a token: add an event with this path and Method: OPTIONS to its function")
+    for path, name in public - {(path, name) for (path, _), name in routes.items()}:
+        wrong.append(f"functions/{name}/Cargo.toml declares {path} public, which is no route of {name}")
     for path, methods in body["paths"].items():
         for method in methods:
             if (path, "ANY" if "any" in method else method.upper()) not in routes:

@@ -23,6 +23,7 @@ WRITTEN = yaml_parse((ROOT / "template.yaml").read_text())
 TEMPLATE = language_extensions.apply(copy.deepcopy(WRITTEN), {})
 ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
+DECLARED = proofs.declarations(ROOT / "functions")
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
@@ -61,8 +62,32 @@ def routes_agree(template: dict) -> list[str]:
     return proofs.routes_agree(template, ROUTER, EVENTS)
 
 
+def privileges_are_least(template: dict) -> list[str]:
+    return proofs.privileges_are_least(template, DECLARED)
+
+
+def callers_need_a_token(template: dict) -> list[str]:
+    return proofs.callers_need_a_token(template, DECLARED)
+
+
+def data_is_kept_and_caches_go(template: dict) -> list[str]:
+    return proofs.data_is_kept_and_caches_go(template, DECLARED)
+
+
 def pages_may_do_what_the_contract_has(template: dict) -> list[str]:
     return proofs.pages_may_do_what_the_contract_has(template, SPEC)
+
+
+def table(**change: object) -> dict:
+    """A table for data, with one attribute or property changed."""
+    kept = {"Fn::If": ["IsProd", "Retain", "Delete"]}
+    resource = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": kept, "UpdateReplacePolicy": "Retain"}
+    recovery = {"PointInTimeRecoveryEnabled": {"Fn::If": ["IsProd", True, False]}}
+    properties = {"BillingMode": "PAY_PER_REQUEST", "SSESpecification": {"SSEEnabled": True}}
+    properties["PointInTimeRecoverySpecification"] = recovery
+    for name, value in change.items():
+        (resource if name.endswith("Policy") else properties)[name] = value
+    return resource | {"Properties": properties}
 
 
 def paths(template: dict) -> dict:
@@ -115,7 +140,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
             Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}
         ),
     },
-    proofs.privileges_are_least: {
+    privileges_are_least: {
         "any resource": lambda t: statement(t, "helloRole").update(Resource="*"),
         "no resource": lambda t: statement(t, "helloRole").pop("Resource"),
         "any log group": lambda t: statement(t, "timeRole").update(
@@ -128,6 +153,14 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "one more action on it": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0][
             "Action"
         ].append("dynamodb:DeleteTable"),
+        "any of a kind": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(
+            Action="dynamodb:*"
+        ),
+        "another table": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(
+            Resource={"Fn::GetAtt": ["OtherTable", "Arn"]}
+        ),
+        "declared and not granted": lambda t: t["Resources"].pop("secretPolicy"),
+        "everything but": lambda t: statement(t, "helloRole").update(NotAction=statement(t, "helloRole").pop("Action")),
         "any action": lambda t: statement(t, "fetchRole").update(Action="logs:*"),
         "one more action": lambda t: statement(t, "timeRole")["Action"].append("secretsmanager:GetSecretValue"),
         "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
@@ -139,7 +172,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "shared role": lambda t: properties(t, "timeFunction").update(Role={"Fn::GetAtt": ["helloRole", "Arn"]}),
         "SAM's role": lambda t: properties(t, "timeFunction").pop("Role"),
     },
-    proofs.callers_need_a_token: {
+    callers_need_a_token: {
         "a route without": lambda t: paths(t)["/time"].pop("x-amazon-apigateway-any-method"),
         "a path without": lambda t: paths(t).pop("/hello"),
         "always": lambda t: paths(t)["/time"]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
@@ -148,12 +181,18 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "no such route": lambda t: paths(t).update({"/now": {"get": {}}}),
         "another scheme": lambda t: properties(t, "Api")["DefinitionBody"]["components"]["Fn::If"][1].pop("securitySchemes"),
     },
-    proofs.tables_are_caches: {
+    data_is_kept_and_caches_go: {
         "provisioned": lambda t: properties(t, "SharedStateTable").pop("BillingMode"),
         "no time to live": lambda t: properties(t, "SharedStateTable").pop("TimeToLiveSpecification"),
         "in clear": lambda t: properties(t, "SharedStateTable").pop("SSESpecification"),
         "kept after the stack": lambda t: t["Resources"]["SharedStateTable"].pop("DeletionPolicy"),
-        "always there": lambda t: t["Resources"]["SharedStateTable"].pop("Condition"),
+        "data that goes": lambda t: t["Resources"].update(Orders=table(DeletionPolicy="Delete")),
+        "data that is replaced": lambda t: t["Resources"].update(Orders=table(UpdateReplacePolicy="Delete")),
+        "data that goes in prod": lambda t: t["Resources"].update(
+            Orders=table(DeletionPolicy={"Fn::If": ["IsProd", "Delete", "Retain"]})
+        ),
+        "data without recovery": lambda t: t["Resources"].update(Orders=table(PointInTimeRecoverySpecification={})),
+        "data in clear": lambda t: t["Resources"].update(Orders=table(SSESpecification={})),
     },
     proofs.functions_are_shown: {
         "not on the dashboard": lambda t: properties(t, "timeFunction")["FunctionName"].update(
@@ -166,7 +205,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
     routes_agree: {
         "one too few": lambda t: properties(t, "helloFunction")["Events"].pop("Root"),
         "one too many": lambda t: properties(t, "timeFunction")["Events"].update(
-            Now={"Properties": {"Path": "/now", "Method": "ANY"}}
+            Now={"Type": "HttpApi", "Properties": {"Path": "/now", "Method": "ANY"}}
         ),
         "one method": lambda t: properties(t, "timeFunction")["Events"]["Time"]["Properties"].update(Method="GET"),
         "wrong function": lambda t: properties(t, "timeFunction").update(CodeUri="functions/hello"),
@@ -233,6 +272,83 @@ def test_loops_mean_the_same_on_aws(change: Change) -> None:
 def test_routes_agree_refuses_another_router_and_other_events() -> None:
     assert proofs.routes_agree(TEMPLATE, ROUTER | {"/time": "hello"}, EVENTS) != []
     assert proofs.routes_agree(TEMPLATE, ROUTER, EVENTS | {"fourth"}) != []
+
+
+def orders(template: dict, events: dict, **more: object) -> dict:
+    """A function that somebody wrote without `make new`, with all that time has, and these events."""
+    for name, resource in list(template["Resources"].items()):
+        if name.startswith("time"):
+            text = json.dumps(resource).replace("-time", "-orders").replace("time", "orders")
+            template["Resources"][name.replace("time", "orders")] = json.loads(text)
+    properties(template, "ordersFunction").update(CodeUri="functions/orders", Events=events, **more)
+    return template["Resources"]
+
+
+QUEUE = {"Queue": {"Type": "SQS", "Properties": {"Queue": {"Fn::GetAtt": ["Orders", "Arn"]}}}}
+DECLARES = {
+    "public": ["/hook"],
+    "permissions": {"Orders": ["dynamodb:Query"], "Orders/index/by-day": ["dynamodb:Query"], "Photos/*": ["s3:GetObject"]},
+}
+GRANTS = [
+    {"Effect": "Allow", "Action": "dynamodb:Query", "Resource": [
+        {"Fn::GetAtt": ["Orders", "Arn"]}, {"Fn::Sub": "${Orders.Arn}/index/by-day"},
+    ]},
+    {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": {"Fn::Sub": "${Photos.Arn}/*"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "more"),
+    [
+        ({}, {}),
+        (QUEUE, {"Timeout": 300}),
+        ({"Daily": {"Type": "ScheduleV2", "Properties": {"ScheduleExpression": "rate(1 day)"}}}, {}),
+        ({}, {"FunctionUrlConfig": {"AuthType": "AWS_IAM"}, "Timeout": {"Ref": "ThrottleRate"}}),
+        ({"Hook": {"Type": "HttpApi", "Properties": {"Path": "/hook", "Method": "ANY"}}}, {}),
+    ],
+    ids=["no events", "queue", "schedule", "URL", "public route"],
+)
+def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
+    template = copy.deepcopy(TEMPLATE)
+    resources = orders(template, events, **more)
+    resources["Orders"] = table()
+    resources["ordersPolicy"] = {
+        "Type": "AWS::IAM::Policy",
+        "Properties": {"Roles": [{"Ref": "ordersRole"}], "PolicyDocument": {"Statement": GRANTS}},
+    }
+    # What belongs to no function.
+    resources["Full"] = {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Used", "Namespace": "Disk"}}
+    resources["Key"] = {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {"Statement": [{
+        "Effect": "Allow", "Action": "kms:*", "Resource": "*",
+    }]}}}
+    template["Outputs"]["OrdersTable"] = {"Value": {"Ref": "Orders"}}
+    for query in ("WhichRequestsFailed", "Why", "SinceWhen", "UsOrTheUpstream", "WasItAColdStart"):
+        properties(template, f"{query}Query")["LogGroupNames"].append({"Ref": "ordersLogs"})
+    dashboard = properties(template, "Dashboard")["DashboardBody"]["Fn::Sub"][1]["Of"]
+    dashboard["Fn::Sub"] += r' OR \"${AWS::StackName}-orders\"'
+    template["Outputs"]["hookUrl"] = {"Value": {"Fn::Sub": ["${Api}/hook", {}]}}
+    declared = DECLARED | {"orders": DECLARES if events.keys() == {"Hook"} else {**DECLARES, "public": []}}
+    router = ROUTER | ({"/hook": "orders"} if "Hook" in events else {})
+    assert [
+        *proofs.time_outs_nest(template),
+        *proofs.functions_are_watched(template),
+        *proofs.functions_are_logged(template),
+        *proofs.functions_are_released_gradually(template),
+        *proofs.privileges_are_least(template, declared),
+        *proofs.callers_need_a_token(template, declared),
+        *proofs.data_is_kept_and_caches_go(template, declared),
+        *proofs.functions_are_shown(template),
+        *proofs.routes_agree(template, router, EVENTS | {"orders"}),
+    ] == []
+    wrong = proofs.privileges_are_least(template, DECLARED)
+    assert any('add `permissions."Orders" = ["dynamodb:Query"]` to' in text for text in wrong), wrong
+
+
+def test_only_declared_routes_are_public() -> None:
+    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {"docs": {}}) != []
+    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {"time": {"public": ["/time"]}}) != []
+    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {"time": {"public": ["/hello"]}}) != []
+    assert "functions/docs/Cargo.toml" in str(proofs.callers_need_a_token(TEMPLATE, DECLARED | {"docs": {}}))
 
 
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-AbC123"
@@ -335,10 +451,11 @@ def test_sam_keeps_the_token_of_each_route(tmp_path: Path) -> None:
     assert "authorization" in body["x-amazon-apigateway-cors"]["Fn::If"][1]["allowHeaders"]
     paths = body["paths"]
     routes = [(path, method, json.dumps(route)) for path, item in paths.items() for method, route in item.items()]
-    assert len(routes) >= 11 and all("/invocations" in route for _, _, route in routes)
+    assert len(routes) >= len(ROUTER) and all("/invocations" in route for _, _, route in routes)
     public = {(path, method) for path, method, route in routes if '"security"' not in route}
     any_method = "x-amazon-apigateway-any-method"
-    assert public == {(path, any_method if path.startswith("/docs") else "options") for path in ROUTER}
+    declared = {path for function in DECLARED.values() for path in function.get("public", [])}
+    assert public - {(path, "options") for path in ROUTER} == {(path, any_method) for path in declared}
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:

@@ -66,27 +66,62 @@ fn glibc_versions(binary: &[u8]) -> Option<BTreeSet<(u32, u32)>> {
     Some(versions)
 }
 
+/// What a function links only if its Cargo.toml declares it, and how the names of such packages begin.
+const DECLARED: [(&str, &[&str]); 2] =
+    [("aws", &["aws-", "aws_"]), ("http", &["hyper-rustls", "hyper-tls", "reqwest", "ring", "rustls"])];
+
 #[test]
-fn only_fetch_links_an_http_client_tls_and_the_sdk() {
-    let allowed = "aws_lambda_events";
+fn a_function_links_the_clients_that_it_declares_and_no_others() {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let mut wrong = Vec::new();
     for function in functions() {
-        let tree = Command::new(env!("CARGO"))
-            .args(["tree", "--edges", "normal", "--prefix", "none", "--package"])
-            .arg(format!("{function}-function"))
-            .output()
-            .unwrap();
-        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-        let tree = String::from_utf8(tree.stdout).unwrap();
-        let found: BTreeSet<&str> = tree
-            .lines()
-            .filter(|line| {
-                ["aws", "hyper-tls", "hyper-rustls", "reqwest", "ring", "rustls"]
-                    .iter()
-                    .any(|name| line.starts_with(name))
-            })
-            .filter(|line| !line.starts_with(allowed))
-            .collect();
-        // `fetch` links them, which shows that this search finds them.
-        assert_eq!(!found.is_empty(), function == "fetch", "{function} links {found:?}");
+        let package = format!("{function}-function");
+        let manifest = metadata["packages"].as_array().unwrap().iter().find(|found| found["name"] == *package).unwrap();
+        let links = &manifest["metadata"]["endpoint"]["links"];
+        let declared: Vec<&str> =
+            links.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+        let tree = cargo(&["tree", "--edges", "normal", "--prefix", "none", "--package", &package]);
+        wrong.extend(links_differ(&function, &declared, &tree));
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is linked without being declared, or declared without being linked. The AWS SDK brings an HTTP client with it.
+fn links_differ(function: &str, declared: &[&str], tree: &str) -> Vec<String> {
+    let place = format!("[package.metadata.endpoint] in functions/{function}/Cargo.toml");
+    let mut wrong = Vec::new();
+    for (kind, prefixes) in DECLARED {
+        let linked: BTreeSet<&str> = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)) && *name != "aws_lambda_events")
+            .collect();
+        let may = declared.contains(&kind) || (kind == "http" && declared.contains(&"aws"));
+        if !may && !linked.is_empty() {
+            let mut line = declared.to_vec();
+            line.push(kind);
+            wrong.push(format!("{function} links {linked:?}: if it needs that, write `links = {line:?}` into {place}"));
+        }
+        if declared.contains(&kind) && linked.is_empty() {
+            wrong.push(format!("{function} does not link {kind:?}: remove it from `links` in {place}"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn undeclared_and_unused_links_are_found() {
+    let tree = "orders-function v0.1.0\naws_lambda_events v1.2.0\naws-config v1.8.0\nring v0.17.0\n";
+    assert_eq!(links_differ("orders", &["aws"], tree), Vec::<String>::new());
+    assert_eq!(links_differ("orders", &[], tree).len(), 2);
+    assert_eq!(links_differ("orders", &[], "aws_lambda_events v1.2.0"), Vec::<String>::new());
+    assert_eq!(links_differ("orders", &["http"], "hyper v1.0.0").len(), 1);
+    assert!(links_differ("orders", &[], tree)[0].contains(r#"`links = ["aws"]` into [package.metadata.endpoint]"#));
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

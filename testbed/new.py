@@ -39,7 +39,8 @@ class Endpoint:
         self.name, self.route = name, route or f"/{name}"
         self.methods = [method.strip().upper() for method in (methods or "GET").split(",")]
         self.id = name.replace("-", "")
-        self.parameters = re.findall(r"\{(.*?)\}", self.route)
+        # `{name+}` takes the rest of the path.
+        self.parameters = re.findall(r"\{(.*?)\+?\}", self.route)
 
     def check(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name) or len(self.name) > 32:
@@ -49,11 +50,14 @@ class Endpoint:
             )
         if self.name in CARGOS:
             raise Refused(f"NAME={self.name}: cargo keeps a folder of its own under that name; choose another one.")
-        segment = r"[A-Za-z0-9._~-]+|\{[a-z][a-z0-9]*(_[a-z0-9]+)*\}"
-        if not re.fullmatch(rf"(/({segment}))+", self.route) or {".", ".."} & set(self.route.split("/")):
+        name = r"[a-z][a-z0-9]*(_[a-z0-9]+)*"
+        segment = rf"[A-Za-z0-9._~-]+|\{{{name}\}}"
+        is_route = re.fullmatch(rf"(/({segment}))*/({segment}|\{{{name}\+\}})", self.route)
+        if not is_route or {".", ".."} & set(self.route.split("/")):
             raise Refused(
                 f"ROUTE={self.route}: a route has segments of letters, digits and -._~, or {{parameters}} of lower-case "
-                "letters and digits, with single underscores between them; as in ROUTE='/shops/{shop}/orders'."
+                "letters and digits, with single underscores between them, of which the last may be {name+}; "
+                "as in ROUTE='/shops/{shop}/orders'."
             )
         if len(set(self.parameters)) != len(self.parameters):
             raise Refused(f"ROUTE={self.route}: two parameters have the same name.")
@@ -89,7 +93,7 @@ class Endpoint:
 
     def manifest(self) -> str:
         manifest = read("functions/hello/Cargo.toml")
-        manifest = manifest.replace('"hello', f'"{self.name}')
+        manifest = re.sub(r"(?m)^\[package\.metadata.*\n(?:.+\n)*\n", "", manifest).replace('"hello', f'"{self.name}')
         return re.sub(r"description = .*", f'description = "`{self.route}`"', manifest)
 
     def main(self) -> str:
@@ -157,7 +161,7 @@ mod tests {{
 
     def events(self) -> list[tuple[str, object]]:
         plain = json.loads(read("events/hello/plain.http-api.json"))
-        path = re.sub(r"\{(.*?)\}", r"a-\1", self.route)
+        path = re.sub(r"\{(.*?)\+?\}", r"a-\1", self.route)
         files = []
         for number, method in enumerate(self.methods):
             event = json.loads(json.dumps(plain))
@@ -221,7 +225,7 @@ mod tests {{
     def openapi(self) -> str:
         schema = "{ type: object, required: [message], properties: { message: { type: string } }, additionalProperties: false }"
         response = 'headers: { x-request-id: { $ref: "#/components/headers/x-request-id" } }'
-        item = f"  {self.route}:\n    summary: Say here what it is for.\n"
+        item = f"  {self.route.replace('+}', '}')}:\n    summary: Say here what it is for.\n"
         if self.parameters:
             item += "    parameters:\n" + "".join(
                 f"      - name: {name}\n        in: path\n        required: true\n"

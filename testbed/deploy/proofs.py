@@ -419,31 +419,44 @@ def callers_need_a_token(template: dict, declared: dict[str, dict]) -> list[str]
 
 # Scripts may always read these: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
 SAFE_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
-# Scripts do not need these.
-FOR_BROWSERS = {"vary", "x-content-type-options"}
+# Scripts do not need these, or may not see them.
+FOR_BROWSERS = {"set-cookie", "vary", "x-content-type-options"}
+HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
 
 
 def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
     """With CORS on, a page may use openapi.yaml's methods and request headers, send a token, and read its response headers."""
     wrong = []
     cors = of_type(template, "AWS::Serverless::HttpApi")["Api"]["Properties"]["CorsConfiguration"]["Fn::If"][1]
-    items = [
-        (method.upper(), operation)
-        for path in spec["paths"].values()
-        for method, operation in path.items()
-        if method not in ("summary", "parameters")
-    ]
-    operations = {method for method, _ in items}
-    bodies = {"content-type" for _, operation in items if "requestBody" in operation}
-    sent = {parameter["name"] for parameter in spec["components"]["parameters"].values() if parameter["in"] == "header"}
-    got = {header for answer in spec["components"]["responses"].values() for header in answer["headers"]}
-    for what, given, needed in [
-        ("AllowMethods", cors.get("AllowMethods"), operations - {"OPTIONS"}),
-        ("AllowHeaders", cors.get("AllowHeaders"), sent | bodies | {"accept", "authorization", "traceparent"}),
-        ("ExposeHeaders", cors.get("ExposeHeaders"), got - SAFE_HEADERS - FOR_BROWSERS),
+
+    def resolved(node: dict) -> dict:
+        kind, name = node["$ref"].split("/")[-2:] if "$ref" in node else (None, None)
+        return spec["components"][kind][name] if name else node
+
+    methods, sent, got = set(), {"accept", "authorization", "traceparent"}, set()
+    for item in spec["paths"].values():
+        for method, operation in item.items():
+            if method not in HTTP_METHODS:
+                continue
+            methods.add(method.upper())
+            sent |= {"content-type"} if "requestBody" in operation else set()
+            parameters = [resolved(one) for one in (*item.get("parameters", []), *operation.get("parameters", []))]
+            sent |= {parameter["name"].lower() for parameter in parameters if parameter["in"] == "header"}
+            answers = [resolved(answer) for answer in operation["responses"].values()]
+            got |= {header.lower() for answer in answers for header in answer.get("headers", {})}
+    # Any endpoint can answer with the headers of `handler`'s problems.
+    known = {header for answer in spec["components"]["responses"].values() for header in answer.get("headers", {})}
+    for what, needed, more in [
+        ("AllowMethods", methods - {"OPTIONS"}, set()),
+        # No page can set `cookie`.
+        ("AllowHeaders", sent - {"cookie"}, set()),
+        ("ExposeHeaders", got - SAFE_HEADERS - FOR_BROWSERS, known),
     ]:
-        if set(given or []) != needed:
-            wrong.append(f"{what} is {given}, and must be {sorted(needed)}")
+        given = set(cors.get(what) or [])
+        if missing := sorted(needed - given):
+            wrong.append(f"openapi.yaml has {missing}: add it to {what} of CorsConfiguration in template.yaml")
+        if unused := sorted(given - needed - more):
+            wrong.append(f"openapi.yaml has no {unused}: remove it from {what} of CorsConfiguration in template.yaml")
     return wrong
 
 

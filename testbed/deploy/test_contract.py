@@ -18,6 +18,23 @@ from schemathesis.checks import not_a_server_error
 hypothesis.configuration.set_hypothesis_home_dir(ROOT / "target" / "hypothesis")
 
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
+METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+# For these, the schema says what is refused.
+OF_THE_SCHEMA = {"400", "413", "415", "422"}
+
+
+def operations() -> Iterator[tuple[str, str, dict]]:
+    for path, item in SPEC["paths"].items():
+        yield from ((path, method, item[method]) for method in METHODS if method in item)
+
+
+def accepted(operation: dict) -> list[str]:
+    """The statuses that a request may get which the schema allows: all documented ones that depend on more than the
+    request. A schema cannot say everything: `x-refuses` lists statuses for what it cannot say, such as unknown zones."""
+    documented = {str(status).lower() for status in operation["responses"]} - OF_THE_SCHEMA
+    return sorted({status for status in documented if status[0] < "5"} | {"2xx", "304", "406", *map(str, operation.get("x-refuses", []))})
+
+
 CONTRACT = schemathesis.openapi.from_dict(
     SPEC,
     config=schemathesis.Config.from_dict({
@@ -27,12 +44,15 @@ CONTRACT = schemathesis.openapi.from_dict(
         "suppress-health-check": ["too_slow"],
         # Methods that API Gateway passes on and the contract does not have.
         "phases": {"coverage": {"unexpected-methods": ["POST", "PUT", "PATCH", "DELETE"]}},
-        # The schema has neither `Accept` nor the list of zones, so a request that it allows may be refused.
-        "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "304", "406"]}},
-        "operations": [{
-            "include-path": "/time",
-            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "400", "406"]}},
-        }],
+        # Under `make run` there is no authorizer.
+        "checks": {"ignored_auth": {"enabled": False}},
+        "operations": [
+            {
+                "include-name": f"{method.upper()} {path}",
+                "checks": {"positive_data_acceptance": {"expected-statuses": accepted(operation)}},
+            }
+            for path, method, operation in operations()
+        ],
     }),
 )
 # An `Accept` header, and whether the API can satisfy it.
@@ -72,6 +92,8 @@ def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
     # Chosen by the request alone, so that it is the same in each run.
     accept, satisfiable = ACCEPTS[crc32(ascii((case.method, case.query, case.headers)).encode()) % len(ACCEPTS)]
     answer = api.answered(case.call(base_url=api.url, headers={"accept": accept} | api.credentials()))
+    if api.where == "local" and answer.status_code == 500 and "x-request-id" not in answer.headers:
+        pytest.skip(f"cargo-lambda answered by itself, for it cannot pass on the request: {answer.text}")
     case.validate_response(answer, additional_checks=[errors_are_problems])
     assert answer.status_code != 406 or not satisfiable
 
@@ -81,7 +103,7 @@ def test_allow_lists_the_methods_of_the_contract(api: Api) -> None:
         pytest.skip("the gateway in front may answer OPTIONS itself")
     for path, item in SPEC["paths"].items():
         answer = api.call(re.sub(r"\{.*?\}", "a", path), "OPTIONS")
-        methods = {method.upper() for method in item if method not in ("summary", "parameters")}
+        methods = {method.upper() for method in item if method in METHODS}
         assert set(answer.headers["allow"].split(", ")) == methods, path
 
 
@@ -99,8 +121,14 @@ def test_openapi_yaml_is_valid() -> None:
     CONTRACT.validate()
 
 
+def answers() -> Iterator[dict]:
+    yield from SPEC["components"]["responses"].values()
+    for _, _, operation in operations():
+        yield from (answer for answer in operation["responses"].values() if "$ref" not in answer)
+
+
 def media() -> Iterator[dict]:
-    for answer in SPEC["components"]["responses"].values():
+    for answer in answers():
         yield from answer.get("content", {}).values()
 
 
@@ -113,14 +141,31 @@ def test_its_examples_are_valid() -> None:
 
 def test_cargo_toml_has_its_paths_and_version() -> None:
     workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
-    assert SPEC["paths"].keys() == workspace["metadata"]["lambda"]["watch"]["router"].keys()
+    assert set(SPEC["paths"]) == {route.replace("+}", "}") for route in workspace["metadata"]["lambda"]["watch"]["router"]}
     assert SPEC["info"]["version"] == workspace["package"]["version"]
 
 
-def test_readme_lists_its_problems() -> None:
+# `Problem`'s constructors in handler.
+STATUSES = {
+    "BAD_REQUEST": 400, "UNAUTHORIZED": 401, "FORBIDDEN": 403, "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405,
+    "NOT_ACCEPTABLE": 406, "CONFLICT": 409, "PRECONDITION_FAILED": 412, "PAYLOAD_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415, "UNPROCESSABLE_ENTITY": 422, "PRECONDITION_REQUIRED": 428,
+    "INTERNAL_SERVER_ERROR": 500, "BAD_GATEWAY": 502, "SERVICE_UNAVAILABLE": 503, "GATEWAY_TIMEOUT": 504,
+}
+SOURCE = (ROOT / "functions" / "handler" / "src" / "problem.rs").read_text()
+PROBLEMS = {name: STATUSES[status] for name, status in re.findall(r'Self::new\(\s*"([a-z-]+)",\s*"[^"]+",\s*StatusCode::(\w+)', SOURCE)}
+URN = "urn:problem-type:"
+
+
+def test_the_contract_and_readme_have_every_problem_of_handler() -> None:
+    assert len(PROBLEMS) >= 21
     rows = re.findall(r"^\| (`.*`) \| (\d{3}) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    listed = {f"urn:problem-type:{name}": int(status) for names, status in rows for name in re.findall("`(.+?)`", names)}
-    problem = SPEC["components"]["schemas"]["Problem"]
-    assert listed.keys() == set(problem["properties"]["type"]["enum"])
-    for properties in (medium["schema"]["properties"] for medium in media() if "$ref" in medium.get("schema", {})):
-        assert {listed[name] for name in properties["type"]["enum"]} == {properties["status"]["const"]}
+    listed = {name: int(status) for names, status in rows for name in re.findall("`(.+?)`", names)}
+    assert PROBLEMS.items() <= listed.items()
+    documented = {}
+    for properties in (medium.get("schema", {}).get("properties", {}) for medium in media()):
+        types = [name for name in properties.get("type", {}).get("enum", []) if str(name).startswith(URN)]
+        documented |= {name.removeprefix(URN): properties["status"]["const"] for name in types}
+    # 405 is no operation's answer: each path answers the methods that it has.
+    assert PROBLEMS.items() - documented.items() == {("method-not-allowed", 405)}
+    assert {name: status for name, status in documented.items() if PROBLEMS.get(name, status) != status} == {}

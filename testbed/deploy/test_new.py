@@ -100,6 +100,8 @@ def undo(copy: Path) -> None:
         ({"NAME": "orders", "ROUTE": "/{a}/{a}"}, "two parameters have the same name"),
         ({"NAME": "orders", "ROUTE": "/{a__b}"}, "a route has segments"),
         ({"NAME": "orders", "ROUTE": "/docs/{name}"}, "docs is already served there"),
+        ({"NAME": "orders", "ROUTE": "/{a}/{a+}"}, "two parameters have the same name"),
+        ({"NAME": "orders", "ROUTE": "/{a+}/b"}, "a route has segments"),
         ({"NAME": "orders", "METHODS": "FETCH"}, "an endpoint can have GET, POST"),
         ({"NAME": "orders", "METHODS": "GET,GET"}, "a method appears twice"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aws import Aws
 from conftest import emulator, environment_of
-from harness import ROOT, Upstream, emulator_environment, free_port
+from harness import REGION, ROOT, Upstream, emulator_environment, free_port
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
 
@@ -113,7 +113,7 @@ def test_a_secret_that_cannot_be_used_is_a_misconfiguration(
     reason: str,
 ) -> None:
     upstream = start_upstream(secret)
-    arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:absent-AbCdEf"
+    arn = f"arn:aws:secretsmanager:{REGION}:000000000000:secret:absent-AbCdEf"
     if value:
         arn = guarded.client("secretsmanager").create_secret(Name=secret, **value)["ARN"]
     env = settings(guarded, upstream, arn) | {"UPSTREAM_SECRET_JSON_KEY": json_key}

@@ -43,7 +43,7 @@ def test_a_deployment_is_announced_logged_and_rolled_back(
     aws: Aws, built: Path, start_upstream: Callable[[str], Upstream], tmp_path: Path
 ) -> None:
     old, new = start_upstream("before"), start_upstream("after")
-    assert said(aws, "preflight") == f"account 000000000000, region us-east-1, stage dev: creates the stack {STACK}\n"
+    assert said(aws, "preflight") == f"account 000000000000, region {REGION}, stage dev: creates the stack {STACK}\n"
     aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={old.url}")
     try:
         assert "updates the stack" in said(aws, "preflight")

@@ -423,7 +423,6 @@ def test_the_template_accepts_the_parameters_in_samconfig(stage: str) -> None:
     given = dict(pair.split("=", 1) for pair in config["global"]["parameters"]["parameter_overrides"])
     assert given["Stage"] == stage
     assert [name for name in given if not proofs.accepts(TEMPLATE["Parameters"][name], given[name])] == []
-    assert config["global"]["parameters"]["stack_name"].endswith(f"-{stage}")
 
 
 def test_a_versions_description_has_room_for_every_value_allowed() -> None:

@@ -6,10 +6,18 @@
 use std::fs;
 
 fn main() {
-    for (file, payload) in testbed::made_payloads() {
+    let made = testbed::made_payloads();
+    for (file, payload) in made.payloads {
         if fs::read_to_string(&file).ok().as_ref() != Some(&payload) {
             fs::write(&file, payload).expect("events/ to be writable");
             println!("{}", file.display());
         }
+    }
+    for file in made.stale {
+        fs::remove_file(&file).expect("events/ to be writable");
+        println!("removed: {}", file.display());
+    }
+    for what in made.skipped {
+        println!("not made: {what}");
     }
 }

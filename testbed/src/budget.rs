@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip};
+use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip, root, settings};
 
 /// How far a count may be over its budget, in per cent. Counts of the same build differ by a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps). The rest is for a compiler that is a patch release
@@ -120,7 +120,7 @@ fn rustc() -> String {
 }
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.json")
+    root().join("testbed/budget.json")
 }
 
 /// What `function` costs as `make build` packaged it. Without valgrind, or on another processor than the budget's, its
@@ -200,7 +200,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 /// If it fails.
 #[must_use]
 pub fn debug_build(arguments: &[&str]) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = root();
     let mut build = Command::new(env!("CARGO"));
     let build = outside_of_cargo(build.args(["build", "--quiet"]).args(arguments).current_dir(&root)).status();
     assert!(build.is_ok_and(|status| status.success()), "`cargo build` failed");
@@ -212,9 +212,11 @@ async fn page_faults(function: &str) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..5 {
         let (upstream, ca_file) = callgrind::upstream();
-        let variables = [("UPSTREAM_CA_FILE", &*ca_file), ("UPSTREAM_URL", &upstream.url("/"))];
+        let settings = settings(function, &upstream);
+        let mut variables = vec![("UPSTREAM_CA_FILE", &*ca_file)];
+        variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));
         let mut process = Function::start(&packaged(function), &variables).await;
-        callgrind::invoke(&mut process, &Case::plain(function)).await;
+        callgrind::invoke(&mut process, &Case::measured(function)).await;
         process.polled(2).await;
         process.idle().await;
         fewest = fewest.min(Usage::of(process.id()).minor_faults);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Case, Function,
+    Case, Function, root, settings,
     upstream::{Answer, Certificate, Upstream},
 };
 
@@ -37,18 +37,19 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&executable);
     // Under valgrind everything takes fifty times as long.
-    let variables = [
+    let settings = settings(function, &upstream);
+    let mut variables = vec![
         ("AWS_REGION", "us-east-1"),
         ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000"),
         ("UPSTREAM_CA_FILE", &ca_file),
         ("UPSTREAM_TIMEOUT_MS", "60000"),
-        ("UPSTREAM_URL", &upstream.url("/")),
     ];
+    variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));
     let mut process = Function::run(valgrind, &variables).await;
-    let plain = Case::plain(function);
+    let measured = Case::measured(function);
     process.polled(1).await;
     for _ in 0..invocations {
-        invoke(&mut process, &plain).await;
+        invoke(&mut process, &measured).await;
     }
     process.polled(invocations + 1).await;
     process.idle().await;
@@ -78,7 +79,7 @@ pub(crate) async fn invoke(process: &mut Function, plain: &Case) {
 fn profile(function: &str) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let name = format!("callgrind.{function}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp").join(name)
+    root().join("target/tmp").join(name)
 }
 
 /// Adds up a profile: <https://valgrind.org/docs/manual/cl-format.html>.

@@ -262,7 +262,7 @@ pub fn packaged_zip(function: &str) -> PathBuf {
 }
 
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+    crate::root().join("target")
 }
 
 /// Writes `bytes` to the file `executable` in one step, and makes it executable. An older version of it may be running.

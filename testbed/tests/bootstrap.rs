@@ -10,10 +10,7 @@ use std::{
 
 use hyper::StatusCode;
 use libtest_mimic::{Arguments, Failed, Trial};
-use testbed::{
-    Case, Fault, Function, Invocation, Outcome, example, functions, packaged,
-    upstream::{Answer, Upstream},
-};
+use testbed::{Case, Fault, Function, Invocation, Outcome, example, functions, packaged, settings, steady_upstream};
 
 fn main() -> ExitCode {
     let mut trials = vec![
@@ -45,9 +42,10 @@ fn test(name: &str, test: impl Future<Output = Outcomes> + Send + 'static) -> Tr
 
 /// Checks the case's answer, and then the same process's answer to a plain request.
 async fn replay_and_go_on(function: String, bootstrap: PathBuf, case: Case) -> Outcomes {
-    let upstream = Upstream::start();
-    upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
-    let mut process = Function::start(&bootstrap, &[("UPSTREAM_URL", &upstream.url("/"))]).await;
+    let upstream = steady_upstream();
+    let settings = settings(&function, &upstream);
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut process = Function::start(&bootstrap, &settings).await;
     replay(&mut process, &case).await?;
     replay(&mut process, &plain(&function)).await
 }

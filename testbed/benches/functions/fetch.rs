@@ -64,8 +64,8 @@ async fn latencies(
     uncached: &Threaded,
     cached: &Threaded,
 ) -> (Spread, Spread, Spread) {
-    let (misses, _) = Function::start(fetch, &uncached.settings()).await;
-    let (hits, _) = Function::start(fetch, &cached.settings()).await;
+    let (misses, _) = Function::start(fetch, &uncached.settings(&fetch.function)).await;
+    let (hits, _) = Function::start(fetch, &cached.settings(&fetch.function)).await;
     // This client uses no TLS, but does not start without a provider.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build();
@@ -91,7 +91,7 @@ async fn latencies(
 }
 
 async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> f64 {
-    let (function, _) = Function::start(fetch, &uncached.settings()).await;
+    let (function, _) = Function::start(fetch, &uncached.settings(&fetch.function)).await;
     let before = uncached.upstream.connections();
     function.invoke(effort.many).await;
     (uncached.upstream.connections() - before) as f64 * 10_000.0 / effort.many as f64
@@ -100,8 +100,8 @@ async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> 
 async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progress: &ProgressBar) -> Vec<Concurrent> {
     let mut functions = Vec::new();
     for in_flight in CONCURRENCIES {
-        let mut env = cached.settings();
-        env.push(("AWS_LAMBDA_MAX_CONCURRENCY", in_flight.to_string()));
+        let mut env = cached.settings(&fetch.function);
+        env.push(("AWS_LAMBDA_MAX_CONCURRENCY".into(), in_flight.to_string()));
         let (function, _) = Function::start(fetch, &env).await;
         function.invoke(effort.many).await;
         functions.push((in_flight, function, [Vec::new(), Vec::new()], Vec::new()));

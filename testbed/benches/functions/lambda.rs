@@ -63,21 +63,25 @@ struct Run {
 
 impl Function {
     /// Starts `candidate` and waits for its first poll. Returns the function, and how long that took.
-    pub(crate) async fn start(candidate: &Candidate, env: &[(&str, String)]) -> (Self, Duration) {
+    pub(crate) async fn start(candidate: &Candidate, env: &[(String, String)]) -> (Self, Duration) {
         Self::run(candidate, env, None).await
     }
 
     /// The same, in `quota`'s cgroup from exec on. The kernel takes milliseconds to join it. They do not count.
-    pub(crate) async fn start_within(candidate: &Candidate, env: &[(&str, String)], quota: &Quota) -> (Self, Duration) {
+    pub(crate) async fn start_within(
+        candidate: &Candidate,
+        env: &[(String, String)],
+        quota: &Quota,
+    ) -> (Self, Duration) {
         Self::run(candidate, env, Some(quota)).await
     }
 
-    async fn run(candidate: &Candidate, env: &[(&str, String)], quota: Option<&Quota>) -> (Self, Duration) {
+    async fn run(candidate: &Candidate, env: &[(String, String)], quota: Option<&Quota>) -> (Self, Duration) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let api = Rc::new(Api {
             payload: candidate.payload.clone(),
-            expected: candidate.expected.into(),
+            expected: candidate.expected.clone().into(),
             polls: watch::Sender::default(),
             more: Notify::default(),
             run: RefCell::default(),

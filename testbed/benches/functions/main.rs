@@ -95,14 +95,14 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
         for &at in &order {
             let candidate = &candidates[at];
             progress.set_message(format!("{}: start", candidate.name));
-            let env = if candidate.fetches() { tls.settings() } else { Vec::new() };
+            let env = tls.settings(&candidate.function);
             starts[at].measure(candidate, &env).await;
             progress.inc(1);
         }
     }
     let mut functions = Vec::new();
     for candidate in candidates {
-        let env = if candidate.fetches() { plain.settings() } else { Vec::new() };
+        let env = plain.settings(&candidate.function);
         functions.push((Function::start(candidate, &env).await.0, Warm::default()));
     }
     // The first batch warms up.
@@ -135,7 +135,7 @@ struct Starts {
 }
 
 impl Starts {
-    async fn measure(&mut self, candidate: &Candidate, env: &[(&str, String)]) {
+    async fn measure(&mut self, candidate: &Candidate, env: &[(String, String)]) {
         let (function, first_poll) = Function::start(candidate, env).await;
         let polled = function.usage();
         // The time between the first poll and this event is not the function's.

@@ -146,7 +146,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
                 progress.set_message(format!("{}: {memory_mb} MB", candidate.name));
                 let quota = Quota::new(memory_mb, period).expect("another cgroup");
                 let [first, throttled, after_init, warm] = &mut measured[at];
-                let env = if candidate.fetches() { tls.settings() } else { Vec::new() };
+                let env = tls.settings(&candidate.function);
                 let (function, first_poll) = Function::start_within(candidate, &env, &quota).await;
                 first.push((first_poll + function.invoke(1).await[0]).as_secs_f64() * 1e6);
                 throttled.push(quota.throttled() as f64);
@@ -155,7 +155,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
                 function.join(&quota);
                 after_init.push(function.invoke(1).await[0].as_secs_f64() * 1e6);
                 drop(function);
-                let env = if candidate.fetches() { plain.settings() } else { Vec::new() };
+                let env = plain.settings(&candidate.function);
                 let (function, _) = Function::start(candidate, &env).await;
                 function.invoke(1).await;
                 function.join(&quota);

@@ -1,6 +1,9 @@
-//! The upstream of `fetch`, on its own thread, so that it answers while the Runtime API waits.
+//! The upstream of those that call one, on its own thread, so that it answers while the Runtime API waits.
 
-use testbed::upstream::{Answer, Certificate, Upstream};
+use testbed::{
+    settings,
+    upstream::{Answer, Certificate, Upstream},
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::candidate::UPSTREAM_BODY;
@@ -22,13 +25,14 @@ impl Threaded {
         Self { upstream, runtime: Some(runtime) }
     }
 
-    /// The settings of a function that fetches from it.
-    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
-        let mut settings = vec![("UPSTREAM_URL", self.upstream.url("/"))];
+    /// The settings of `function`, with this as its upstream.
+    pub(crate) fn settings(&self, function: &str) -> Vec<(String, String)> {
+        let mut settings = settings(function, &self.upstream);
         if let Some(file) = self.upstream.ca_file() {
             // The second name is for `naive`.
-            settings
-                .extend(["UPSTREAM_CA_FILE", "SSL_CERT_FILE"].map(|name| (name, file.to_string_lossy().into_owned())));
+            settings.extend(
+                ["UPSTREAM_CA_FILE", "SSL_CERT_FILE"].map(|name| (name.into(), file.to_string_lossy().into_owned())),
+            );
         }
         settings
     }

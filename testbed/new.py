@@ -89,7 +89,7 @@ class Endpoint:
         }
 
     def cargo_toml(self) -> str:
-        return read("Cargo.toml").rstrip("\n") + f'\n"{self.route}" = "{self.name}"\n'
+        return read("Cargo.toml").rstrip("\n") + f'\n"{local(self.route)}" = "{self.name}"\n'
 
     def manifest(self) -> str:
         manifest = read("functions/hello/Cargo.toml")
@@ -261,6 +261,11 @@ mod tests {{
 def order(name: str) -> tuple:
     """The order in which rustfmt sorts imports."""
     return (name[0].islower(), name)
+
+
+def local(route: str) -> str:
+    """The route as the local router writes it: API Gateway's `{name+}` is its `{*name}`."""
+    return re.sub(r"\{(\w+)\+\}", r"{*\1}", route)
 
 
 def read(file: str) -> str:

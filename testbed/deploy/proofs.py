@@ -360,6 +360,11 @@ def functions_are_shown(template: dict) -> list[str]:
     return wrong
 
 
+def gateways(route: str) -> str:
+    """A route of the local router as API Gateway writes it."""
+    return re.sub(r"\{\*(\w+)\}", r"{\1+}", route)
+
+
 def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
     """The gateway, the local router and the events have the same endpoints. Each route accepts every method."""
     wrong, routes = [], {}

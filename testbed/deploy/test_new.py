@@ -136,11 +136,12 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     assert len(told.splitlines()[-3:]) == 3 and "functions/orders/src/main.rs" in told
     passes(copy, "make", "new", "NAME=shop-orders", "ROUTE=/shops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
     passes(copy, "make", "new", "NAME=drop", "ROUTE=/shops/{shop}/orders/{order}", "METHODS=DELETE")
+    passes(copy, "make", "new", "NAME=files", "ROUTE=/files/{name+}")
     assert "already" in run(copy, "make", "new", "NAME=orders").stderr
     passes(copy, "make", "check")
-    bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop"]
+    bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop", "--bin=files"]
     replayed = passes(copy, "cargo", "test", *bins)
-    assert replayed.count("answers_its_events ... ok") == 3
+    assert replayed.count("answers_its_events ... ok") == 4
     # These include the contract, side by side against `make run` and against what `sam deploy` put into the emulator.
     tests = (["template"], ["contract", "-k", "local"], ["contract", "-k", "not local"])
     with ThreadPoolExecutor() as pool:
@@ -150,6 +151,6 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
         ]
     tested = "".join(result.result() for result in results)
     for where in ("local", "deployed"):
-        for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}"):
+        for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}", "GET /files/{name}"):
             assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
     undo(copy)

@@ -21,7 +21,8 @@ from samtranslator.translator.transform import transform
 WRITTEN = yaml_parse((ROOT / "template.yaml").read_text())
 # With its loops expanded, as CloudFormation does. The SAM CLI's own expansion resolves parameters and conditions too.
 TEMPLATE = language_extensions.apply(copy.deepcopy(WRITTEN), {})
-ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
+LOCAL = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
+ROUTER = {proofs.gateways(route): function for route, function in LOCAL.items()}
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
 DECLARED = proofs.declarations(ROOT / "functions")
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
@@ -274,19 +275,19 @@ def test_routes_agree_refuses_another_router_and_other_events() -> None:
     assert proofs.routes_agree(TEMPLATE, ROUTER, EVENTS | {"fourth"}) != []
 
 
-def orders(template: dict, events: dict, **more: object) -> dict:
+def someones(template: dict, events: dict, **more: object) -> dict:
     """A function that somebody wrote without `make new`, with all that time has, and these events."""
     for name, resource in list(template["Resources"].items()):
         if name.startswith("time"):
-            text = json.dumps(resource).replace("-time", "-orders").replace("time", "orders")
-            template["Resources"][name.replace("time", "orders")] = json.loads(text)
-    properties(template, "ordersFunction").update(CodeUri="functions/orders", Events=events, **more)
+            text = json.dumps(resource).replace("-time", "-someones").replace("time", "someones")
+            template["Resources"][name.replace("time", "someones")] = json.loads(text)
+    properties(template, "someonesFunction").update(CodeUri="functions/someones", Events=events, **more)
     return template["Resources"]
 
 
 QUEUE = {"Queue": {"Type": "SQS", "Properties": {"Queue": {"Fn::GetAtt": ["Orders", "Arn"]}}}}
 DECLARES = {
-    "public": ["/hook"],
+    "public": ["/hook-of-someone"],
     "permissions": {"Orders": ["dynamodb:Query"], "Orders/index/by-day": ["dynamodb:Query"], "Photos/*": ["s3:GetObject"]},
 }
 GRANTS = [
@@ -304,31 +305,31 @@ GRANTS = [
         (QUEUE, {"Timeout": 300}),
         ({"Daily": {"Type": "ScheduleV2", "Properties": {"ScheduleExpression": "rate(1 day)"}}}, {}),
         ({}, {"FunctionUrlConfig": {"AuthType": "AWS_IAM"}, "Timeout": {"Ref": "ThrottleRate"}}),
-        ({"Hook": {"Type": "HttpApi", "Properties": {"Path": "/hook", "Method": "ANY"}}}, {}),
+        ({"Hook": {"Type": "HttpApi", "Properties": {"Path": "/hook-of-someone", "Method": "ANY"}}}, {}),
     ],
     ids=["no events", "queue", "schedule", "URL", "public route"],
 )
 def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
     template = copy.deepcopy(TEMPLATE)
-    resources = orders(template, events, **more)
+    resources = someones(template, events, **more)
     resources["Orders"] = table()
-    resources["ordersPolicy"] = {
+    resources["someonesPolicy"] = {
         "Type": "AWS::IAM::Policy",
-        "Properties": {"Roles": [{"Ref": "ordersRole"}], "PolicyDocument": {"Statement": GRANTS}},
+        "Properties": {"Roles": [{"Ref": "someonesRole"}], "PolicyDocument": {"Statement": GRANTS}},
     }
     # What belongs to no function.
     resources["Full"] = {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Used", "Namespace": "Disk"}}
     resources["Key"] = {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {"Statement": [{
         "Effect": "Allow", "Action": "kms:*", "Resource": "*",
     }]}}}
-    template["Outputs"]["OrdersTable"] = {"Value": {"Ref": "Orders"}}
+    template["Outputs"]["SomeonesTable"] = {"Value": {"Ref": "Orders"}}
     for query in ("WhichRequestsFailed", "Why", "SinceWhen", "UsOrTheUpstream", "WasItAColdStart"):
-        properties(template, f"{query}Query")["LogGroupNames"].append({"Ref": "ordersLogs"})
+        properties(template, f"{query}Query")["LogGroupNames"].append({"Ref": "someonesLogs"})
     dashboard = properties(template, "Dashboard")["DashboardBody"]["Fn::Sub"][1]["Of"]
-    dashboard["Fn::Sub"] += r' OR \"${AWS::StackName}-orders\"'
-    template["Outputs"]["hookUrl"] = {"Value": {"Fn::Sub": ["${Api}/hook", {}]}}
-    declared = DECLARED | {"orders": DECLARES if events.keys() == {"Hook"} else {**DECLARES, "public": []}}
-    router = ROUTER | ({"/hook": "orders"} if "Hook" in events else {})
+    dashboard["Fn::Sub"] += r' OR \"${AWS::StackName}-someones\"'
+    template["Outputs"]["someonesUrl"] = {"Value": {"Fn::Sub": ["${Api}/hook-of-someone", {}]}}
+    declared = DECLARED | {"someones": DECLARES if events.keys() == {"Hook"} else {**DECLARES, "public": []}}
+    router = ROUTER | ({"/hook-of-someone": "someones"} if "Hook" in events else {})
     assert [
         *proofs.time_outs_nest(template),
         *proofs.functions_are_watched(template),
@@ -338,7 +339,7 @@ def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
         *proofs.callers_need_a_token(template, declared),
         *proofs.data_is_kept_and_caches_go(template, declared),
         *proofs.functions_are_shown(template),
-        *proofs.routes_agree(template, router, EVENTS | {"orders"}),
+        *proofs.routes_agree(template, router, EVENTS | {"someones"}),
     ] == []
     wrong = proofs.privileges_are_least(template, DECLARED)
     assert any('add `permissions."Orders" = ["dynamodb:Query"]` to' in text for text in wrong), wrong

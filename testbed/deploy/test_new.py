@@ -1,4 +1,4 @@
-"""`make new` adds three endpoints to a copy of this repository, and the copy passes its tests."""
+"""`make new` adds endpoints to a copy of this repository, which passes its tests without an edit under testbed/."""
 
 import os
 import shutil
@@ -81,6 +81,66 @@ def undo(copy: Path) -> None:
     assert changes(copy) == set()
 
 
+def edit(copy: Path, file: str, old: str, new: str) -> None:
+    text = (copy / file).read_text()
+    assert text.count(old) == 1, f"{old!r} in {file}"
+    (copy / file).write_text(text.replace(old, new))
+
+
+def make_public_webhook(copy: Path) -> None:
+    """A webhook that needs no token, with a setting, a secret that it may read, and a table for data."""
+    passes(copy, "make", "new", "NAME=hook", "METHODS=POST")
+    edit(copy, "functions/hook/Cargo.toml", "[[bin]]", """[package.metadata.endpoint]
+public = ["/hook"]
+
+[package.metadata.endpoint.permissions]
+UpstreamSecretId = ["secretsmanager:GetSecretValue"]
+HooksTable = ["dynamodb:PutItem"]
+
+[[bin]]""")
+    (copy / "events/hook/settings.json").write_text('{ "HOOK_SOURCE": "test" }\n')
+    edit(copy, "functions/hook/src/main.rs", "    json(", """    std::env::var("HOOK_SOURCE").map_err(Problem::misconfigured)?;
+    json(""")
+    token = '          "/hook": { x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }\n'
+    edit(copy, "template.yaml", token, "")
+    described = "      Role: !GetAtt hookRole.Arn\n      VersionDescription: "
+    edit(copy, "template.yaml", described + "!Ref LogLevel\n", described + """!Sub ${LogLevel} ${Stage}
+      Environment: { Variables: { HOOK_SOURCE: !Ref Stage } }
+""")
+    edit(copy, "template.yaml", "  hookFunction:\n", """  hookSecretPolicy:
+    Type: AWS::IAM::Policy
+    Condition: HasUpstreamSecret
+    Properties:
+      PolicyName: hook-secret
+      Roles: [!Ref hookRole]
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement: [{ Effect: Allow, Action: secretsmanager:GetSecretValue, Resource: !Ref UpstreamSecretId }]
+
+  HooksTable:
+    Type: AWS::DynamoDB::Table
+    DeletionPolicy: Retain
+    UpdateReplacePolicy: Retain
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
+      KeySchema: [{ AttributeName: id, KeyType: HASH }]
+      SSESpecification: { SSEEnabled: true }
+      PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }
+
+  hookTablePolicy:
+    Type: AWS::IAM::Policy
+    Properties:
+      PolicyName: hook-table
+      Roles: [!Ref hookRole]
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement: [{ Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt HooksTable.Arn }]
+
+  hookFunction:
+""")
+
+
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
@@ -137,11 +197,13 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=shop-orders", "ROUTE=/shops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
     passes(copy, "make", "new", "NAME=drop", "ROUTE=/shops/{shop}/orders/{order}", "METHODS=DELETE")
     passes(copy, "make", "new", "NAME=files", "ROUTE=/files/{name+}")
+    make_public_webhook(copy)
     assert "already" in run(copy, "make", "new", "NAME=orders").stderr
     passes(copy, "make", "check")
-    bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop", "--bin=files"]
+    bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop", "--bin=files", "--bin=hook"]
     replayed = passes(copy, "cargo", "test", *bins)
-    assert replayed.count("answers_its_events ... ok") == 4
+    # The test of `hook` runs once more in a process with its settings.
+    assert replayed.count("answers_its_events ... ok") == 5
     # These include the contract, side by side against `make run` and against what `sam deploy` put into the emulator.
     tests = (["template"], ["contract", "-k", "local"], ["contract", "-k", "not local"])
     with ThreadPoolExecutor() as pool:
@@ -151,6 +213,6 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
         ]
     tested = "".join(result.result() for result in results)
     for where in ("local", "deployed"):
-        for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}", "GET /files/{name}"):
+        for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}", "GET /files/{name}", "POST /hook"):
             assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
     undo(copy)

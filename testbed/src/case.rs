@@ -1,24 +1,22 @@
 //! The cases in `events/`: payloads, and the answers they must get.
 //!
-//! In the folder of a function, every `*.json` except `*.answer.json` and `settings.json` is a payload. The part of its name before the
-//! first dot is its case. `<case>.answer.json` is the answer that every payload of the case must get. `settings.json` holds
-//! the environment variables that the function has in tests and under `make run`, in which `{upstream}` is the URL of an
-//! upstream, without a path.
+//! In the folder of a function, every `*.json` except `*.answer.json` and `settings.json` is a payload. The part of its
+//! name before the first dot is its case, the rest its trigger. `<case>.answer.json` is the answer that every payload of
+//! the case must get. From `<case>.http-api.json` the payloads of the other triggers are made, except those that have a
+//! file. `settings.json` holds the environment variables that the function has in tests and under `make run`, in which
+//! `{upstream}` is the URL of an upstream, without a path.
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, fs,
     path::{Path, PathBuf},
     thread,
 };
 
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
-use serde::{Deserialize, Serialize};
-use serde_json::{
-    Serializer, Value,
-    ser::{Formatter, PrettyFormatter},
-};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     Call, HttpAnswer, Invocation, Outcome, TRIGGERS,
@@ -51,7 +49,8 @@ enum Expected {
         body: Option<Value>,
         /// The pattern that the whole body must match, instead of `body`.
         body_pattern: Option<String>,
-        /// The triggers that the case is for. Without it: all that let it pass.
+        /// The triggers that the case is for. Without it: all that can carry its request. A load balancer with single
+        /// values and VPC Lattice cannot carry an answer with two `Set-Cookie` headers.
         triggers: Option<Vec<String>>,
         /// Whether the budget and the bench measure this case, instead of the plain one.
         #[serde(default)]
@@ -114,81 +113,6 @@ pub(crate) fn payloads() -> Vec<Vec<u8>> {
     functions().iter().flat_map(|function| Case::all(function)).map(|case| case.payload).collect()
 }
 
-/// What `make events` makes of the payloads of HTTP APIs.
-#[derive(Default)]
-pub struct Made {
-    /// The files, and their content.
-    pub payloads: Vec<(PathBuf, String)>,
-    /// What cannot be made, and why, in words.
-    pub skipped: Vec<String>,
-    /// The files whose case is not for their trigger.
-    pub stale: Vec<PathBuf>,
-}
-
-/// The payloads in events/ that are made from an HTTP API's, and their files. No payload is made from one that holds
-/// more than a [`Call`], such as a malformed part.
-///
-/// # Panics
-///
-/// If a folder or a payload cannot be read.
-#[must_use]
-pub fn made_payloads() -> Made {
-    let mut made = Made::default();
-    for function in functions() {
-        for case in Case::all(&function).iter().filter(|case| case.name.ends_with(".http-api")) {
-            let event: Value = serde_json::from_slice(&case.payload).expect("JSON from an HTTP API");
-            let name = case.name.trim_end_matches("http-api");
-            let call = Call::of_http_api(&event);
-            let Some(call) = call.filter(|call| call.event("http-api", &function).as_ref() == Some(&event)) else {
-                made.skipped.push(format!(
-                    "{}: it has parts that no other trigger's payload can be made from; write those by hand",
-                    case.name
-                ));
-                continue;
-            };
-            for trigger in TRIGGERS {
-                let file = events_folder().join(format!("{name}{trigger}.json"));
-                match call.event(trigger, &function) {
-                    _ if !case.is_for(trigger) => made.stale.extend(Some(file).filter(|file| file.exists())),
-                    Some(event) => made.payloads.push((file, pretty(&event))),
-                    None => made.skipped.push(format!("{name}{trigger}: this trigger lets no such request pass")),
-                }
-            }
-        }
-    }
-    made
-}
-
-/// Indented, except for lists, which are short.
-fn pretty(event: &Value) -> String {
-    struct Payload(PrettyFormatter<'static>);
-    impl Formatter for Payload {
-        fn begin_array_value<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-            writer.write_all(if first { b"" } else { b", " })
-        }
-        fn begin_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-            self.0.begin_object(writer)
-        }
-        fn end_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-            self.0.end_object(writer)
-        }
-        fn begin_object_key<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-            self.0.begin_object_key(writer, first)
-        }
-        fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-            self.0.begin_object_value(writer)
-        }
-        fn end_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-            self.0.end_object_value(writer)
-        }
-    }
-    let mut json = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut json, Payload(PrettyFormatter::new()));
-    event.serialize(&mut serializer).expect("memory takes it all");
-    json.push(b'\n');
-    String::from_utf8(json).expect("JSON is UTF-8")
-}
-
 /// The folder of the repository that this runs in, which may be a copy of the one that it was compiled in.
 ///
 /// # Panics
@@ -213,8 +137,7 @@ impl Case {
     /// When it has none.
     #[must_use]
     pub fn plain(function: &str) -> Self {
-        let name = format!("{function}/plain.http-api");
-        Self::all(function).into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
+        Self::named(&format!("{function}/plain.http-api"))
     }
 
     /// The case that the budget and the bench measure: the one whose answer says so, or else the plain one.
@@ -244,32 +167,32 @@ impl Case {
         }
     }
 
-    fn is_for(&self, trigger: &str) -> bool {
-        let Expected::Answer { triggers: Some(triggers), .. } = &self.expected else { return true };
-        triggers.iter().any(|named| named == trigger)
-    }
-
-    /// All cases of `function`.
+    /// The case with this name, such as `hello/name.rest-api`.
     ///
     /// # Panics
     ///
-    /// If the folder cannot be read, a payload has no answer, or an answer has no payload.
+    /// When there is none.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let all = name.split_once('/').map(|(function, _)| Self::all(function)).unwrap_or_default();
+        all.into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
+    }
+
+    /// All cases of `function`, for all triggers.
+    ///
+    /// # Panics
+    ///
+    /// If the folder cannot be read, a payload has no answer, an answer has no payload, or a payload is needless.
     #[must_use]
     pub fn all(function: &str) -> Vec<Self> {
-        let folder = events_folder().join(function);
-        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
-        files.retain(|file| file_name(file) != SETTINGS);
-        files.sort();
-        let (answers, payloads): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|file| file_name(file).ends_with(".answer.json"));
-        let cases: Vec<Self> = payloads.iter().map(|payload| Self::read(function, payload)).collect();
-        for answer in &answers {
-            let case = file_name(answer).trim_end_matches("answer.json");
-            let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
-            assert!(used, "{} is the answer of no payload", answer.display());
-        }
-        cases
+        let Cases { all, needless, .. } = Cases::of(function);
+        assert!(
+            needless.is_empty(),
+            "these files are made, or are for a trigger that the answer does not name; delete them with \
+             `cargo run --quiet --example events -- --needless | xargs rm`: {}",
+            needless.join(" ")
+        );
+        all
     }
 
     fn read(function: &str, payload: &Path) -> Self {
@@ -277,11 +200,45 @@ impl Case {
         let case = name.split('.').next().unwrap_or(name);
         let answer = payload.with_file_name(format!("{case}.answer.json"));
         let expected = fs::read(&answer).unwrap_or_else(|error| panic!("{}: {error}", answer.display()));
+        let expected =
+            serde_json::from_slice(&expected).unwrap_or_else(|error| panic!("{}: {error}", answer.display()));
+        if let Expected::Answer { triggers: Some(triggers), .. } = &expected {
+            let known = triggers.iter().all(|trigger| TRIGGERS.contains(&&**trigger));
+            assert!(known, "{}: `triggers` can be {TRIGGERS:?}", answer.display());
+        }
         Self {
             name: format!("{function}/{name}"),
             payload: fs::read(payload).expect("a payload that was listed"),
-            expected: serde_json::from_slice(&expected).unwrap_or_else(|error| panic!("{}: {error}", answer.display())),
+            expected,
         }
+    }
+
+    /// Empty if the payload is not that of a trigger.
+    fn trigger(&self) -> &str {
+        self.name.split_once('.').map_or("", |(_, trigger)| trigger)
+    }
+
+    /// The triggers that the answer names.
+    fn triggers(&self) -> Option<&[String]> {
+        let Expected::Answer { triggers, .. } = &self.expected else { return None };
+        triggers.as_deref()
+    }
+
+    fn is_for(&self, trigger: &str) -> bool {
+        self.triggers().is_none_or(|triggers| triggers.iter().any(|named| named == trigger))
+    }
+
+    /// What `trigger` would send instead of this payload of an HTTP API. Otherwise: why that cannot be made.
+    fn event(&self, trigger: &str, function: &str) -> Result<Value, &'static str> {
+        let event: Value = serde_json::from_slice(&self.payload).map_err(|_| "the HTTP API's payload is not JSON")?;
+        let call =
+            Call::of_http_api(&event)
+                .filter(|call| call.event("http-api", function).as_ref() == Some(&event))
+                .ok_or("the HTTP API's payload holds more than a request, or not the context that make new writes")?;
+        if !call.claims.is_empty() && !["http-api", "rest-api"].contains(&trigger) {
+            return Err("only HTTP APIs and REST APIs send the claims of a caller");
+        }
+        call.event(trigger, function).ok_or("this trigger lets no such query pass")
     }
 
     /// An invocation with the case's payload.
@@ -330,6 +287,71 @@ impl Case {
     /// Whether the case's trigger reads only `multiValueHeaders`.
     fn has_multi_value_headers(&self) -> bool {
         self.name.ends_with(".rest-api") || self.name.ends_with(".alb-multi-value")
+    }
+}
+
+/// The cases of a function, and what is not one.
+pub struct Cases {
+    /// The cases, sorted by name.
+    pub all: Vec<Case>,
+    /// The payloads that cannot be made, and why.
+    pub skipped: Vec<String>,
+    /// The files in the repository that are equal to what is made, or whose trigger the case is not for.
+    pub needless: Vec<String>,
+}
+
+impl Cases {
+    /// Reads the cases of `function`, and makes those of the other triggers.
+    ///
+    /// # Panics
+    ///
+    /// If the folder cannot be read, a payload has no answer, or an answer has no payload or names a trigger whose
+    /// payload cannot be made.
+    #[must_use]
+    pub fn of(function: &str) -> Self {
+        Self::in_folder(&events_folder().join(function), function)
+    }
+
+    fn in_folder(folder: &Path, function: &str) -> Self {
+        let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
+        files.retain(|file| file_name(file) != SETTINGS);
+        files.sort();
+        let (answers, payloads): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| file_name(file).ends_with(".answer.json"));
+        for answer in &answers {
+            let case = file_name(answer).trim_end_matches("answer.json");
+            let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
+            assert!(used, "{} is the answer of no payload", answer.display());
+        }
+        let mut all: Vec<Case> = payloads.iter().map(|payload| Case::read(function, payload)).collect();
+        let (mut made, mut skipped, mut needless) = (Vec::new(), Vec::new(), Vec::new());
+        for source in all.iter().filter(|case| case.trigger() == "http-api") {
+            for trigger in TRIGGERS.into_iter().filter(|trigger| *trigger != "http-api") {
+                let name = format!("{}{trigger}", source.name.trim_end_matches("http-api"));
+                let written = all.iter().find(|case| case.name == name);
+                let event = source.event(trigger, function);
+                if let Some(written) = written {
+                    let is_made = event.is_ok_and(|event| serde_json::from_slice(&written.payload).ok() == Some(event));
+                    needless.extend((is_made || !source.is_for(trigger)).then(|| format!("events/{name}.json")));
+                } else if !source.is_for(trigger) {
+                    skipped.push(format!("{name}: `triggers` in the answer does not name it"));
+                } else {
+                    match event {
+                        Ok(event) => {
+                            let payload = format!("{event:#}\n").into_bytes();
+                            made.push(Case { name, payload, expected: source.expected.clone() });
+                        }
+                        Err(why) if source.triggers().is_none() => skipped.push(format!("{name}: {why}")),
+                        Err(why) => panic!("{name}: the answer names it, but {why}: write the payload by hand"),
+                    }
+                }
+            }
+        }
+        all.extend(made);
+        all.retain(|case| !TRIGGERS.contains(&case.trigger()) || case.is_for(case.trigger()));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { all, skipped, needless }
     }
 }
 
@@ -389,19 +411,11 @@ fn differs(what: &str, expected: impl std::fmt::Display, actual: impl std::fmt::
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::panic::catch_unwind;
 
-    #[test]
-    fn an_answer_can_say_which_triggers_it_is_for() {
-        let expected = |more: &str| {
-            let answer = format!(r#"{{ "status": 200, "headers": {{}}, "body": ""{more} }}"#);
-            let expected = serde_json::from_str(&answer).expect("an answer");
-            Case { name: "orders/plain.http-api".into(), payload: Vec::new(), expected }
-        };
-        assert!(TRIGGERS.iter().all(|trigger| expected("").is_for(trigger)));
-        let authorized = expected(r#", "triggers": ["http-api", "rest-api"]"#);
-        assert!(authorized.is_for("rest-api") && !authorized.is_for("alb"));
-    }
+    use serde_json::json;
+
+    use super::*;
 
     #[tokio::test]
     async fn settings_name_the_upstream() {
@@ -411,12 +425,52 @@ mod tests {
     }
 
     #[test]
-    fn the_made_payloads_are_up_to_date() {
-        let made = made_payloads();
-        assert_eq!(made.stale, [] as [PathBuf; 0], "run `make events`");
-        for (file, payload) in made.payloads {
-            let there = fs::read_to_string(&file).unwrap_or_default();
-            assert_eq!(there, payload, "{}: run `make events`", file.display());
+    fn what_is_made_can_be_written_by_hand_or_restricted() {
+        let folder = root().join("target/tmp/cases");
+        fs::create_dir_all(&folder).expect("a folder");
+        let answer = |more: &str| format!(r#"{{ "status": 200, "headers": {{}}, "body": ""{more} }}"#);
+        let plain = Case::plain("hello");
+        let event = |trigger| plain.event(trigger, "hello").expect("an event");
+        let read = |files: &[(&str, String)]| {
+            for file in fs::read_dir(&folder).expect("a folder") {
+                fs::remove_file(file.expect("a file").path()).expect("a file");
+            }
+            for (file, content) in files {
+                fs::write(folder.join(file), content).expect("a file");
+            }
+            let Cases { all, skipped, needless } = Cases::in_folder(&folder, "hello");
+            let triggers: Vec<String> = all.iter().map(|case| case.trigger().into()).collect();
+            (triggers.join(" "), skipped.len(), needless.join(" "))
+        };
+        let source = ("plain.http-api.json", event("http-api").to_string());
+        let all = "alb alb-multi-value function-url http-api rest-api vpc-lattice";
+        let plain = ("plain.answer.json", answer(""));
+        assert_eq!(read(&[plain.clone(), source.clone()]), (all.into(), 0, String::new()));
+        let (alb, own) = (("plain.alb.json", event("alb").to_string()), ("plain.rest-api.json", "{}".into()));
+        let written = [plain.clone(), source.clone(), alb.clone(), own.clone()];
+        assert_eq!(read(&written), (all.into(), 0, "events/hello/plain.alb.json".into()));
+        let restricted = ("plain.answer.json", answer(r#", "triggers": ["http-api", "vpc-lattice"]"#));
+        let needless = "events/hello/plain.rest-api.json events/hello/plain.alb.json";
+        let written = [restricted.clone(), source.clone(), alb, own];
+        assert_eq!(read(&written), ("http-api vpc-lattice".into(), 2, needless.into()));
+
+        let mut claims = event("http-api");
+        claims["requestContext"]["authorizer"] = json!({ "jwt": { "claims": { "sub": "ada" }, "scopes": null } });
+        let with_claims = (source.0, claims.to_string());
+        assert_eq!(read(&[plain.clone(), with_claims.clone()]), ("http-api rest-api".into(), 4, String::new()));
+        claims["unknown"] = true.into();
+        assert_eq!(read(&[plain, (source.0, claims.to_string())]), ("http-api".into(), 5, String::new()));
+        let unknown = ("plain.answer.json", answer(r#", "triggers": ["http"]"#));
+        for refused in [[restricted, with_claims], [unknown, source]] {
+            assert!(catch_unwind(|| read(&refused)).is_err(), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_told() {
+        let skipped = Cases::of("hello").skipped;
+        let told = |what: &str| assert!(skipped.iter().any(|skipped| skipped.starts_with(what)), "{what}: {skipped:?}");
+        told("hello/name-not-utf-8.rest-api: this trigger lets no such query pass");
+        told("hello/malformed-query.alb: this trigger lets no such query pass");
     }
 }

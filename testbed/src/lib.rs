@@ -17,7 +17,7 @@ mod usage;
 
 pub use bed::{Bed, expect};
 pub use call::{Call, TRIGGERS};
-pub use case::{Case, Made, functions, has_upstream, made_payloads, replay, root, settings, steady_upstream};
+pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream};
 pub use function::{
     Function, example, lambda_variables, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable,
 };

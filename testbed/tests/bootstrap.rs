@@ -47,7 +47,7 @@ async fn replay_and_go_on(function: String, bootstrap: PathBuf, case: Case) -> O
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut process = Function::start(&bootstrap, &settings).await;
     replay(&mut process, &case).await?;
-    replay(&mut process, &plain(&function)).await
+    replay(&mut process, &Case::plain(&function)).await
 }
 
 async fn replay(process: &mut Function, case: &Case) -> Outcomes {
@@ -56,15 +56,9 @@ async fn replay(process: &mut Function, case: &Case) -> Outcomes {
     case.check(&invocation, &outcome)
 }
 
-/// The plain request to `function`, through an HTTP API.
-fn plain(function: &str) -> Case {
-    let plain = format!("{function}/plain.http-api");
-    Case::all(function).into_iter().find(|case| case.name == plain).expect("the plain case")
-}
-
 fn named(name: &str) -> Invocation {
-    let case = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").expect("a case");
-    let payload = String::from_utf8(case.invocation().payload).expect("JSON").replace("Ada", name);
+    let payload =
+        String::from_utf8(Case::named("hello/name.http-api").invocation().payload).expect("JSON").replace("Ada", name);
     Invocation::new(payload)
 }
 
@@ -74,7 +68,7 @@ async fn a_panic_is_a_problem_and_the_process_lives_on() -> Outcomes {
         return Err("the invocation failed".into());
     };
     expect(&problem, "urn:problem-type:internal")?;
-    let Outcome::Answer(answer) = process.invoke(&plain("hello").invocation()).await else {
+    let Outcome::Answer(answer) = process.invoke(&Case::plain("hello").invocation()).await else {
         return Err("the next invocation failed".into());
     };
     expect(&answer, "Still here.")?;
@@ -87,7 +81,7 @@ async fn a_panic_is_a_problem_and_the_process_lives_on() -> Outcomes {
 /// `cargo lambda watch` sends such a deadline: ten minutes after the start of 1970.
 async fn a_deadline_in_the_past_is_ignored() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
-    let case = plain("hello");
+    let case = Case::plain("hello");
     for deadline_ms in [0, 600_000, now_ms() - 1] {
         let invocation = Invocation { deadline_ms, ..case.invocation() };
         let outcome = process.invoke(&invocation).await;
@@ -98,7 +92,7 @@ async fn a_deadline_in_the_past_is_ignored() -> Outcomes {
 
 async fn sigterm_ends_the_process_and_loses_no_line() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
-    let case = plain("hello");
+    let case = Case::plain("hello");
     replay(&mut process, &case).await?;
     replay(&mut process, &case).await?;
     let lines = process.terminate().await;
@@ -121,7 +115,7 @@ async fn many_invocations_at_a_time() -> Outcomes {
 /// Neither ends the function.
 async fn lambda_may_refuse_an_answer_or_send_no_invocation() -> Outcomes {
     let mut process = Function::start(&packaged("hello"), &[]).await;
-    let case = plain("hello");
+    let case = Case::plain("hello");
     for (end, status) in [("/response", 413), ("/response", 500), ("/next", 204)] {
         let status = StatusCode::from_u16(status).map_err(|error| error.to_string())?;
         process.runtime_api().fail(end, Fault::Status(status));

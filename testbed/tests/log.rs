@@ -13,7 +13,7 @@ use handler::{Context, Endpoint, Problem, Response, count, http::StatusCode, obs
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use testbed::{
-    Case, Function, Invocation, Outcome, example, packaged,
+    Case, Function, Invocation, Outcome, TRIGGERS, example, packaged,
     upstream::{Answer, Behaviour, Upstream},
 };
 
@@ -181,7 +181,7 @@ async fn upstream_data_stays_out_of_the_log() {
 async fn concurrent_invocations_have_separate_lines() {
     for (executable, records) in [(packaged("hello"), false), (example("records"), true)] {
         let mut process = Function::start(&executable, &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
-        let name = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").unwrap();
+        let name = Case::named("hello/name.http-api");
         let payload = String::from_utf8(name.invocation().payload).unwrap();
         let mut expected = BTreeMap::new();
         for _ in 0..5 {
@@ -212,8 +212,7 @@ async fn concurrent_invocations_have_separate_lines() {
 async fn two_lines(env: &[(&str, &str)]) -> Vec<String> {
     let mut process = Function::start(&example("panics"), env).await;
     for case in ["hello/plain.http-api", "hello/name.rest-api"] {
-        let case = Case::all("hello").into_iter().find(|found| found.name == case).unwrap();
-        process.invoke(&case.invocation()).await;
+        process.invoke(&Case::named(case).invocation()).await;
     }
     process.terminate().await
 }
@@ -357,12 +356,10 @@ async fn text_format_is_for_people_and_has_no_metrics() {
 #[tokio::test]
 async fn the_operator_decides_whether_addresses_are_logged() {
     let mut process = Function::start(&packaged("hello"), &[("LOG_CLIENT_ADDRESS", "true")]).await;
-    let triggers = ["http-api", "rest-api", "function-url", "alb", "alb-multi-value", "vpc-lattice"];
-    for trigger in triggers {
-        let case = Case::all("hello").into_iter().find(|case| case.name == format!("hello/name.{trigger}")).unwrap();
-        process.invoke(&case.invocation()).await;
+    for trigger in TRIGGERS {
+        process.invoke(&Case::named(&format!("hello/name.{trigger}")).invocation()).await;
     }
-    for (trigger, event) in triggers.iter().zip(read(&process.terminate().await)) {
+    for (trigger, event) in TRIGGERS.iter().zip(read(&process.terminate().await)) {
         let address = event["client_address"].as_str().unwrap_or_default();
         assert!(ADDRESSES.contains(&address), "{trigger}: {event}");
     }

@@ -3,7 +3,6 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
-mod bed;
 pub mod budget;
 mod call;
 mod callgrind;
@@ -15,7 +14,6 @@ mod runtime_api;
 pub mod upstream;
 mod usage;
 
-pub use bed::{Bed, expect};
 pub use call::{Call, TRIGGERS};
 pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream};
 pub use function::{

@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bed;
+
+use bed::Bed;
 use futures_util::future::join_all;
 use testbed::{
-    Bed, HttpAnswer, Invocation,
+    HttpAnswer, Invocation,
     upstream::{Answer, Behaviour, Certificate, Upstream},
 };
 

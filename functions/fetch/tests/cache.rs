@@ -1,6 +1,8 @@
 //! Tests the packaged `fetch` as a cache, rule by rule. This includes what the public test suite for HTTP caches
 //! (<https://github.com/http-tests/cache-tests>) tests in a cache for one URL. Some checks use its names.
 
+mod bed;
+
 use std::{
     fmt::Write,
     fs,
@@ -9,11 +11,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bed::{Bed, expect};
 use libtest_mimic::{Arguments, Failed, Trial};
-use testbed::{
-    Bed, expect,
-    upstream::{Answer, Behaviour, Upstream},
-};
+use testbed::upstream::{Answer, Behaviour, Upstream};
 
 type Outcome = Result<(), String>;
 
@@ -555,7 +555,7 @@ fn table() -> Outcome {
     for Rule { section, what, done, .. } in rules() {
         writeln!(table, "| {section} | {what} | {done} |").map_err(|error| error.to_string())?;
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/resilience.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/resilience.md");
     let text = fs::read_to_string(&docs).map_err(|error| error.to_string())?;
     text.contains(&table).then_some(()).ok_or_else(|| format!("docs/resilience.md must have this table:\n\n{table}"))
 }

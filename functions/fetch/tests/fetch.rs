@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
+mod bed;
+
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
@@ -17,11 +19,12 @@ use std::{
     time::Duration,
 };
 
+use bed::{Bed, expect};
 use flate2::{Compression, write::GzEncoder};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use testbed::{
-    Bed, Function, HttpAnswer, Invocation, expect, packaged,
+    Function, HttpAnswer, Invocation, packaged,
     upstream::{Answer, Behaviour, Certificate, IdleEnd, Upstream},
 };
 use tokio::{
@@ -1212,7 +1215,7 @@ fn table() -> Outcome {
         let stale = if stands_in { "200, the stored response" } else { "the same" };
         writeln!(table, "| {name} | {answer} | {stale} | {calls} |").expect("a string takes it");
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/resilience.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/resilience.md");
     let text = fs::read_to_string(&docs).map_err(|error| error.to_string())?;
     text.contains(&table).then_some(()).ok_or_else(|| format!("docs/resilience.md must have this table:\n\n{table}"))
 }

@@ -1,26 +1,28 @@
 //! The packaged `fetch` and its upstream.
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
 use std::process::Command;
 
-use crate::{Function, HttpAnswer, Invocation, packaged, upstream::Upstream};
+use testbed::{Function, HttpAnswer, Invocation, packaged, upstream::Upstream};
 
 /// A running `fetch` and its upstream.
-pub struct Bed {
+pub(crate) struct Bed {
     /// The upstream.
-    pub upstream: Upstream,
+    pub(crate) upstream: Upstream,
     /// The function.
-    pub fetch: Function,
+    pub(crate) fetch: Function,
 }
 
 impl Bed {
     /// Starts `fetch` with these environment variables. Unless they say otherwise, its time limits are a minute, which
     /// no busy machine exceeds.
-    pub async fn new(upstream: Upstream, env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn new(upstream: Upstream, env: &[(&str, &str)]) -> Self {
         Self::run(Command::new(packaged("fetch")), upstream, env).await
     }
 
     /// Like [`Bed::new`], with a `command` that executes `fetch` in the end.
-    pub async fn run(command: Command, upstream: Upstream, env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn run(command: Command, upstream: Upstream, env: &[(&str, &str)]) -> Self {
         let ca_file = upstream.ca_file().map(|file| file.to_string_lossy().into_owned());
         let url = upstream.url("/");
         let mut all = vec![
@@ -39,7 +41,7 @@ impl Bed {
     /// # Errors
     ///
     /// Returns what happened to the invocation instead.
-    pub async fn get(&mut self, headers: &[(&str, &str)]) -> Result<HttpAnswer, String> {
+    pub(crate) async fn get(&mut self, headers: &[(&str, &str)]) -> Result<HttpAnswer, String> {
         self.fetch.invoke(&Invocation::get("/fetch", headers)).await.try_into()
     }
 }
@@ -49,6 +51,6 @@ impl Bed {
 /// # Errors
 ///
 /// Returns the difference, in words.
-pub fn expect<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) -> Result<(), String> {
+pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) -> Result<(), String> {
     (actual == expected).then_some(()).ok_or_else(|| format!("{what}: expected {expected:?}, got {actual:?}"))
 }

@@ -69,19 +69,25 @@ READY = compiled build .venv/deploy
 pytests = $(1:%=testbed/deploy/test_%.py)
 
 deployed: $(READY)
-	.venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(fetch) $(new) $(template)))
+	.venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(new) $(stack) $(template)))
 
 # These run again only when their inputs have changed: the code of one endpoint is not an input of the others' tests.
-PASSED = target/passed/fetch target/passed/new target/passed/template
-fetch = deploy secret shared stack
+# Each function with tests in functions/NAME/tests/test_*.py has its own.
+OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py)))
+PASSED = target/passed/new target/passed/stack target/passed/template $(OWN:%tests/=target/passed/%tests)
 new = new
+stack = deploy stack
 template = shim template
 files = $(shell find $(1) -not -path '*__pycache__*')
 
-target/passed/fetch: $(call files,functions/fetch) | $(READY)
+# A deployment gives these functions their permissions.
+CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -l '^aws\.workspace' functions/*/Cargo.toml))
+
 target/passed/new: | $(READY)
+target/passed/stack: $(if $(CALL_AWS),$(call files,$(CALL_AWS))) | $(READY)
+$(foreach tests,$(OWN),$(eval target/passed/$(tests:/=): $(call files,$(tests:tests/=)) | $(READY)))
 $(PASSED): $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed) | .venv/deploy .venv/checkov/ready
-	.venv/bin/pytest $(call pytests,$($(@F)))
+	.venv/bin/pytest $(if $(findstring /tests,$@),$(@:target/passed/%=%),$(call pytests,$($(@F))))
 	@mkdir -p $(@D) && touch $@
 
 check: ## check format and lints (clippy), as an editor does on save
@@ -123,7 +129,7 @@ bench: build ## compare the functions with the bare runtime, minimal functions, 
 	cargo bench --bench functions
 
 screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
-	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet testbed/deploy/test_docs.py -k light
+	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet functions/docs/tests -k light
 
 # A command for each group of functions that can be built together without one's features in another.
 build: tools ## make the zips for Lambda (ARCHITECTURE=arm64 for Graviton)

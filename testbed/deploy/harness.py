@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass
 class Upstream:
-    """The server that `fetch` calls. Its body has every byte value, so that nothing on the way can treat it as text."""
+    """A server that a function calls. Its body has every byte value, so that nothing on the way can treat it as text."""
 
     url: str
     body: bytes

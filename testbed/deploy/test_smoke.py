@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from conftest import Handler, serving
 from harness import ROOT, environment
+from shared_fixtures import Handler, serving
 
 TOKEN = "header.payload.signature"
 # The contract of each endpoint would take as long again as test_contract.py.

@@ -14,8 +14,8 @@ import boto3
 import pytest
 import requests
 from aws import Aws
-from conftest import Handler, serving
 from harness import REGION, ROOT, Upstream, emulator_environment, environment, process, wait_for
+from shared_fixtures import Handler, serving
 
 sys.path.append(str(ROOT / "testbed"))
 from stack import LATE_MS, followed, line  # noqa: E402

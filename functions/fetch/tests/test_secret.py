@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from aws import Aws
-from conftest import emulator, environment_of
 from harness import REGION, ROOT, Upstream, emulator_environment, free_port
+from shared_fixtures import emulator, environment_of
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
 

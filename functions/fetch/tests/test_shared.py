@@ -18,8 +18,8 @@ from threading import Barrier, Event
 import pytest
 import requests
 from aws import Aws
-from conftest import Handler, emulator, environment_of, serving
 from harness import ROOT, Upstream, emulator_environment, free_port, wait_for
+from shared_fixtures import Handler, emulator, environment_of, serving
 
 EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
 FLEET = 200

@@ -1,4 +1,4 @@
-"""Fixtures: an emulated AWS, a stack that the SAM CLI deploys there, an upstream, and the API that the checks call."""
+"""Fixtures of all tests, also of a function's own: an emulated AWS, a stack that the SAM CLI deploys there, an upstream, and the API that the checks call."""
 
 import json
 import os
@@ -105,12 +105,13 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
         yield Aws(endpoint, scratch)
 
 
-@pytest.fixture(scope="session")
-def invoke() -> list[str]:
-    """The command that runs the packaged `fetch`: one event per line of input, one answer per line of output."""
+@pytest.fixture(scope="module")
+def invoke(request: pytest.FixtureRequest) -> list[str]:
+    """The command that runs the packaged function beside which the test stands, in functions/NAME/tests: one event per
+    line of input, one answer per line of output."""
     build = ["cargo", "build", "--quiet", "--example", "invoke"]
     subprocess.run(build, cwd=ROOT, check=True)
-    return [str(ROOT / "target/debug/examples/invoke"), "fetch"]
+    return [str(ROOT / "target/debug/examples/invoke"), request.path.parents[1].name]
 
 
 @contextmanager

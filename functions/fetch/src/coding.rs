@@ -66,10 +66,10 @@ impl Codings {
 }
 
 /// The members of a list in a header, in lower case. The list may have several lines and empty members (RFC 9110,
-/// section 5.6.1).
+/// section 5.6.1). Other white space than spaces and tabs is part of a member, as it is for hyper.
 fn list(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase());
-    lines.flat_map(|line| line.split(',').map(|member| member.trim().to_owned()).collect::<Vec<_>>()).collect()
+    lines.flat_map(|line| line.split(',').map(|member| member.trim_matches([' ', '\t']).to_owned()).collect::<Vec<_>>()).collect()
 }
 
 /// Decodes all members of a gzip file (RFC 1952, section 2.2). Whatever follows them is an error, zeros too. `None` if

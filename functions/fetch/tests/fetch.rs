@@ -711,6 +711,10 @@ async fn codings_are_removed_or_refused() -> Outcome {
         ("transfer: identity", transfer("identity", b"second"), Some("second")),
         ("transfer: chunked twice", transfer("chunked", &chunked(&[b"second"])), None),
         ("transfer: another one", transfer("deflate", &two), None),
+        // Only spaces and tabs may stand around a coding. hyper takes these for no chunks.
+        ("transfer: a wide space", raw("transfer-encoding: chunked\u{a0}", chunked(&[b"second"])), None),
+        ("transfer: a member of a wide space", transfer("\u{2003}", b"second"), None),
+        ("a wide space", content("\u{a0}gzip", &two), None),
         ("transfer: until the end", raw("transfer-encoding: gzip", two.clone()), Some("second")),
         ("transfer: chunked is not last", raw("transfer-encoding: chunked, gzip", two.clone()), None),
         (

@@ -6,8 +6,9 @@ use std::{
 };
 
 use handler::http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
     header::{ACCEPT, ACCEPT_ENCODING, LOCATION, RETRY_AFTER, USER_AGENT},
+    uri::InvalidUri,
 };
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -95,7 +96,7 @@ async fn get(
     let mut url = url.clone();
     let mut redirects = 0;
     loop {
-        *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery].parse()?;
+        *request.uri_mut() = target(&url)?;
         let received = client.send(&request, deadline).await?;
         let Some(next) = location(&url, &received.response).filter(|_| redirects < MAX_REDIRECTS) else {
             return Ok(received);
@@ -108,13 +109,22 @@ async fn get(
     }
 }
 
-/// Where the response to a `GET` of `url` redirects to, if that is within the same origin.
+/// What a request for `url` asks the server for.
+///
+/// # Errors
+///
+/// Fails if it is too long for a request: over 65,534 bytes.
+fn target(url: &Url) -> Result<Uri, InvalidUri> {
+    url[Position::BeforePath..Position::AfterQuery].parse()
+}
+
+/// Where the response to a `GET` of `url` redirects to, if that is within the same origin and can be requested.
 fn location(url: &Url, response: &Response<Incoming>) -> Option<Url> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
     let location = str::from_utf8(response.headers().get(LOCATION)?.as_bytes()).ok()?;
-    url.join(location).ok().filter(|next| next.origin() == url.origin())
+    url.join(location).ok().filter(|next| next.origin() == url.origin() && target(next).is_ok())
 }
 
 async fn read(mut response: Response<Incoming>, requested: SystemTime, limit: usize) -> Result<Fetched, Failure> {

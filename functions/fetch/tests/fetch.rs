@@ -817,6 +817,10 @@ async fn redirects_stay_on_the_origin() -> Outcome {
     let other = Upstream::start();
     bed.upstream.always(Behaviour::redirect(302, other.url("/")));
     expect("to another origin", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+    let before = bed.upstream.calls();
+    bed.upstream.always(Behaviour::redirect(302, format!("/{}", "x".repeat(1 << 16))));
+    expect("to what is too long", &bed.get(&[]).await?.problem(), &"upstream-error".to_owned())?;
+    expect("calls for that", &(bed.upstream.calls() - before), &1)?;
     let mut bed = Bed::new(Upstream::start_tls(Certificate::Valid), &[]).await;
     expect("over TLS", &bed.get(&[]).await?.status, &200)?;
     bed.upstream.always(Behaviour::redirect(302, other.url("/")));

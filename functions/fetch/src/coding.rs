@@ -69,7 +69,9 @@ impl Codings {
 /// section 5.6.1). Other white space than spaces and tabs is part of a member, as it is for hyper.
 fn list(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase());
-    lines.flat_map(|line| line.split(',').map(|member| member.trim_matches([' ', '\t']).to_owned()).collect::<Vec<_>>()).collect()
+    lines
+        .flat_map(|line| line.split(',').map(|member| member.trim_matches([' ', '\t']).to_owned()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Decodes all members of a gzip file (RFC 1952, section 2.2). Whatever follows them is an error, zeros too. `None` if
@@ -85,7 +87,7 @@ fn gunzip(body: &[u8], limit: usize) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use std::io::Write;
 
-    use flate2::{Compression, write::GzEncoder};
+    use flate2::{Compression, GzBuilder, write::GzEncoder};
 
     use super::*;
 
@@ -127,6 +129,24 @@ mod tests {
             let longer = encoder.finish().unwrap();
             assert!(longer.len() > body.len() && longer.len() <= Codings(1).encoded(body.len()));
             assert_eq!(Codings(1).decode(longer, body.len()).unwrap(), body);
+        }
+    }
+
+    #[test]
+    fn a_member_that_ends_early_is_refused_wherever_it_ends() {
+        for level in [Compression::none(), Compression::best()] {
+            let header = GzBuilder::new().extra([7; 5]).filename("name").comment("comment");
+            let mut encoder = header.write(Vec::new(), level);
+            encoder.write_all(b"second, second, second").unwrap();
+            let (first, second) = (gzip(b"first, "), encoder.finish().unwrap());
+            let both = [&first[..], &second].concat();
+            assert_eq!(Codings(1).decode(both.clone(), 100).unwrap(), b"first, second, second, second");
+            for end in (1..both.len()).filter(|end| *end != first.len()) {
+                assert!(Codings(1).decode(both[..end].to_vec(), 100).is_err(), "{end} of {} bytes", both.len());
+            }
+            for more in 0..=u8::MAX {
+                assert!(Codings(1).decode([&both[..], &[more]].concat(), 100).is_err(), "{more} after the end");
+            }
         }
     }
 

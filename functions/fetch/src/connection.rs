@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
@@ -29,14 +29,19 @@ pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 const MAX_HEADERS: usize = 1000;
 /// The most bytes of a response's head.
 const MAX_HEAD: usize = 256 * 1024;
+/// The most bytes that arrive before a head is known, informational responses (RFC 9110, section 15.2) included. hyper
+/// bounds each of them, but not their number. It reads up to three buffers ahead, of [`MAX_HEAD`] each.
+const MAX_UNTIL_HEAD: usize = 4 * MAX_HEAD;
+/// Where the count of these bytes goes on when the head is known.
+const HEAD_IS_KNOWN: usize = usize::MAX / 2;
 
 pub(crate) type Body = Empty<Bytes>;
 
 /// A connection that serves one request at a time.
 pub(crate) struct Connection {
     sender: SendRequest<Body>,
-    /// Whether a byte has arrived since the latest request was sent.
-    received: Arc<AtomicBool>,
+    /// How many bytes have arrived since the latest request was sent. From [`HEAD_IS_KNOWN`] on if that is so.
+    received: Arc<AtomicUsize>,
     /// How long the latest response took to begin.
     pub(crate) latency: Duration,
     /// When it was used last.
@@ -66,7 +71,7 @@ pub(crate) struct Clocks {
 impl Connection {
     /// Speaks HTTP over `stream`.
     pub(crate) async fn over(stream: Box<dyn Stream>) -> hyper::Result<Self> {
-        let received = Arc::<AtomicBool>::default();
+        let received = Arc::<AtomicUsize>::default();
         let stream = TokioIo::new(Watched { stream, received: Arc::clone(&received) });
         let (sender, connection) =
             http1::Builder::new().max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD).handshake(stream).await?;
@@ -87,16 +92,17 @@ impl Connection {
 
     /// Sends a request and waits for the head of the response.
     pub(crate) async fn send(mut self, request: Request<Body>) -> Result<Received, Unanswered> {
-        self.received.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
         let sent = Instant::now();
         match self.sender.send_request(request).await {
             Ok(response) => {
+                self.received.store(HEAD_IS_KNOWN, Ordering::Relaxed);
                 self.latency = sent.elapsed();
                 Ok(Received { response, connection: self })
             }
             Err(error) => {
                 // What arrives before the request is sent, and then cancels it, is no response to it.
-                let without_a_byte = error.is_canceled() || !self.received.load(Ordering::Relaxed);
+                let without_a_byte = error.is_canceled() || self.received.load(Ordering::Relaxed) == 0;
                 Err(Unanswered { error, without_a_byte })
             }
         }
@@ -118,18 +124,20 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A stream that tells whether bytes arrive.
+/// A stream that counts what arrives, and fails if that is too much without a head.
 struct Watched {
     stream: Box<dyn Stream>,
-    received: Arc<AtomicBool>,
+    received: Arc<AtomicUsize>,
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.received.store(true, Ordering::Relaxed);
+        let arrived = buf.filled().len() - before;
+        let received = self.received.fetch_add(arrived, Ordering::Relaxed) + arrived;
+        if (MAX_UNTIL_HEAD + 1..HEAD_IS_KNOWN).contains(&received) {
+            return Poll::Ready(Err(io::Error::other("too many informational responses")));
         }
         Poll::Ready(Ok(()))
     }

@@ -748,6 +748,15 @@ async fn a_head_may_have_many_lines() -> Outcome {
         bed.upstream.always(answer(lines, bytes));
         expect(&format!("{lines} lines of {bytes} bytes"), &bed.get(&[]).await?.status, &status)?;
     }
+    // Informational responses before it: RFC 9110, section 15.2.
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    let body = "x".repeat(900_000);
+    let response = format!("HTTP/1.1 200 OK\r\ncache-control: no-store\r\ncontent-length: 900000\r\n\r\n{body}");
+    for (hints, status) in [(1, 200), (1000, 200), (100_000, 502)] {
+        let bytes = [hint.repeat(hints), response.clone()].concat().into_bytes().into();
+        bed.upstream.always(Behaviour::Raw { bytes, close: false });
+        expect(&format!("after {hints} informational responses"), &bed.get(&[]).await?.status, &status)?;
+    }
     Ok(())
 }
 

@@ -6,12 +6,12 @@ use std::{
     mem,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
-    task::{self, Poll, Waker},
+    task::{self, Poll, Waker, ready},
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, coop::consume_budget},
     time::{Instant, timeout_at},
 };
 use tracing::error;
@@ -190,7 +190,8 @@ impl Work {
                 state.waker = Some(context.waker().clone());
             }
             match running.poll_next_unpin(context) {
-                Poll::Ready(Some(())) => {}
+                // Work may put off work for ever, so the deadline must have its turn.
+                Poll::Ready(Some(())) => ready!(pin!(consume_budget()).poll(context)),
                 Poll::Ready(None) if self.is_over() => return Poll::Ready(()),
                 // Whoever adds a task, or lets one run, wakes this.
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -347,6 +348,24 @@ mod tests {
         let (answer, line) = observed(endpoint).await;
         assert_eq!((&answer["statusCode"], &line["began"]), (&200.into(), &true.into()));
         assert!((9..11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+
+    /// Each work is done at once, and puts off another one. The clock runs: while it is paused, it moves only if all wait.
+    #[tokio::test]
+    async fn the_deadline_ends_work_that_puts_off_work_for_ever() {
+        fn again() {
+            count("Done", 1);
+            after_response(async { again() });
+        }
+        let mut context = Context::default();
+        let deadline = SystemTime::now() + Duration::from_millis(300);
+        context.deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
+        let endpoint = |_| async {
+            again();
+            Ok(Response::new(Body::Empty))
+        };
+        let (answer, line) = observe(endpoint, EVENT, context).await.unwrap();
+        assert!(answer.contains("200") && line.contains("\"Done\":"), "{line}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -393,6 +393,20 @@ mod tests {
         std::mem::take(&mut *lines.lock().unwrap())
     }
 
+    /// CloudWatch takes no metric of a line that defines more than 100.
+    #[test]
+    fn a_line_defines_at_most_a_hundred_metrics_and_has_all_counts() {
+        let lines = lines(
+            |_| {},
+            |log| {
+                let count_all = || (0..200).for_each(|number| count(format!("Count{number}").leak(), number));
+                serve(log, count_all, &Response::new(Body::Empty), None);
+            },
+        );
+        assert_eq!(lines[0]["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap().len(), 100);
+        assert_eq!(lines[0]["Count199"], 199);
+    }
+
     #[test]
     fn the_line_has_the_fields_and_metrics_of_the_endpoint() {
         let lines = lines(

@@ -22,6 +22,9 @@ const DIRECTIVE: &str = concat!(
     r#"{"Name":"Duration","Unit":"Milliseconds"}"#,
 );
 
+/// How many metrics may follow: a line defines at most 100, or CloudWatch takes none of them.
+const MAX_COUNTS: usize = 95;
+
 pub(super) struct Metrics<'a> {
     pub(super) function_name: &'a str,
     pub(super) status: StatusCode,
@@ -38,7 +41,7 @@ impl Metrics<'_> {
         line.raw(r#","_aws":{"Timestamp":"#);
         line.json(&u64::try_from(now).unwrap_or(u64::MAX));
         line.raw(DIRECTIVE);
-        for (name, _) in self.counts {
+        for (name, _) in self.counts.iter().take(MAX_COUNTS) {
             line.raw(r#",{"Name":"#);
             line.json(&name.written);
             line.raw(r#","Unit":"Count"}"#);

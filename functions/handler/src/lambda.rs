@@ -25,12 +25,10 @@ use std::{
     env,
     io::{self, Write},
     net::TcpStream,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -48,7 +46,10 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 use tracing::{Instrument, error, warn};
 
-use crate::work::answer_then_work;
+use crate::{
+    caught::{caught, caught_async},
+    work::answer_then_work,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
 const DEADLINE_MS: HeaderName = HeaderName::from_static("lambda-runtime-deadline-ms");
@@ -191,7 +192,7 @@ impl Lambda {
             let context = self.context(&headers);
             let span = request_span(&context);
             let path = format!("/2018-06-01/runtime/invocation/{}/response", context.request_id);
-            let answer = catch_unwind(AssertUnwindSafe(|| answer(event, context)));
+            let answer = caught(|| answer(event, context));
             answer_then_work(self.end(path, &headers, answer)).instrument(span).await;
         }
     }
@@ -216,22 +217,22 @@ impl Lambda {
     }
 
     /// Sends the result of an invocation to Lambda.
-    async fn end<F>(&self, path: String, headers: &HeaderMap, answer: thread::Result<F>)
+    async fn end<F>(&self, path: String, headers: &HeaderMap, answer: Option<F>)
     where
         F: Future<Output = Result<String, Error>>,
     {
         let answer = match answer {
-            Ok(answer) => AssertUnwindSafe(answer).catch_unwind().await,
-            Err(panic) => Err(panic),
+            Some(answer) => caught_async(answer).await,
+            None => None,
         };
         let (kind, cause) = match answer {
-            Ok(Ok(answer)) => match self.post(path, headers, None, answer).await {
+            Some(Ok(answer)) => match self.post(path, headers, None, answer).await {
                 Ok(()) => return,
                 Err(cause) => (RESULT_NOT_SENT, cause),
             },
-            Ok(Err(cause)) => (UNKNOWN_EVENT, cause),
+            Some(Err(cause)) => (UNKNOWN_EVENT, cause),
             // The panic hook has logged its message.
-            Err(_) => (PANIC, "the function panicked".into()),
+            None => (PANIC, "the function panicked".into()),
         };
         // Boxed, because most invocations do not fail.
         self.fail(headers, kind, cause).boxed().await;

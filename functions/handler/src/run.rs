@@ -1,6 +1,6 @@
 //! The life of a function's process.
 
-use std::{env, panic::catch_unwind, process::ExitCode, sync::Arc};
+use std::{env, process::ExitCode, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -10,6 +10,7 @@ use tracing::error;
 
 use crate::{
     Endpoint,
+    caught::caught,
     lambda::{self, Lambda},
     log::{self, AWS_LAMBDA_INITIALIZATION_TYPE, Log},
     respond::respond,
@@ -46,7 +47,7 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     // Boxed, because it is large and would be moved many times.
     let answer = move |event: Bytes, context| respond(&log, init, &endpoint, &event, context).boxed();
     // tokio panics if there can be no more threads.
-    let started = catch_unwind(|| start(&address, at_a_time)).unwrap_or_else(|_| Err("the start panicked".into()));
+    let started = caught(|| start(&address, at_a_time)).unwrap_or_else(|| Err("the start panicked".into()));
     let (tokio, lambda) = match started {
         Ok(started) => started,
         Err(error) => {

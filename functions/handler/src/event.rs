@@ -13,7 +13,7 @@ use lambda_http::{
     Error,
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, Uri,
-        header::{COOKIE, Entry, HOST},
+        header::{COOKIE, HOST},
         uri::{self, Authority, PathAndQuery, Scheme},
     },
 };
@@ -229,19 +229,8 @@ fn headers(event: &Object<'_>) -> (HeaderMap, Result<(), Malformed>) {
     let mut add = |name: &str, value: &str| {
         let name = HeaderName::from_bytes(name.as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) else { return };
-        let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
-        match headers.try_entry(name) {
-            Err(_) => fit = Err(Malformed("The request has too many headers.")),
-            Ok(Entry::Vacant(entry)) => {
-                // There is room for it, or there would be no entry.
-                let _ = entry.try_insert(value);
-            }
-            Ok(Entry::Occupied(mut entry)) => {
-                let joined = [entry.get().as_bytes(), value.as_bytes()].join(separator);
-                if let Ok(joined) = HeaderValue::try_from(joined) {
-                    entry.insert(joined);
-                }
-            }
+        if headers.try_append(name, value).is_err() {
+            fit = Err(Malformed("The request has too many headers."));
         }
     };
     let multi_value = event.object("multiValueHeaders");
@@ -255,7 +244,18 @@ fn headers(event: &Object<'_>) -> (HeaderMap, Result<(), Malformed>) {
         }
     });
     each_text(cookies, |cookie| add(COOKIE.as_str(), cookie));
+    if headers.len() > headers.keys_len() {
+        headers = headers.keys().map(|name| (name.clone(), joined(&headers, name))).collect();
+    }
     (headers, fit)
+}
+
+/// All values of a header as one.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> HeaderValue {
+    let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
+    // Valid values joined are a valid value.
+    HeaderValue::try_from(values.join(separator)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The query in percent-encoding.

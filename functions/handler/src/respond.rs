@@ -299,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_the_same_name_are_one_however_many_they_are() {
+        let mut event = event("GET");
+        event["headers"] = json!({ "x-many": vec!["a"; 300_000], "cookie": ["b=1", "c=2"], "x-one": "d" });
+        let endpoint = get(|request: Request| async move {
+            let headers = request.headers();
+            assert_eq!((headers.len(), headers["x-many"].len()), (3, 899_998));
+            assert!(headers["cookie"] == "b=1; c=2" && headers["x-one"] == "d");
+            Ok(Response::default())
+        });
+        let (answer, line) = observed(endpoint, &event);
+        assert_eq!(answer["statusCode"], 200, "{line}");
+    }
+
+    #[test]
     fn a_malformed_request_is_logged_with_its_method() {
         for (method, logged) in [("GET", "GET"), ("HEAD", "HEAD"), ("BREW", "_OTHER"), ("not a method", "_OTHER")] {
             let mut event = event(method);

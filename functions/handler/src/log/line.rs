@@ -192,8 +192,22 @@ impl Line {
 
     fn text(&mut self, text: &str) {
         match text.get(..text.floor_char_boundary(MAX_TEXT)) {
-            Some(start) if start.len() < text.len() => self.json(&format!("{start}…")),
-            _ => self.json(text),
+            Some(start) if start.len() < text.len() => self.shown(&format!("{start}…")),
+            _ => self.shown(text),
+        }
+    }
+
+    /// Appends `text` as JSON. For a terminal, that includes the control characters that JSON need not escape.
+    fn shown(&mut self, text: &str) {
+        if self.format == Format::Json || !text.contains(char::is_control) {
+            return self.json(text);
+        }
+        for character in serde_json::to_string(text).unwrap_or_default().chars() {
+            if character.is_control() {
+                self.write(format_args!("\\u{:04x}", u32::from(character)));
+            } else {
+                self.write(format_args!("{character}"));
+            }
         }
     }
 
@@ -241,7 +255,7 @@ mod tests {
     fn line(format: Format, level: LevelFilter) -> String {
         let mut line = Line::new(format, SystemTime::UNIX_EPOCH, level, "two\n\"lines\"");
         let mut fields = Fields::new(format);
-        fields.field("text", "\u{1b}[31m\n\u{2028}\"é");
+        fields.field("text", "\u{1b}[31m\n\u{2028}\"é\u{7f}\u{9b}");
         line.fields(&fields);
         line.field("number", u64::MAX);
         line.field("time_ms", Duration::from_nanos(1_000_999));
@@ -263,7 +277,7 @@ mod tests {
                 "timestamp": "1970-01-01T00:00:00.000Z",
                 "level": "INFO",
                 "message": "two\n\"lines\"",
-                "text": "\u{1b}[31m\n\u{2028}\"é",
+                "text": "\u{1b}[31m\n\u{2028}\"é\u{7f}\u{9b}",
                 "number": u64::MAX,
                 "time_ms": 1.000,
                 "flag": true,

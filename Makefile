@@ -177,6 +177,7 @@ url: .venv/deploy ## print the URL of the stack of STAGE
 	@$(STACK) url $(STAGE)
 
 smoke: .venv/deploy ## test the HTTP contract of any deployment: API_URL=https://…, and TOKEN in the environment if it needs one
+	@[ '$(API_URL)' ] || { echo 'API_URL is empty: give the address of the API, as `make url` prints it.'; exit 1; }
 	API_URL='$(API_URL)' .venv/bin/pytest testbed/deploy/test_api.py testbed/deploy/test_contract.py
 
 logs: .venv/deploy ## follow the logs of STAGE

@@ -82,3 +82,10 @@ def test_a_path_that_forgets_the_token_fails(gateway: SimpleNamespace, token: st
 def test_a_wrong_token_fails_and_is_not_printed(gateway: SimpleNamespace) -> None:
     status, output = smoke(gateway, "wrong." + TOKEN, "in_json or GET and hello")
     assert status != 0 and "test_hello_in_json" in output, output
+
+
+def test_without_an_address_it_tests_nothing_and_fails() -> None:
+    """deploy.yml passes on what `make url` prints, which is nothing if that fails."""
+    env = environment(PYTEST_ADDOPTS="--collect-only --quiet")
+    done = subprocess.run(["make", "smoke", "API_URL="], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and "API_URL" in done.stdout and "test_api.py" not in done.stdout, done.stdout

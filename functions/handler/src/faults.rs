@@ -548,6 +548,7 @@ mod tests {
                 r#"{"limit":1,"adjacent":[{"t":"one","c":"x"}]}"#,
                 &["/adjacent/0/t must be `One`, `Other`, `Pair` or `Named`", "…"],
             ),
+            (r#"{"limit":1,"kinds":[{"two":[]}]}"#, &["/kinds/0 must be `one`, `other`, `pair` or `named`", "…"]),
             (r#"{"limit":1,"in":{}}"#, &[" holds an object without `limit`", "…"]),
             (r#"{"limit":1,"inner":{}}"#, &[" holds an object without `size`", "…"]),
             (r#"{"limit":1,"limit":2}"#, &[" holds something that appears twice", "…"]),

@@ -23,7 +23,7 @@ fn ours() -> PathBuf {
 }
 
 fn official() -> PathBuf {
-    example("official")
+    example("official_loop")
 }
 
 fn plain() -> Invocation {

@@ -1,4 +1,7 @@
-"""`make new` adds endpoints to a copy of this repository, which passes its tests without an edit under testbed/."""
+"""`make new` adds endpoints to a copy of this repository, which passes its tests without an edit under testbed/.
+
+Their names begin with `made`, as a team may have endpoints of its own.
+"""
 
 import os
 import shutil
@@ -89,35 +92,35 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
 
 def make_public_webhook(copy: Path) -> None:
     """A webhook that needs no token, with a setting, a secret that it may read, and a table for data."""
-    passes(copy, "make", "new", "NAME=hook", "METHODS=POST")
-    edit(copy, "functions/hook/Cargo.toml", "[[bin]]", """[package.metadata.endpoint]
-public = ["/hook"]
+    passes(copy, "make", "new", "NAME=madehook", "METHODS=POST")
+    edit(copy, "functions/madehook/Cargo.toml", "[[bin]]", """[package.metadata.endpoint]
+public = ["/madehook"]
 
 [package.metadata.endpoint.permissions]
 UpstreamSecretId = ["secretsmanager:GetSecretValue"]
-HooksTable = ["dynamodb:PutItem"]
+MadeHooksTable = ["dynamodb:PutItem"]
 
 [[bin]]""")
-    (copy / "events/hook/settings.json").write_text('{ "HOOK_SOURCE": "test" }\n')
-    edit(copy, "functions/hook/src/main.rs", "    json(", """    std::env::var("HOOK_SOURCE").map_err(Problem::misconfigured)?;
+    (copy / "events/madehook/settings.json").write_text('{ "HOOK_SOURCE": "test" }\n')
+    edit(copy, "functions/madehook/src/main.rs", "    json(", """    std::env::var("HOOK_SOURCE").map_err(Problem::misconfigured)?;
     json(""")
-    token = '          "/hook": { x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }\n'
+    token = '          "/madehook": { x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }\n'
     edit(copy, "template.yaml", token, "")
-    described = "      Role: !GetAtt hookRole.Arn\n      VersionDescription: "
+    described = "      Role: !GetAtt madehookRole.Arn\n      VersionDescription: "
     edit(copy, "template.yaml", described + "!Ref LogLevel\n", described + """!Sub ${LogLevel} ${Stage}
       Environment: { Variables: { HOOK_SOURCE: !Ref Stage } }
 """)
-    edit(copy, "template.yaml", "  hookFunction:\n", """  hookSecretPolicy:
+    edit(copy, "template.yaml", "  madehookFunction:\n", """  madehookSecretPolicy:
     Type: AWS::IAM::Policy
     Condition: HasUpstreamSecret
     Properties:
-      PolicyName: hook-secret
-      Roles: [!Ref hookRole]
+      PolicyName: madehook-secret
+      Roles: [!Ref madehookRole]
       PolicyDocument:
         Version: "2012-10-17"
         Statement: [{ Effect: Allow, Action: secretsmanager:GetSecretValue, Resource: !Ref UpstreamSecretId }]
 
-  HooksTable:
+  MadeHooksTable:
     Type: AWS::DynamoDB::Table
     DeletionPolicy: Retain
     UpdateReplacePolicy: Retain
@@ -128,16 +131,16 @@ HooksTable = ["dynamodb:PutItem"]
       SSESpecification: { SSEEnabled: true }
       PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }
 
-  hookTablePolicy:
+  madehookTablePolicy:
     Type: AWS::IAM::Policy
     Properties:
-      PolicyName: hook-table
-      Roles: [!Ref hookRole]
+      PolicyName: madehook-table
+      Roles: [!Ref madehookRole]
       PolicyDocument:
         Version: "2012-10-17"
-        Statement: [{ Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt HooksTable.Arn }]
+        Statement: [{ Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt MadeHooksTable.Arn }]
 
-  hookFunction:
+  madehookFunction:
 """)
 
 
@@ -154,16 +157,16 @@ HooksTable = ["dynamodb:PutItem"]
         ({"NAME": "testbed"}, "already exists"),
         ({"NAME": "fetchon-instances"}, "has a fetchoninstancesFunction already"),
         ({"NAME": "root"}, "openapi.yaml has operations of Root already"),
-        ({"NAME": "orders", "ROUTE": "/time"}, "time is already served there"),
-        ({"NAME": "orders", "ROUTE": "orders"}, "a route has segments"),
-        ({"NAME": "orders", "ROUTE": "/a/../b"}, "a route has segments"),
-        ({"NAME": "orders", "ROUTE": "/{a}/{a}"}, "two parameters have the same name"),
-        ({"NAME": "orders", "ROUTE": "/{a__b}"}, "a route has segments"),
-        ({"NAME": "orders", "ROUTE": "/docs/{name}"}, "docs is already served there"),
-        ({"NAME": "orders", "ROUTE": "/{a}/{a+}"}, "two parameters have the same name"),
-        ({"NAME": "orders", "ROUTE": "/{a+}/b"}, "a route has segments"),
-        ({"NAME": "orders", "METHODS": "FETCH"}, "an endpoint can have GET, POST"),
-        ({"NAME": "orders", "METHODS": "GET,GET"}, "a method appears twice"),
+        ({"NAME": "madeorders", "ROUTE": "/time"}, "time is already served there"),
+        ({"NAME": "madeorders", "ROUTE": "orders"}, "a route has segments"),
+        ({"NAME": "madeorders", "ROUTE": "/a/../b"}, "a route has segments"),
+        ({"NAME": "madeorders", "ROUTE": "/{a}/{a}"}, "two parameters have the same name"),
+        ({"NAME": "madeorders", "ROUTE": "/{a__b}"}, "a route has segments"),
+        ({"NAME": "madeorders", "ROUTE": "/docs/{name}"}, "docs is already served there"),
+        ({"NAME": "madeorders", "ROUTE": "/{a}/{a+}"}, "two parameters have the same name"),
+        ({"NAME": "madeorders", "ROUTE": "/{a+}/b"}, "a route has segments"),
+        ({"NAME": "madeorders", "METHODS": "FETCH"}, "an endpoint can have GET, POST"),
+        ({"NAME": "madeorders", "METHODS": "GET,GET"}, "a method appears twice"),
     ],
 )
 def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wanted: dict[str, str], why: str) -> None:
@@ -175,7 +178,7 @@ def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wa
 def test_an_endpoint_that_cannot_be_finished_leaves_nothing_behind(copy: Path) -> None:
     settings = (copy / "rustfmt.toml").read_text()
     (copy / "rustfmt.toml").write_text("max_width = false")
-    done = run(copy, "make", "new", "NAME=orders")
+    done = run(copy, "make", "new", "NAME=madeorders")
     (copy / "rustfmt.toml").write_text(settings)
     assert done.returncode != 0 and "Nothing was changed." in done.stderr, done.stdout + done.stderr
     assert changes(copy) == set()
@@ -192,19 +195,19 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
 
 
 def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
-    told = passes(copy, "make", "new", "NAME=orders")
-    assert len(told.splitlines()[-3:]) == 3 and "functions/orders/src/main.rs" in told
-    passes(copy, "make", "new", "NAME=shop-orders", "ROUTE=/shops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
-    passes(copy, "make", "new", "NAME=drop", "ROUTE=/shops/{shop}/orders/{order}", "METHODS=DELETE")
-    passes(copy, "make", "new", "NAME=files", "ROUTE=/files/{name+}")
+    told = passes(copy, "make", "new", "NAME=madeorders")
+    assert len(told.splitlines()[-3:]) == 3 and "functions/madeorders/src/main.rs" in told
+    passes(copy, "make", "new", "NAME=madeshop-orders", "ROUTE=/madeshops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
+    passes(copy, "make", "new", "NAME=madedrop", "ROUTE=/madeshops/{shop}/orders/{order}", "METHODS=DELETE")
+    passes(copy, "make", "new", "NAME=madefiles", "ROUTE=/madefiles/{name+}")
     make_public_webhook(copy)
-    assert "already" in run(copy, "make", "new", "NAME=orders").stderr
+    assert "already" in run(copy, "make", "new", "NAME=madeorders").stderr
     passes(copy, "make", "check")
     passes(copy, "make", "events")
-    assert (copy / "target/events/shop-orders/post.alb.json").exists()
-    bins = ["--bin=orders", "--bin=shop-orders", "--bin=drop", "--bin=files", "--bin=hook"]
+    assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
+    bins = ["--bin=madeorders", "--bin=madeshop-orders", "--bin=madedrop", "--bin=madefiles", "--bin=madehook"]
     replayed = passes(copy, "cargo", "test", *bins)
-    # The test of `hook` runs once more in a process with its settings.
+    # The test of `madehook` runs once more in a process with its settings.
     assert replayed.count("answers_its_events ... ok") == 5
     # These include the contract, side by side against `make run` and against what `sam deploy` put into the emulator.
     tests = (["template"], ["contract", "-k", "local"], ["contract", "-k", "not local"])
@@ -215,6 +218,6 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
         ]
     tested = "".join(result.result() for result in results)
     for where in ("local", "deployed"):
-        for operation in ("GET /orders", "POST /shops/{shop}/orders", "DELETE /shops/{shop}/orders/{order}", "GET /files/{name}", "POST /hook"):
+        for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "DELETE /madeshops/{shop}/orders/{order}", "GET /madefiles/{name}", "POST /madehook"):
             assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
     undo(copy)

@@ -221,6 +221,42 @@ fn a_path_begins_where_its_route_does() {
 }
 
 #[test]
+fn a_route_with_a_parameter_of_the_same_name_is_not_the_resource() {
+    async fn found(request: Request) -> Result<handler::Response, Problem> {
+        json(StatusCode::OK, &["proxy", "id"].map(|name| handler::path(&request, name).ok().map(str::to_owned)))
+    }
+    for (at, route, path, parameters) in [
+        ("/files/{proxy+}", "ANY /{proxy+}", "/files/a/b%20c", Some([Some("a/b c"), None])),
+        ("/files/{proxy+}", "ANY /{proxy+}", "/other/a", None),
+        ("/files/{proxy+}", "ANY /files/{proxy+}", "/files/a/b", Some([Some("a/b"), None])),
+        ("/shops/{id}", "ANY /{id}/{proxy+}", "/shops/7", Some([None, Some("7")])),
+        ("/shops/{id}", "ANY /{shops}/{id}", "/other/7", None),
+        ("/shops/{id}", "ANY /{country}/shops/{id}", "/fr/shops/7", None),
+        ("/health", "ANY /{proxy+}", "/health", Some([None, None])),
+        ("/health", "ANY /{proxy+}", "/other", None),
+        ("/health", "ANY /{proxy+}", "/other/health", None),
+        ("/health", "ANY /{proxy+}", "/health/", None),
+        ("/", "ANY /{proxy+}", "/other", None),
+    ] {
+        let call = Call {
+            route: route.into(),
+            method: "GET".into(),
+            path: path.into(),
+            body: None,
+            claims: Vec::new(),
+            ..order("")
+        };
+        for (trigger, (status, body, _)) in answers(&handler::get(found).at(at), &call) {
+            let expected = parameters.map_or(404, |_| 200);
+            assert_eq!(status, expected, "{at} behind {route}, {path} through {trigger}");
+            if let Some(parameters) = parameters {
+                assert_eq!(body, json!(parameters).to_string(), "{at} behind {route}, {path} through {trigger}");
+            }
+        }
+    }
+}
+
+#[test]
 fn events_without_a_caller_are_requests() {
     async fn shop(request: Request) -> Result<handler::Response, Problem> {
         json(StatusCode::OK, &(request.uri().to_string(), handler::claim(&request, "sub")))

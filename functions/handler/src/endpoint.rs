@@ -80,7 +80,7 @@ impl Resource {
 
     /// Sets the path, in the form that the template uses: `{name}` is one segment, `{name+}` the rest of the path. API
     /// Gateway sends the parameters. A load balancer, VPC Lattice and a function URL do not, so this crate matches the
-    /// path for them, and for API Gateway's routes with other parameters, such as `/{proxy+}`. What API Gateway puts before
+    /// path for them, and for API Gateway's routes with another path, such as `/{proxy+}`. What API Gateway puts before
     /// the route, such as the stage and the base path of a custom domain, is no part of the path.
     ///
     /// # Panics

@@ -56,6 +56,8 @@ pub(crate) struct FromTrigger {
     pub(crate) identity: Option<Box<RawValue>>,
     pub(crate) client_certificate: Option<Box<RawValue>>,
     pub(crate) path_parameters: Option<Box<RawValue>>,
+    /// The path of the route that has these parameters, as it was configured.
+    pub(crate) route: Option<String>,
     /// Whether the trigger has decoded the parameters.
     pub(crate) has_decoded: bool,
     /// The stage, if nothing tells whether it is part of the path.
@@ -160,13 +162,16 @@ impl Event {
             *request.method_mut() = method;
             *request.headers_mut() = headers;
             let owned = |json: &RawValue| json.to_owned();
+            let path_parameters = event.get("pathParameters").map(owned);
+            let route = route.as_deref().filter(|_| path_parameters.is_some());
             let has_identity = ["principal", "userArn"].iter().any(|name| identity.get(name).is_some());
             let certificate = context.object("authentication").get("clientCert").or(identity.get("clientCert"));
             let from = FromTrigger {
                 authorizer: context.get("authorizer").map(owned),
                 identity: context.get("identity").filter(|_| has_identity).map(owned),
                 client_certificate: certificate.map(owned),
-                path_parameters: event.get("pathParameters").map(owned),
+                path_parameters,
+                route: route.and_then(|route| route.get(route.find('/')?..)).map(Into::into),
                 has_decoded: is_http_api,
                 stage: unclear.map(Cow::into_owned),
                 takes_binary: trigger != Trigger::RestApi || is_http_api,

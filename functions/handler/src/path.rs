@@ -49,6 +49,7 @@ struct Parameters(Vec<(String, String)>);
 
 /// A path with parameters.
 pub(crate) struct Pattern {
+    path: String,
     names: Vec<String>,
     router: Router<()>,
 }
@@ -64,10 +65,10 @@ impl Pattern {
         });
         let added = router.insert(route.collect::<Vec<_>>().join("/"), ());
         assert!(path.starts_with('/') && added.is_ok(), "{path} is not a valid path: {added:?}");
-        Self { names, router }
+        Self { path: path.to_owned(), names, router }
     }
 
-    /// Adds the parameters to the request: those that the trigger sent, or otherwise those in the path.
+    /// Adds the parameters to the request: those that the trigger sent for this path, or otherwise those in the path.
     pub(crate) fn find(&self, request: &mut Request) -> Result<(), Problem> {
         let parameters = self.sent_along(request).or_else(|| {
             let (path, from) = (request.uri().path(), request.extensions().get());
@@ -84,12 +85,13 @@ impl Pattern {
 
     fn sent_along(&self, request: &Request) -> Option<Vec<(String, String)>> {
         let from: &FromTrigger = request.extensions().get()?;
+        // Another route, such as `/{proxy+}`, can have parameters with the same names.
+        from.route.as_ref().filter(|route| **route == self.path)?;
         let sent = Object::read(from.path_parameters.as_deref()?);
         let value = |name: &String| {
             let value = sent.text(name)?;
             Some((name.clone(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
         };
-        // With a route such as `/{proxy+}`, the trigger sends other names. The path is matched then.
         self.names.iter().map(value).collect()
     }
 }

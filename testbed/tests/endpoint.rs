@@ -300,6 +300,19 @@ fn every_authorizer_tells_who_the_caller_is() {
 }
 
 #[test]
+fn the_scopes_of_a_token_are_beside_its_claims() {
+    async fn scopes(request: Request) -> Result<handler::Response, Problem> {
+        json(StatusCode::OK, &["scope", "scopes"].map(|name| handler::claim(&request, name)))
+    }
+    let jwt = json!({ "claims": { "scope": "read write" }, "scopes": ["read"] });
+    let v2 = json!({ "rawPath": "/", "requestContext": { "http": { "method": "GET" }, "authorizer": { "jwt": jwt } } });
+    let v1 = json!({ "resource": "/", "path": "/", "httpMethod": "GET", "requestContext": { "authorizer": jwt } });
+    for event in [v1, v2] {
+        assert_eq!(invoke(scopes, &event)["body"], json!(["read write", r#"["read"]"#]).to_string(), "{event}");
+    }
+}
+
+#[test]
 fn iam_tells_who_the_caller_is_through_every_trigger_that_has_it() {
     async fn claims(request: Request) -> Result<handler::Response, Problem> {
         let names = ["userArn", "principal", "accountId", "sourceIp", "userAgent", "apiKey", "clientCert"];

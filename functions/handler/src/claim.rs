@@ -42,13 +42,16 @@ const NO_CLAIMS: [&str; 4] = ["apiKey", "clientCert", "sourceIp", "userAgent"];
 pub fn claim(request: &Request, name: &str) -> Option<String> {
     let from: &FromTrigger = request.extensions().get()?;
     let authorizer = from.authorizer.as_deref().map(Object::read).unwrap_or_default();
+    let jwt = authorizer.object("jwt");
     let identity =
         from.identity.as_deref().filter(|_| !NO_CLAIMS.contains(&name)).map(Object::read).unwrap_or_default();
     let places = [
-        authorizer.object("jwt").object("claims"),
+        jwt.object("claims"),
         authorizer.object("lambda"),
         authorizer.object("iam"),
         authorizer.object("claims"),
+        // The scopes are beside the claims.
+        jwt,
         authorizer,
         identity,
     ];

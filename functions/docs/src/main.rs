@@ -72,19 +72,21 @@ fn lifetime(request: &Request, file: &File) -> &'static str {
     if request.uri().query() == Some(file.query) { "public, max-age=31536000, immutable" } else { "no-cache" }
 }
 
-/// RFC 9110, section 12.5.3, for gzip, the only encoding here. Section 8.4.1.3 gives it a second name.
+/// Whether gzip, the only encoding here, is acceptable and no encoding is not preferred: RFC 9110, section 12.5.3. Section
+/// 8.4.1.3 gives gzip a second name.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    let mut others = 0.0;
+    let (mut gzip, mut identity, mut others) = (None, None, 0.0);
     for (coding, weight) in lines.flat_map(|line| line.split(',')).filter_map(weighted) {
-        if ["gzip", "x-gzip"].iter().any(|gzip| coding.eq_ignore_ascii_case(gzip)) {
-            return weight > 0.0;
-        }
-        if coding == "*" {
-            others = weight;
+        match coding.to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => gzip = gzip.or(Some(weight)),
+            "identity" => identity = Some(weight),
+            "*" => others = weight,
+            _ => {}
         }
     }
-    others > 0.0
+    let (gzip, identity) = (gzip.unwrap_or(others), identity.unwrap_or(others));
+    gzip > 0.0 && gzip >= identity
 }
 
 #[cfg(test)]
@@ -183,6 +185,15 @@ mod tests {
             ("gzip;q=0", false),
             ("gzip;q=0, *", false),
             ("*;q=0", false),
+            ("identity;q=1, gzip;q=0.5", false),
+            ("gzip;q=0.5, Identity", false),
+            ("identity, *;q=0.5", false),
+            ("gzip;q=0.5, *", false),
+            ("identity;q=0.5, gzip", true),
+            ("identity;q=0.5, *", true),
+            ("identity, gzip", true),
+            ("identity;q=0, gzip;q=0.1", true),
+            ("gzip;q=0.1", true),
             ("identity", false),
             ("", false),
         ] {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use lambda_http::{Request, RequestExt};
 use tokio::time::Instant;
+
+use crate::log::Invocation;
 
 /// The time that is reserved before Lambda's deadline, so that an answer still reaches the caller.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -11,23 +12,13 @@ const MARGIN: Duration = Duration::from_millis(100);
 /// How long past its deadline an endpoint may run before the request is answered without it.
 pub(crate) const GRACE: Duration = Duration::from_millis(50);
 
-#[derive(Clone, Copy)]
-struct Deadline(Instant);
-
-/// When the endpoint must be done with `request`: 100 ms before Lambda ends the invocation.
+/// When the endpoint must be done with the current request: 100 ms before Lambda ends the invocation.
 ///
-/// `None` if there is no deadline: outside Lambda, or if the invocation's deadline had passed before it began, as with
-/// `cargo lambda watch`.
+/// `None` if there is no deadline: outside an invocation and the tasks that it [spawned](crate::spawn), or if the
+/// invocation's deadline had passed before it began, as with `cargo lambda watch`.
 #[must_use]
-pub fn deadline(request: &Request) -> Option<Instant> {
-    request.extensions().get().map(|Deadline(at)| *at)
-}
-
-/// Sets the time that [`deadline`] returns.
-pub(crate) fn start(request: &mut Request) -> Option<Instant> {
-    let at = before(request.lambda_context_ref()?.deadline())?;
-    request.extensions_mut().insert(Deadline(at));
-    Some(at)
+pub fn deadline() -> Option<Instant> {
+    Invocation::current(Invocation::deadline).flatten()
 }
 
 /// Converts the deadline `lambdas`, minus [`MARGIN`], from the system clock to the monotonic clock.

@@ -19,6 +19,7 @@ use crate::{
     deadline,
     event::{Event, Malformed},
     log::{Invocation, Log},
+    trace,
     trigger::Trigger,
 };
 
@@ -115,8 +116,9 @@ async fn call(
 }
 
 /// Calls the endpoint, for at most the time that is left.
-async fn call_in_time(endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
-    let deadline = deadline::start(&mut request);
+async fn call_in_time(endpoint: impl Endpoint, request: Request) -> Result<Response, Problem> {
+    trace::keep(&request);
+    let deadline = deadline::deadline();
     let given_up = async {
         match deadline {
             Some(at) => sleep_until(at + deadline::GRACE).await,

@@ -2,42 +2,59 @@
 
 use std::str;
 
-use lambda_http::{
-    RequestExt,
-    http::{HeaderMap, HeaderName, HeaderValue},
-};
+use lambda_http::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Request, log::Invocation};
 
 const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The headers that continue the trace of `request`. Send them to an upstream.
+/// The headers that continue the trace of the current invocation. Send them to an upstream.
 ///
 /// `X-Amzn-Trace-Id` is the value that Lambda sent with the invocation. `traceparent`
 /// ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) is the caller's if it is valid. Otherwise it names the
-/// same trace as `X-Amzn-Trace-Id`. A header without a known value is left out.
+/// same trace as `X-Amzn-Trace-Id`. A header without a known value is left out: outside an invocation and the tasks that
+/// it [spawned](crate::spawn), there are none.
 ///
 /// ```
-/// # use handler::Request;
-/// let mut request = Request::default();
-/// let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-/// request.headers_mut().insert("traceparent", traceparent.parse()?);
-/// assert_eq!(handler::trace_headers(&request)["traceparent"], traceparent);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// use handler::{Context, Request, Response, invoke, trace_headers};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let event = br#"{"rawPath": "/", "requestContext": {"http": {"method": "GET"}},
+///     "headers": {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}"#;
+/// let endpoint = |_: Request| async {
+///     assert_eq!(trace_headers()["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+///     Ok(Response::default())
+/// };
+/// invoke(endpoint, event, Context::default()).await?;
+/// # Ok(())
+/// # }
 /// ```
 #[must_use]
-pub fn trace_headers(request: &Request) -> HeaderMap {
+pub fn trace_headers() -> HeaderMap {
+    Invocation::current(|invocation| continuing(invocation.trace(), invocation.traceparent().get().cloned()))
+        .unwrap_or_default()
+}
+
+/// The headers that continue the trace of an invocation that Lambda sent with `x_ray`, if anything, and its caller with
+/// `traceparent`.
+fn continuing(x_ray: &str, traceparent: Option<HeaderValue>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let x_ray = request.lambda_context_ref().and_then(|context| context.xray_trace_id.as_deref()).unwrap_or_default();
-    let traceparent = callers(request).or_else(|| HeaderValue::try_from(from_x_ray(x_ray)?).ok());
-    if let Some(traceparent) = traceparent {
+    if let Some(traceparent) = traceparent.or_else(|| HeaderValue::try_from(from_x_ray(x_ray)?).ok()) {
         headers.insert(TRACEPARENT, traceparent);
     }
     if let Some(x_ray) = HeaderValue::try_from(x_ray).ok().filter(|_| root(x_ray).is_some()) {
         headers.insert(X_AMZN_TRACE_ID, x_ray);
     }
     headers
+}
+
+/// Keeps the caller's `traceparent` for [`trace_headers`].
+pub(crate) fn keep(request: &Request) {
+    if let Some(traceparent) = callers(request) {
+        Invocation::current(|invocation| invocation.traceparent().set(traceparent));
+    }
 }
 
 /// The `X-Amzn-Trace-Id` that Lambda sent with the current invocation, for code that has no request at hand. The clients
@@ -103,18 +120,12 @@ mod tests {
     const X_RAY: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
     const CALLERS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn request(x_ray: Option<&str>, traceparents: &[&str]) -> Request {
-        let mut context = Context::default();
-        context.xray_trace_id = x_ray.map(str::to_owned);
-        let mut request = Request::default().with_lambda_context(context);
+    fn sent(x_ray: Option<&str>, traceparents: &[&str]) -> (Option<String>, Option<String>) {
+        let mut request = Request::default();
         for value in traceparents {
             request.headers_mut().append(TRACEPARENT, HeaderValue::from_str(value).unwrap());
         }
-        request
-    }
-
-    fn sent(x_ray: Option<&str>, traceparents: &[&str]) -> (Option<String>, Option<String>) {
-        let headers = trace_headers(&request(x_ray, traceparents));
+        let headers = continuing(x_ray.unwrap_or_default(), callers(&request));
         let value = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         (value(X_AMZN_TRACE_ID), value(TRACEPARENT))
     }

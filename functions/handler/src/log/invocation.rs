@@ -2,11 +2,14 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
-use lambda_http::{http::StatusCode, lambda_runtime::Config};
+use lambda_http::{
+    http::{HeaderValue, StatusCode},
+    lambda_runtime::Config,
+};
 use tokio::time::Instant as Deadline;
 use tracing::level_filters::LevelFilter;
 
@@ -117,6 +120,8 @@ struct Shared {
     deadline: Option<SystemTime>,
     /// How long the process took to start, if the caller waited for that.
     cold_start: Option<Duration>,
+    /// The caller's `traceparent`, if it is valid.
+    traceparent: OnceLock<HeaderValue>,
     recorded: Mutex<Recorded>,
     work: Work,
 }
@@ -184,6 +189,7 @@ impl Invocation {
             started: Instant::now(),
             deadline: Some(context.deadline()).filter(|deadline| *deadline > SystemTime::now()),
             cold_start: log.cold.swap(false, Ordering::Relaxed).then_some(init),
+            traceparent: OnceLock::new(),
             recorded: Mutex::default(),
             work: Work::default(),
         }))
@@ -206,6 +212,16 @@ impl Invocation {
     /// The trace as Lambda sent it. Empty if there is none.
     pub(crate) fn trace(&self) -> &str {
         self.0.ids.get(self.0.request_id_length..).unwrap_or_default()
+    }
+
+    /// The caller's `traceparent`.
+    pub(crate) fn traceparent(&self) -> &OnceLock<HeaderValue> {
+        &self.0.traceparent
+    }
+
+    /// When the endpoint must be done.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        deadline::before(self.0.deadline?)
     }
 
     /// Calls `with` for the invocation that this task works for, if there is one.
@@ -253,7 +269,7 @@ impl Invocation {
     pub(crate) fn end(&self, status: StatusCode, bytes_out: usize, problem: Option<&Problem>) {
         let (now, duration) = (SystemTime::now(), self.0.started.elapsed());
         let line = self.line(status, bytes_out, problem, now, duration);
-        let (invocation, deadline) = (self.clone(), self.0.deadline.and_then(deadline::before));
+        let (invocation, deadline) = (self.clone(), self.deadline());
         work::ended(Ended { invocation, deadline, line, status, now, duration });
     }
 

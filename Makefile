@@ -81,7 +81,7 @@ template = shim template
 files = $(shell find $(1) -not -path '*__pycache__*')
 
 # A deployment gives these functions their permissions.
-CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -l '^aws\.workspace' functions/*/Cargo.toml))
+CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)\.workspace' functions/*/Cargo.toml))
 
 target/passed/new: | $(READY)
 target/passed/stack: $(if $(CALL_AWS),$(call files,$(CALL_AWS))) | $(READY)
@@ -122,7 +122,7 @@ fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs 
 		{ echo 'A nightly compiler is missing: `rustup toolchain install nightly` installs it.'; exit 1; }
 	cargo install --quiet --locked --root .venv --version 0.13.2 cargo-fuzz
 	cp Cargo.lock testbed/fuzz
-	for target in handler fetch; do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
+	for target in handler upstream; do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
 		--sanitizer none --target-dir target/fuzz $$target -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 bench: build ## compare the functions with the bare runtime, minimal functions, and other languages

@@ -4,24 +4,18 @@ use std::{error::Error, fmt, ops::RangeInclusive, path::PathBuf, time::Duration}
 
 use url::Url;
 
-const UPSTREAM_URL: &str = "UPSTREAM_URL";
-const UPSTREAM_SECRET_ID: &str = "UPSTREAM_SECRET_ID";
-const UPSTREAM_SECRET_JSON_KEY: &str = "UPSTREAM_SECRET_JSON_KEY";
-const UPSTREAM_TIMEOUT_MS: &str = "UPSTREAM_TIMEOUT_MS";
-const UPSTREAM_ATTEMPT_TIMEOUT_MS: &str = "UPSTREAM_ATTEMPT_TIMEOUT_MS";
-const UPSTREAM_MAX_ATTEMPTS: &str = "UPSTREAM_MAX_ATTEMPTS";
-const UPSTREAM_MAX_BODY_BYTES: &str = "UPSTREAM_MAX_BODY_BYTES";
 const STALE_IF_ERROR_SECONDS: &str = "STALE_IF_ERROR_SECONDS";
-const UPSTREAM_CA_FILE: &str = "UPSTREAM_CA_FILE";
 const SHARED_STATE_TABLE: &str = "SHARED_STATE_TABLE";
 const SHARED_STATE_TIMEOUT_MS: &str = "SHARED_STATE_TIMEOUT_MS";
 
 /// OpenSSL's variable, which other libraries also read. The AWS SDK trusts its certificates instead of the machine's.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
-/// What is fetched, and within what limits.
+/// Where an upstream is, and the limits of its calls. Its name, such as `PRICES`, begins the name of each variable.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// The upstream's name.
+    pub(crate) name: &'static str,
     /// The URL: `https`, or `http` to this machine itself.
     pub(crate) url: Url,
     /// The Secrets Manager secret that is sent as a bearer token.
@@ -47,46 +41,51 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings from `variable`, which returns the value of an environment variable. An empty value counts as
-    /// unset, because a template cannot leave a variable out.
+    /// Reads the settings of the upstream `name` from `variable`, which returns the value of an environment variable. An
+    /// empty value counts as unset, because a template cannot leave a variable out.
     ///
     /// # Errors
     ///
     /// Returns the first setting that is missing or invalid.
-    pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
-        let variable = |name| variable(name).filter(|value| !value.is_empty());
-        let number = |name, default, allowed: RangeInclusive<u32>| match variable(name) {
+    pub(crate) fn read(name: &'static str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
+        let variable = |setting: &str| variable(setting).filter(|value| !value.is_empty());
+        let own = |setting: &str| format!("{name}_{setting}");
+        let number = |setting: String, default, allowed: RangeInclusive<u32>| match variable(&setting) {
             None => Ok(default),
             Some(value) => value.parse().ok().filter(|value| allowed.contains(value)).ok_or(InvalidSetting {
-                name,
                 must: format!("must be a whole number from {} to {}", allowed.start(), allowed.end()),
+                name: setting,
             }),
         };
         let milliseconds =
-            |name, default| number(name, default, 1..=900_000).map(|ms| Duration::from_millis(ms.into()));
+            |setting, default| number(setting, default, 1..=900_000).map(|ms| Duration::from_millis(ms.into()));
+        let stale_if_error = Some(own(STALE_IF_ERROR_SECONDS)).filter(|own| variable(own).is_some());
+        let stale_if_error = stale_if_error.unwrap_or_else(|| STALE_IF_ERROR_SECONDS.to_owned());
         Ok(Self {
-            url: url(variable(UPSTREAM_URL))?,
-            secret_id: variable(UPSTREAM_SECRET_ID),
-            secret_json_key: variable(UPSTREAM_SECRET_JSON_KEY),
-            timeout: milliseconds(UPSTREAM_TIMEOUT_MS, 5000)?,
-            attempt_timeout: milliseconds(UPSTREAM_ATTEMPT_TIMEOUT_MS, 2000)?,
-            max_attempts: number(UPSTREAM_MAX_ATTEMPTS, 3, 1..=10)?,
+            name,
+            url: url(own("URL"), variable)?,
+            secret_id: variable(&own("SECRET_ID")),
+            secret_json_key: variable(&own("SECRET_JSON_KEY")),
+            timeout: milliseconds(own("TIMEOUT_MS"), 5000)?,
+            attempt_timeout: milliseconds(own("ATTEMPT_TIMEOUT_MS"), 2000)?,
+            max_attempts: number(own("MAX_ATTEMPTS"), 3, 1..=10)?,
             // Lambda's answer holds 6 MB, and base64 turns three bytes into four.
-            max_body_bytes: number(UPSTREAM_MAX_BODY_BYTES, 4_194_304, 1..=4_500_000)? as usize,
-            stale_if_error: Duration::from_secs(number(STALE_IF_ERROR_SECONDS, 3600, 0..=31_536_000)?.into()),
-            ca_file: [UPSTREAM_CA_FILE, SSL_CERT_FILE]
+            max_body_bytes: number(own("MAX_BODY_BYTES"), 4_194_304, 1..=4_500_000)? as usize,
+            stale_if_error: Duration::from_secs(number(stale_if_error, 3600, 0..=31_536_000)?.into()),
+            ca_file: [own("CA_FILE"), SSL_CERT_FILE.to_owned()]
                 .into_iter()
-                .find_map(|setting| Some(CaFile { setting, path: variable(setting)?.into() })),
+                .find_map(|setting| Some(CaFile { path: variable(&setting)?.into(), setting })),
             shared_state_table: variable(SHARED_STATE_TABLE),
-            shared_state_timeout: milliseconds(SHARED_STATE_TIMEOUT_MS, 40)?,
+            shared_state_timeout: milliseconds(SHARED_STATE_TIMEOUT_MS.to_owned(), 40)?,
         })
     }
 }
 
-fn url(value: Option<String>) -> Result<Url, InvalidSetting> {
-    let invalid = |must: &str| InvalidSetting { name: UPSTREAM_URL, must: must.to_owned() };
-    let value = value.ok_or_else(|| invalid("must be set to the URL to fetch"))?;
-    let url = Url::parse(&value).map_err(|_| invalid("must be an absolute URL"))?;
+fn url(name: String, variable: impl Fn(&str) -> Option<String>) -> Result<Url, InvalidSetting> {
+    let value = variable(&name);
+    let invalid = |must: &str| InvalidSetting { name, must: must.to_owned() };
+    let Some(value) = value else { return Err(invalid("must be set to the URL to fetch")) };
+    let Ok(url) = Url::parse(&value) else { return Err(invalid("must be an absolute URL")) };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid("must not hold credentials"));
     }
@@ -106,7 +105,7 @@ fn is_loopback(url: &Url) -> bool {
 /// A file of CA certificates, and the variable that names it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CaFile {
-    pub(crate) setting: &'static str,
+    pub(crate) setting: String,
     pub(crate) path: PathBuf,
 }
 
@@ -120,7 +119,7 @@ impl fmt::Display for CaFile {
 /// secret.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InvalidSetting {
-    name: &'static str,
+    name: String,
     must: String,
 }
 
@@ -139,7 +138,7 @@ mod tests {
     fn read(variables: &[(&str, &str)]) -> Result<Settings, String> {
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Settings::read(variable).map_err(|error| error.to_string())
+        Settings::read("UPSTREAM", variable).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -160,24 +159,26 @@ mod tests {
             ("/time", false),
             ("", false),
         ] {
-            let settings = read(&[(UPSTREAM_URL, url)]);
+            let settings = read(&[("UPSTREAM_URL", url)]);
             assert_eq!(settings.is_ok(), valid, "{url}");
             if let Err(error) = settings {
-                assert!(error.contains(UPSTREAM_URL) && !error.contains("secret"), "{error}");
+                assert!(error.contains("UPSTREAM_URL") && !error.contains("secret"), "{error}");
             }
         }
     }
 
     #[test]
     fn numbers_have_defaults_and_bounds() {
-        let url = (UPSTREAM_URL, "https://example.com");
-        let settings = read(&[url, (UPSTREAM_TIMEOUT_MS, ""), (UPSTREAM_ATTEMPT_TIMEOUT_MS, "750")]).unwrap();
+        let url = ("UPSTREAM_URL", "https://example.com");
+        let settings = read(&[url, ("UPSTREAM_TIMEOUT_MS", ""), ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "750")]).unwrap();
         assert_eq!(settings.timeout, Duration::from_secs(5));
         assert_eq!(settings.attempt_timeout, Duration::from_millis(750));
         assert_eq!(settings.max_body_bytes, 4 * 1024 * 1024);
-        for (name, value) in
-            [(UPSTREAM_TIMEOUT_MS, "0"), (UPSTREAM_ATTEMPT_TIMEOUT_MS, "1.5"), (UPSTREAM_MAX_BODY_BYTES, "5000000")]
-        {
+        for (name, value) in [
+            ("UPSTREAM_TIMEOUT_MS", "0"),
+            ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "1.5"),
+            ("UPSTREAM_MAX_BODY_BYTES", "5000000"),
+        ] {
             let error = read(&[url, (name, value)]).unwrap_err();
             assert!(error.contains(name) && error.contains("whole number from 1 to"), "{error}");
         }
@@ -185,13 +186,16 @@ mod tests {
 
     #[test]
     fn upstream_ca_file_takes_precedence_over_ssl_cert_file() {
-        let url = (UPSTREAM_URL, "https://example.com");
+        let url = ("UPSTREAM_URL", "https://example.com");
         for (variables, file) in [
             (&[url][..], None),
             (&[url, (SSL_CERT_FILE, "")], None),
             (&[url, (SSL_CERT_FILE, "/all.pem")], Some("SSL_CERT_FILE (/all.pem)")),
-            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "")], Some("SSL_CERT_FILE (/all.pem)")),
-            (&[url, (SSL_CERT_FILE, "/all.pem"), (UPSTREAM_CA_FILE, "/own.pem")], Some("UPSTREAM_CA_FILE (/own.pem)")),
+            (&[url, (SSL_CERT_FILE, "/all.pem"), ("UPSTREAM_CA_FILE", "")], Some("SSL_CERT_FILE (/all.pem)")),
+            (
+                &[url, (SSL_CERT_FILE, "/all.pem"), ("UPSTREAM_CA_FILE", "/own.pem")],
+                Some("UPSTREAM_CA_FILE (/own.pem)"),
+            ),
         ] {
             let used = read(variables).unwrap().ca_file.map(|used| used.to_string());
             assert_eq!(used.as_deref(), file);

@@ -9,7 +9,7 @@ use handler::http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
-use crate::failure::Failure;
+use crate::error::Failure;
 
 /// The codings of a response, of which each is gzip.
 pub(crate) struct Codings(usize);

@@ -185,7 +185,7 @@ mod tests {
 
     async fn get(client: &Client) {
         let deadline = Instant::now() + Duration::from_mins(1);
-        let received = client.send(&Request::new(Body::new()), deadline).await.expect("a response");
+        let received = client.send(&Request::new(Body::default()), deadline).await.expect("a response");
         drop(received.response);
         client.keep(received.connection);
     }

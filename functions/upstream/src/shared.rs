@@ -20,8 +20,8 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    cache::Entry,
-    failure::Failure,
+    entry::Entry,
+    error::Failure,
     settings::Settings,
     table::{Items, Lease, Table, TableError},
 };
@@ -150,7 +150,7 @@ impl Shared {
             match stored {
                 _ if probe => return Leave::Fail(Failure::Open(ASKED_EVERY)),
                 Some(stored) if stored.is_fresh(now) => return Leave::Use(Arc::clone(stored)),
-                Some(stored) if is_shared && stored.may_stand_in(self.stale_if_error, now) => {}
+                Some(stored) if is_shared && stored.may_be_used_if_error(self.stale_if_error, now) => {}
                 _ => return Leave::Call,
             }
             if Instant::now() + wait > enough {
@@ -258,7 +258,7 @@ mod tests {
         let variables = [("UPSTREAM_URL", "https://example.com"), ("SHARED_STATE_TABLE", "table")];
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let shared = Shared::new(&Settings::read(variable).unwrap()).expect("a table");
+        let shared = Shared::new(&Settings::read("UPSTREAM", variable).unwrap()).expect("a table");
         assert!(shared.is_to_be_asked(false));
         assert!(!shared.is_to_be_asked(false), "just asked");
         assert!(shared.is_to_be_asked(true), "before a probe");

@@ -12,7 +12,7 @@ use std::{
 };
 
 use handler::http::{Request, Response};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::{
     body::{Bytes, Incoming},
     client::conn::http1::{self, SendRequest},
@@ -35,7 +35,7 @@ const MAX_UNTIL_HEAD: usize = 4 * MAX_HEAD;
 /// Where the count of these bytes goes on when the head is known.
 const HEAD_IS_KNOWN: usize = usize::MAX / 2;
 
-pub(crate) type Body = Empty<Bytes>;
+pub(crate) type Body = Full<Bytes>;
 
 /// A connection that serves one request at a time.
 pub(crate) struct Connection {

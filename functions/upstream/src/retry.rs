@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::failure::Failure;
+use crate::error::Failure;
 
 /// The longest wait before the first retry. It doubles before each further retry.
 const BASE: Duration = Duration::from_millis(50);

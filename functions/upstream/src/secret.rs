@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{failure::Failure, settings::Settings};
+use crate::{error::Failure, settings::Settings};
 
 /// How long a token is used before it is loaded again. Meanwhile the old one is used.
 const USED_FOR: Duration = Duration::from_mins(5);
@@ -32,6 +32,8 @@ static SECRETS: aws::Lazy<Client> =
 pub(crate) struct Secret(Arc<Inner>);
 
 struct Inner {
+    /// The upstream's name.
+    name: &'static str,
     id: String,
     json_key: Option<String>,
     token: Mutex<Token>,
@@ -57,7 +59,7 @@ impl Secret {
     /// The secret that `settings` name. `None` if they name none.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let (id, json_key) = (settings.secret_id.clone()?, settings.secret_json_key.clone());
-        Some(Self(Arc::new(Inner { id, json_key, token: Mutex::default() })))
+        Some(Self(Arc::new(Inner { name: settings.name, id, json_key, token: Mutex::default() })))
     }
 
     /// The value of the `Authorization` header. Callers that need it at the same time load it once.
@@ -76,10 +78,12 @@ impl Secret {
             };
             match load.wait_for(Option::is_some).await.as_deref() {
                 Ok(Some(outcome)) => outcome.clone(),
-                _ => Err(Failure::Bug),
+                _ => Err(Failure::bug("a load of the secret panicked")),
             }
         };
-        timeout_at(deadline, loading).await.unwrap_or_else(|_| Err(unavailable("the time for the request ran out")))
+        timeout_at(deadline, loading)
+            .await
+            .unwrap_or_else(|_| Err(unavailable(self.0.name, "the time for the request ran out")))
     }
 
     /// What is known of the token by now, or the load that will tell. A load has its own task: it goes on when the
@@ -170,16 +174,16 @@ impl Token {
 impl Inner {
     async fn load(self: Arc<Self>) -> Outcome {
         let secret = SECRETS.get().await.get_secret_value().secret_id(&self.id).send().await;
-        let secret = secret.map_err(|error| failure(&error.into()))?;
-        let token = token(&secret, self.json_key.as_deref()).map_err(Failure::misconfigured)?;
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Failure::misconfigured(NOT_A_TOKEN))?;
+        let secret = secret.map_err(|error| failure(self.name, &error.into()))?;
+        let unusable = |fault: &str| Failure::misconfigured(fault.replace("{NAME}", self.name));
+        let token = token(&secret, self.json_key.as_deref()).map_err(unusable)?;
+        let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| unusable(NOT_A_TOKEN))?;
         authorization.set_sensitive(true);
         Ok(authorization)
     }
 }
 
-const NOT_A_TOKEN: &str = "the secret of UPSTREAM_SECRET_ID is no token: RFC 6750, section 2.1, allows letters, digits, \
+const NOT_A_TOKEN: &str = "the secret of {NAME}_SECRET_ID is no token: RFC 6750, section 2.1, allows letters, digits, \
     and `-._~+/`, with `=` at the end";
 
 /// The token in `secret`, or what is wrong with it, without any part of it. White space around it is left out, because
@@ -187,19 +191,19 @@ const NOT_A_TOKEN: &str = "the secret of UPSTREAM_SECRET_ID is no token: RFC 675
 fn token(secret: &GetSecretValueOutput, json_key: Option<&str>) -> Result<String, &'static str> {
     let text = match (secret.secret_string(), secret.secret_binary()) {
         (Some(text), _) => text.trim(),
-        (None, Some(_)) => return Err("the secret of UPSTREAM_SECRET_ID is binary: store the token as text"),
+        (None, Some(_)) => return Err("the secret of {NAME}_SECRET_ID is binary: store the token as text"),
         (None, None) => "",
     };
     let Some(key) = json_key else { return bearer(text) };
     let members: Members = serde_json::from_str(text).map_err(
-        |_| "the secret of UPSTREAM_SECRET_ID is no JSON object, but UPSTREAM_SECRET_JSON_KEY names a member of one",
+        |_| "the secret of {NAME}_SECRET_ID is no JSON object, but {NAME}_SECRET_JSON_KEY names a member of one",
     )?;
     let mut members = members.0.into_iter().filter(|(name, _)| name == key);
     match (members.next(), members.next()) {
         (Some((_, Value::String(token))), None) => bearer(token.trim()),
-        (Some(_), None) => Err("the member of the secret that UPSTREAM_SECRET_JSON_KEY names is no string"),
-        (Some(_), Some(_)) => Err("the secret has the member that UPSTREAM_SECRET_JSON_KEY names more than once"),
-        (None, _) => Err("the secret of UPSTREAM_SECRET_ID has no member that UPSTREAM_SECRET_JSON_KEY names"),
+        (Some(_), None) => Err("the member of the secret that {NAME}_SECRET_JSON_KEY names is no string"),
+        (Some(_), Some(_)) => Err("the secret has the member that {NAME}_SECRET_JSON_KEY names more than once"),
+        (None, _) => Err("the secret of {NAME}_SECRET_ID has no member that {NAME}_SECRET_JSON_KEY names"),
     }
 }
 
@@ -208,11 +212,11 @@ fn bearer(text: &str) -> Result<String, &'static str> {
     let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
     let token = text.trim_end_matches('=');
     match text.as_bytes() {
-        [] => Err("the secret of UPSTREAM_SECRET_ID holds no text"),
+        [] => Err("the secret of {NAME}_SECRET_ID holds no text"),
         _ if !token.is_empty() && token.bytes().all(is_of_token) => Ok(text.to_owned()),
-        [b'{', ..] => Err("the secret of UPSTREAM_SECRET_ID is JSON: name its member in UPSTREAM_SECRET_JSON_KEY"),
+        [b'{', ..] => Err("the secret of {NAME}_SECRET_ID is JSON: name its member in {NAME}_SECRET_JSON_KEY"),
         _ if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) => {
-            Err("the secret of UPSTREAM_SECRET_ID begins with `Bearer`: store only the token")
+            Err("the secret of {NAME}_SECRET_ID begins with `Bearer`: store only the token")
         }
         _ => Err(NOT_A_TOKEN),
     }
@@ -246,27 +250,31 @@ impl<'de> Deserialize<'de> for Members {
 }
 
 /// Decides why there is no secret: a mistake of the operator, or a temporary fault of AWS or the network.
-fn failure(error: &aws::Error) -> Failure {
+fn failure(name: &'static str, error: &aws::Error) -> Failure {
     let is_throttling = error.code().is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"));
     match error.status() {
         Some(status @ 400..500) if !is_throttling && !matches!(status, 408 | 429) => {
-            Failure::misconfigured(SecretError(error.to_string()))
+            Failure::misconfigured(SecretError { name, why: error.to_string() })
         }
-        _ => unavailable(error.to_string()),
+        _ => unavailable(name, error.to_string()),
     }
 }
 
-fn unavailable(words: impl Into<String>) -> Failure {
-    Failure::SecretUnavailable(Arc::new(SecretError(words.into())))
+fn unavailable(name: &'static str, why: impl Into<String>) -> Failure {
+    Failure::SecretUnavailable(Arc::new(SecretError { name, why: why.into() }))
 }
 
 /// Why the secret could not be read. See [`aws::Error`]: it contains nothing of the secret.
 #[derive(Debug)]
-struct SecretError(String);
+struct SecretError {
+    /// The upstream's name.
+    name: &'static str,
+    why: String,
+}
 
 impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the secret of UPSTREAM_SECRET_ID could not be read: {}", self.0)
+        write!(f, "the secret of {}_SECRET_ID could not be read: {}", self.name, self.why)
     }
 }
 
@@ -285,7 +293,7 @@ mod tests {
         let variables = [("UPSTREAM_URL", "https://example.com"), ("UPSTREAM_SECRET_ID", "id")];
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Secret::new(&Settings::read(variable).unwrap()).expect("a secret")
+        Secret::new(&Settings::read("UPSTREAM", variable).unwrap()).expect("a secret")
     }
 
     fn in_time(ms: u64) -> Instant {
@@ -313,7 +321,7 @@ mod tests {
     async fn a_load_that_panics_is_not_the_last_one() {
         let secret = secret();
         let outcome = secret.known_or_loaded(in_time(1000), |_| async { panic!("in a load") }).await;
-        assert!(matches!(outcome, Err(Failure::Bug)), "{outcome:?}");
+        assert!(matches!(outcome, Err(Failure::Bug(_))), "{outcome:?}");
         let load = |_| async { Ok(HeaderValue::from_static("Bearer token")) };
         assert!(secret.known_or_loaded(in_time(1000), load).await.is_ok());
     }
@@ -326,7 +334,7 @@ mod tests {
         let known = secret.known_or_loaded(in_time(1000), |_| loaded(&first)).await;
         assert_eq!(known.ok(), Some(first.clone()));
         assert!(secret.refuse(&first).await && secret.refuse(&first).await, "two calls at the same time");
-        let known = secret.known_or_loaded(in_time(1000), |_| async { Err(unavailable("")) }).await;
+        let known = secret.known_or_loaded(in_time(1000), |_| async { Err(unavailable("UPSTREAM", "")) }).await;
         assert_eq!(known.ok(), Some(first.clone()));
         assert!(!secret.refuse(&first).await, "that was done just before");
         tokio::time::advance(PAUSE).await;
@@ -352,12 +360,12 @@ mod tests {
         assert_eq!(known(Ok(second.clone())).await, Some(first));
         assert_eq!(began.elapsed(), Duration::ZERO);
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(known(Err(Failure::Bug)).await, Some(second.clone()));
+        assert_eq!(known(Err(Failure::bug(""))).await, Some(second.clone()));
         // If the operator has broken the secret, the old token is not used for long.
         sleep(USED_FOR).await;
         assert_eq!(known(Err(Failure::misconfigured(NOT_A_TOKEN))).await, Some(second));
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(known(Err(Failure::Bug)).await, None);
+        assert_eq!(known(Err(Failure::bug(""))).await, None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The properties of `fetch`. The first byte of the input chooses one.
+//! The properties of `upstream`. The first byte of the input chooses one.
 
 #![no_main]
 
-#[path = "../../../functions/fetch/tests/property/mod.rs"]
+#[path = "../../../functions/upstream/tests/property/mod.rs"]
 mod property;
 
 use arbitrary::Unstructured;

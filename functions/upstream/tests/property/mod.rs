@@ -5,14 +5,13 @@
 use std::{
     collections::BTreeSet,
     fmt::Write,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
 use arbitrary::{Result, Unstructured};
-use fetch_function::{cache_control::CacheControl, freshness::Policy};
 use handler::{
-    Context, Endpoint,
+    Context, Endpoint, Request,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{AGE, CACHE_CONTROL},
@@ -24,6 +23,7 @@ use testbed::{
     upstream::{Answer, Upstream},
 };
 use tokio::runtime::{Builder, Runtime};
+use upstream::{Upstream as Called, cache_control::CacheControl, freshness::Policy};
 
 /// The properties, by name.
 pub(crate) const PROPERTIES: [(&str, Property); 4] = [
@@ -187,7 +187,7 @@ fn settings_take_any_text(u: &mut Unstructured<'_>) -> Result<()> {
         values.push((name, if u.ratio(1, 2)? { text(u)? } else { plausible(u)? }));
     }
     // This makes no call: the first request does that.
-    let _endpoint = fetch_function::endpoint(|name| {
+    let _upstream = Called::new("UPSTREAM").with_settings(|name| {
         let other = values.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone());
         if name == "UPSTREAM_URL" { Some(url.clone()) } else { other }
     });
@@ -260,12 +260,17 @@ fn a_stored_response_is_used_where_that_is_allowed(u: &mut Unstructured<'_>) -> 
     TOKIO.block_on(async {
         let upstream = Upstream::start();
         let url = upstream.url("/");
-        let endpoint = fetch_function::endpoint(|name| match name {
+        let called = Called::new("UPSTREAM").with_settings(|name| match name {
             "UPSTREAM_URL" => Some(url.clone()),
             // One call is one attempt.
             "UPSTREAM_MAX_ATTEMPTS" => Some("1".into()),
             _ => None,
         });
+        let called = Arc::new(called);
+        let endpoint = move |request: Request| {
+            let called = Arc::clone(&called);
+            async move { Ok(called.get("", []).send().await?.pass_on(&request)) }
+        };
         for (number, (answer, _)) in steps.iter().enumerate() {
             upstream.always(answer.clone());
             let before = upstream.calls();

@@ -77,7 +77,7 @@ mod tests {
         let good = fs::read_to_string(upstream.ca_file().unwrap()).unwrap();
         let path = std::env::temp_dir().join(format!("ca-file-{name}-{}", std::process::id()));
         fs::write(&path, bytes(&good)).unwrap();
-        let roots = roots(&CaFile { setting: "UPSTREAM_CA_FILE", path: path.clone() });
+        let roots = roots(&CaFile { setting: "UPSTREAM_CA_FILE".to_owned(), path: path.clone() });
         fs::remove_file(path).unwrap();
         roots.map(|roots| roots.len())
     }
@@ -116,10 +116,10 @@ mod tests {
             let refused = read("none", |_| bytes.clone()).unwrap_err();
             assert!(refused.starts_with(words), "{refused}");
         }
-        let missing = CaFile { setting: "UPSTREAM_CA_FILE", path: PathBuf::from("/missing.pem") };
+        let missing = CaFile { setting: "UPSTREAM_CA_FILE".to_owned(), path: PathBuf::from("/missing.pem") };
         let refused = config(Some(&missing)).unwrap_err().to_string();
         assert!(refused.starts_with("the file of UPSTREAM_CA_FILE (/missing.pem) cannot be read: "), "{refused}");
-        let folder = CaFile { setting: "SSL_CERT_FILE", path: PathBuf::from("/") };
+        let folder = CaFile { setting: "SSL_CERT_FILE".to_owned(), path: PathBuf::from("/") };
         assert!(config(Some(&folder)).unwrap_err().to_string().starts_with("the file of SSL_CERT_FILE (/) cannot be"));
     }
 }

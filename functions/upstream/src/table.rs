@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tracing::warn;
 
-use crate::{breaker::HELD_FOR, cache::Entry, settings::Settings};
+use crate::{breaker::HELD_FOR, entry::Entry, settings::Settings};
 
 /// The items' attributes. `key` and `part` are the table's key, and `expires` is its time to live.
 const KEY: &str = "key";
@@ -240,7 +240,7 @@ impl Table {
 
 /// `response` as an item. `None` if it is too large for one.
 fn item(response: &Entry) -> Option<HashMap<String, AttributeValue>> {
-    let headers = response.headers().iter();
+    let headers = response.needed_headers();
     let headers: HashMap<_, _> =
         headers.map(|(name, value)| (name.to_string(), B(Blob::new(value.as_bytes())))).collect();
     let body = response.body();
@@ -255,7 +255,7 @@ fn item(response: &Entry) -> Option<HashMap<String, AttributeValue>> {
     if gzipped.is_some() {
         item.insert("encoding".to_owned(), S("gzip".to_owned()));
     }
-    let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let headers: usize = response.needed_headers().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let body = gzipped.unwrap_or_else(|| body.to_vec());
     let fits = headers + body.len() <= MOST_BYTES;
     item.insert("body".to_owned(), B(Blob::new(body)));

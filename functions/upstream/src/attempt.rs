@@ -20,8 +20,9 @@ use crate::{
     client::{self, BoxError},
     coding::Codings,
     connection::{Body, Received},
-    failure::Failure,
+    error::Failure,
     http_date::http_date,
+    request::Prepared,
     settings::Settings,
     tls,
 };
@@ -42,18 +43,24 @@ pub(crate) struct Fetched {
 }
 
 impl Client {
-    /// Fetches the upstream's URL with `headers`. Gives up at `deadline`, or after the time that one attempt may take.
+    /// Sends `prepared` with `headers`. Gives up at `deadline`, or after the time that one attempt may take.
     pub(crate) async fn attempt(
         &self,
         settings: &Settings,
-        headers: HeaderMap,
+        known_as: &str,
+        prepared: &Prepared,
+        mut headers: HeaderMap,
         deadline: Instant,
     ) -> Result<Fetched, Failure> {
         let client = self.client(settings).map_err(Failure::misconfigured)?;
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let agent = HeaderValue::try_from(format!("{known_as}/{}", env!("CARGO_PKG_VERSION")));
+        headers.insert(USER_AGENT, agent.map_err(Failure::bug)?);
         let limit = Instant::now() + settings.attempt_timeout;
         let too_late = if limit < deadline { Failure::TimedOut } else { Failure::DeadlineExceeded };
         let deadline = deadline.min(limit);
-        let response = exchange(client, settings, headers, deadline);
+        let response = exchange(client, settings, prepared, headers, deadline);
         timeout_at(deadline, response).await.unwrap_or(Err(too_late))
     }
 
@@ -69,43 +76,42 @@ impl Client {
 async fn exchange(
     client: &client::Client,
     settings: &Settings,
+    prepared: &Prepared,
     headers: HeaderMap,
     deadline: Instant,
 ) -> Result<Fetched, Failure> {
     let requested = SystemTime::now();
-    let Received { response, connection } =
-        get(client, &settings.url, headers, deadline).await.map_err(Failure::unreachable)?;
+    let sent = send(client, prepared, headers, deadline);
+    let Received { response, connection } = sent.await.map_err(Failure::unreachable)?;
     let fetched = read(response, requested, settings.max_body_bytes).await;
     client.keep(connection);
     fetched
 }
 
-/// Gets `url`, and what it redirects to within the origin of the operator's URL. A redirect that is not followed is
-/// handled like any other response that is not a success.
-async fn get(
+/// Sends `prepared`. A safe request also goes to where it is redirected to within the origin of the operator's URL. A
+/// redirect that is not followed is handled like any other response that is not a success.
+async fn send(
     client: &client::Client,
-    url: &Url,
-    mut headers: HeaderMap,
+    prepared: &Prepared,
+    headers: HeaderMap,
     deadline: Instant,
 ) -> Result<Received, BoxError> {
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("fetch/", env!("CARGO_PKG_VERSION"))));
-    let mut request = Request::new(Body::new());
+    let mut request = Request::new(Body::new(prepared.body.clone()));
+    *request.method_mut() = prepared.method.clone();
     *request.headers_mut() = headers;
-    let mut url = url.clone();
-    let mut redirects = 0;
+    let mut url = prepared.url.clone();
+    let mut redirects = if prepared.method.is_safe() { MAX_REDIRECTS } else { 0 };
     loop {
         *request.uri_mut() = target(&url)?;
         let received = client.send(&request, deadline).await?;
-        let Some(next) = location(&url, &received.response).filter(|_| redirects < MAX_REDIRECTS) else {
+        let Some(next) = location(&url, &received.response).filter(|_| redirects > 0) else {
             return Ok(received);
         };
         let Received { response, connection } = received;
         drop(response);
         client.keep(connection);
         url = next;
-        redirects += 1;
+        redirects -= 1;
     }
 }
 
@@ -164,6 +170,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use handler::http::Method;
     use testbed::upstream::{Behaviour, Upstream};
 
     use super::*;
@@ -174,13 +181,16 @@ mod tests {
         upstream.always(Behaviour::Silent);
         let url = upstream.url("/");
         for (attempt_timeout, time_left, is_attempts_own) in [("50", 60_000, true), ("60000", 50, false)] {
-            let settings = Settings::read(|name| match name {
+            let settings = Settings::read("UPSTREAM", |name| match name {
                 "UPSTREAM_URL" => Some(url.clone()),
                 "UPSTREAM_ATTEMPT_TIMEOUT_MS" => Some(attempt_timeout.to_owned()),
                 _ => None,
             });
             let deadline = Instant::now() + Duration::from_millis(time_left);
-            let failure = Client::default().attempt(&settings.unwrap(), HeaderMap::new(), deadline).await.err();
+            let settings = settings.unwrap();
+            let prepared = Prepared::new(Method::GET, settings.url.clone());
+            let client = Client::default();
+            let failure = client.attempt(&settings, "test", &prepared, HeaderMap::new(), deadline).await.err();
             match failure {
                 Some(Failure::TimedOut) => assert!(is_attempts_own),
                 Some(Failure::DeadlineExceeded) => assert!(!is_attempts_own),

@@ -1,0 +1,281 @@
+//! A call of an upstream: its attempts, and what they came to.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use handler::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use tokio::{sync::watch, time::Instant};
+use tracing::{Instrument, info_span};
+
+use crate::{
+    attempt::Fetched,
+    breaker::OPEN_FOR,
+    entry::Entry,
+    error::Failure,
+    request::Prepared,
+    retry::{Retries, least},
+    settings::Settings,
+    shared::{Leave, News},
+    upstream::Inner,
+};
+
+/// How long an environment leaves the probe to others if its own call showed nothing.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a call is to do.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) prepared: Arc<Prepared>,
+    /// When it ends at the latest.
+    pub(crate) deadline: Instant,
+    /// The first attempt included.
+    pub(crate) max_attempts: u32,
+}
+
+/// A call of the upstream, retries included.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) deadline: Instant,
+    pub(crate) max_attempts: u32,
+    /// `None` while it is under way. If it panics, the sender is dropped without a result.
+    result: watch::Receiver<Option<CallResult>>,
+}
+
+/// The result of a call.
+#[derive(Clone)]
+pub(crate) struct CallResult {
+    pub(crate) response: Result<Arc<Entry>, Failure>,
+    /// The status of the upstream's last response, if there was one.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) tally: Tally,
+    pub(crate) took: Duration,
+    /// Whether the stored response is now another environment's.
+    pub(crate) shared: bool,
+    /// What to tell the other environments.
+    pub(crate) news: Option<News>,
+}
+
+/// What the attempts of a call came to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) attempts: u32,
+    /// What the last attempt that showed it said of the upstream's health.
+    pub(crate) is_healthy: Option<bool>,
+    /// Whether this opened the circuit breaker.
+    pub(crate) opened: bool,
+}
+
+impl Call {
+    /// A call that does `job`, and where its result goes.
+    pub(crate) fn new(job: &Job) -> (Self, watch::Sender<Option<CallResult>>) {
+        let (sender, result) = watch::channel(None);
+        (Self { deadline: job.deadline, max_attempts: job.max_attempts, result }, sender)
+    }
+
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.result.has_changed().is_ok() && self.result.borrow().is_none()
+    }
+
+    pub(crate) async fn result(mut self) -> CallResult {
+        match self.result.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            _ => Err(Failure::bug("a call of the upstream panicked")).into(),
+        }
+    }
+}
+
+impl Inner {
+    /// Calls the upstream until there is a good response, which is then stored, or until more attempts would not help.
+    /// Before that, asks what other environments know. `trace` continues the trace of the request.
+    pub(crate) async fn call(&self, mut stored: Option<Arc<Entry>>, job: &Job, trace: HeaderMap) -> CallResult {
+        let Job { prepared, deadline, .. } = job;
+        let table = self.shared.as_ref().filter(|_| prepared.uses_cache());
+        let began = Instant::now();
+        let own = stored.clone();
+        let allowed = match table {
+            Some(table) if !self.breaker.is_waiting() => {
+                table.leave(&mut stored, self.breaker.is_open(), *deadline).await
+            }
+            _ => Leave::Call,
+        };
+        let mut shared = stored.as_ref().map(Arc::as_ptr) != own.as_ref().map(Arc::as_ptr);
+        if let Some(entry) = stored.as_ref().filter(|_| shared) {
+            self.cache.put(prepared, entry, began);
+        }
+        let (lease, renews, probe) = match allowed {
+            Leave::Call => (None, false, false),
+            Leave::Lease { lease, renews, probe } => {
+                if probe {
+                    self.breaker.hold(Duration::ZERO);
+                }
+                (Some(lease), renews, probe)
+            }
+            Leave::Use(entry) => return CallResult { shared, ..Ok(entry).into() },
+            Leave::Fail(failure) => {
+                if let Failure::Open(left) = failure {
+                    self.breaker.hold(left);
+                }
+                return CallResult { shared, ..Err(failure).into() };
+            }
+        };
+        let attempts_began = Instant::now();
+        let mut result = self.retried(stored.clone(), job, &trace).await;
+        result.took = attempts_began.elapsed();
+        let is_healthy = result.tally.is_healthy;
+        if let Ok(entry) = &result.response {
+            if prepared.uses_cache() {
+                self.cache.put(prepared, entry, began);
+            } else {
+                self.invalidate(prepared, entry.headers());
+            }
+            shared = false;
+        } else {
+            // A redirect is no error: RFC 9111, section 4.4.
+            if result.status.is_some_and(|status| status.is_redirection()) {
+                self.invalidate(prepared, &HeaderMap::new());
+            }
+            let is_of_use = stored.is_some_and(|stored| self.may_be_used_if_error(&stored));
+            // All environments can do without the upstream for a while, so they need not each find out that it is
+            // unhealthy.
+            if lease.is_some() && is_of_use && is_healthy == Some(false) && !self.breaker.is_open() {
+                result.tally.opened |= self.breaker.hold(OPEN_FOR);
+            }
+            if let (None, Some(table)) = (self.cache.get(prepared), table)
+                && let Some(late) = table.late().await
+            {
+                self.cache.put(prepared, &late, began);
+                shared = true;
+            }
+        }
+        result.shared = shared;
+        let response = result.response.as_ref().ok().filter(|_| renews).cloned();
+        let open_for = self.breaker.open_for().filter(|left| !left.is_zero());
+        let is_news = table.is_some() && (lease.is_some() || result.tally.opened);
+        result.news = is_news.then_some(News { lease, response, is_healthy: is_healthy == Some(true), open_for });
+        if probe && is_healthy.is_none() {
+            // Another environment may be able to make the call.
+            self.breaker.hold(PROBE_PAUSE);
+        }
+        result
+    }
+
+    /// Forgets what a request that is not safe may have changed.
+    fn invalidate(&self, prepared: &Prepared, response: &HeaderMap) {
+        if prepared.method.is_safe() {
+            return;
+        }
+        let urls = self.cache.invalidate(prepared, response);
+        // A request from now on must not get what a call that began before has read.
+        self.calls().retain(|asked, _| {
+            !urls.iter().any(|url| asked.lines().next().is_some_and(|line| line.ends_with(&format!(" {url}"))))
+        });
+    }
+
+    /// Calls the upstream, and retries while that may help.
+    async fn retried(&self, mut stored: Option<Arc<Entry>>, job: &Job, trace: &HeaderMap) -> CallResult {
+        let last_start = last_start(&self.settings, job.deadline);
+        let mut retries = Retries::new(&self.retry_budget, job.max_attempts, last_start);
+        let mut tally = Tally::default();
+        let mut status;
+        let response = loop {
+            let attempt = self.attempt(stored.as_deref(), job, trace, &mut tally);
+            let fetched = attempt.instrument(info_span!("attempt")).await;
+            status = fetched.as_ref().map_or_else(Failure::status, |fetched| Some(fetched.status));
+            match fetched.map(|fetched| entry(stored.as_deref(), fetched)) {
+                Ok(Some(entry)) => break Ok(Arc::new(entry)),
+                // A 304 about another response than the stored one: RFC 9111, section 4.3.3.
+                Ok(None) if stored.take().is_some() => {}
+                Ok(None) => break Err(Failure::Status { status: StatusCode::NOT_MODIFIED, retry_after: None }),
+                // Once the breaker is open, it is useless to wait for another attempt.
+                Err(failure)
+                    if job.prepared.is_idempotent() && !self.breaker.is_open() && retries.wait(&failure).await => {}
+                Err(failure) => {
+                    let wait = failure.retry_after().filter(|wait| failure.is_transient() && !wait.is_zero());
+                    tally.opened |= wait.is_some_and(|wait| self.breaker.hold(wait));
+                    break Err(failure);
+                }
+            }
+        };
+        CallResult { status, tally, ..response.into() }
+    }
+
+    fn may_be_used_if_error(&self, stored: &Entry) -> bool {
+        stored.may_be_used_if_error(self.settings.stale_if_error, SystemTime::now())
+    }
+
+    /// One attempt, if the circuit breaker lets it through.
+    async fn attempt(
+        &self,
+        stored: Option<&Entry>,
+        job: &Job,
+        trace: &HeaderMap,
+        tally: &mut Tally,
+    ) -> Result<Fetched, Failure> {
+        let settings = &self.settings;
+        let permit = self.breaker.permit().map_err(Failure::Open)?;
+        // The author's own token comes first.
+        let secret = self.secret.as_ref().filter(|_| !job.prepared.headers.contains_key(AUTHORIZATION));
+        let authorization = match secret {
+            None => None,
+            Some(secret) => Some((secret, secret.authorization(job.deadline).await?)),
+        };
+        let began = Instant::now();
+        if began > last_start(settings, job.deadline) {
+            return Err(Failure::DeadlineExceeded);
+        }
+        if tally.attempts == 0 {
+            self.retry_budget.earn();
+        }
+        tally.attempts += 1;
+        let mut headers = trace.clone();
+        headers.extend(job.prepared.headers.clone());
+        headers.extend(stored.map(Entry::validators).unwrap_or_default());
+        headers.extend(authorization.as_ref().map(|(_, authorization)| (AUTHORIZATION, authorization.clone())));
+        let mut fetched = self.client.attempt(settings, self.known_as, &job.prepared, headers, job.deadline).await;
+        if matches!(fetched, Err(Failure::DeadlineExceeded)) && began.elapsed() >= limit(settings) / 2 {
+            // The upstream had a fair share of the time, and is to blame. Else no upstream that hangs would open the
+            // breaker if requests have less time than an attempt.
+            fetched = Err(Failure::TimedOut);
+        }
+        let is_healthy = fetched.as_ref().map_or_else(Failure::is_healthy, |_| Some(true));
+        tally.is_healthy = is_healthy.or(tally.is_healthy);
+        tally.opened |= permit.end(is_healthy);
+        match (&fetched, authorization) {
+            (Err(Failure::Status { status: StatusCode::UNAUTHORIZED, .. }), Some((secret, authorization)))
+                if secret.refuse(&authorization).await =>
+            {
+                Err(Failure::TokenRefused)
+            }
+            _ => fetched,
+        }
+    }
+}
+
+/// The most time that an attempt can have.
+fn limit(settings: &Settings) -> Duration {
+    settings.attempt_timeout.min(settings.timeout)
+}
+
+/// The last moment at which it is of use to begin an attempt that ends by `deadline`.
+pub(crate) fn last_start(settings: &Settings, deadline: Instant) -> Instant {
+    deadline.checked_sub(least(limit(settings))).unwrap_or(deadline)
+}
+
+/// A result without a call.
+impl From<Result<Arc<Entry>, Failure>> for CallResult {
+    fn from(response: Result<Arc<Entry>, Failure>) -> Self {
+        Self { response, status: None, tally: Tally::default(), took: Duration::ZERO, shared: false, news: None }
+    }
+}
+
+/// The good response: `fetched` itself, or the stored one if `fetched` is a 304. `None` if the 304 does not match it.
+fn entry(stored: Option<&Entry>, fetched: Fetched) -> Option<Entry> {
+    let now = SystemTime::now();
+    if fetched.status == StatusCode::NOT_MODIFIED {
+        stored?.validated(&fetched, now)
+    } else {
+        Some(Entry::new(fetched, now))
+    }
+}

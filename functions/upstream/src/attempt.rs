@@ -7,7 +7,7 @@ use std::{
 
 use handler::http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, ACCEPT_ENCODING, LOCATION, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, LOCATION, RANGE, RETRY_AFTER, USER_AGENT},
     uri::InvalidUri,
 };
 use http_body_util::BodyExt;
@@ -83,7 +83,8 @@ async fn exchange(
     let requested = SystemTime::now();
     let sent = send(client, prepared, headers, deadline);
     let Received { response, connection } = sent.await.map_err(Failure::unreachable)?;
-    let fetched = read(response, requested, settings.max_body_bytes).await;
+    let is_part_wanted = prepared.headers.contains_key(RANGE);
+    let fetched = read(response, requested, settings.max_body_bytes, is_part_wanted).await;
     client.keep(connection);
     fetched
 }
@@ -133,12 +134,17 @@ fn location(url: &Url, response: &Response<Incoming>) -> Option<Url> {
     url.join(location).ok().filter(|next| next.origin() == url.origin() && target(next).is_ok())
 }
 
-async fn read(mut response: Response<Incoming>, requested: SystemTime, limit: usize) -> Result<Fetched, Failure> {
+async fn read(
+    mut response: Response<Incoming>,
+    requested: SystemTime,
+    limit: usize,
+    is_part_wanted: bool,
+) -> Result<Fetched, Failure> {
     let status = response.status();
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
         return Err(Failure::Status { status, retry_after: retry_after(response.headers(), SystemTime::now()) });
     }
-    if status == StatusCode::PARTIAL_CONTENT {
+    if status == StatusCode::PARTIAL_CONTENT && !is_part_wanted {
         return Err(Failure::unusable("the response is a part that was not asked for"));
     }
     let mut body = Vec::new();

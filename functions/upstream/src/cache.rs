@@ -123,14 +123,13 @@ impl Cache {
         );
     }
 
-    /// Removes what a request that is not safe may have changed: the responses of its URL, and of those of the same origin
-    /// that the response's `Location` and `Content-Location` name (RFC 9111, section 4.4). A call that is under way may
+    /// Removes what a request that is not safe may have changed: the responses of its URL, and of those that the response's
+    /// `Location` and `Content-Location` name (RFC 9111, section 4.4). All that is stored is of the same origin. A call that is under way may
     /// have read the state before, so its response is not stored either. Returns the URLs.
     pub(crate) fn invalidate(&self, request: &Prepared, response: &HeaderMap) -> Vec<Url> {
-        let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
-            let url = request.url.join(response.get(name)?.to_str().ok()?).ok()?;
-            (url.origin() == request.url.origin()).then_some(url)
-        });
+        let named = [LOCATION, CONTENT_LOCATION]
+            .into_iter()
+            .filter_map(|name| request.url.join(response.get(name)?.to_str().ok()?).ok());
         let urls: Vec<_> = named.chain([request.url.clone()]).collect();
         let now = Instant::now();
         let mut all = stored();
@@ -199,10 +198,12 @@ mod tests {
     use crate::attempt::Fetched;
 
     fn entry(cache_control: &str) -> Arc<Entry> {
-        let headers = HeaderMap::from_iter([(CACHE_CONTROL, cache_control.parse().unwrap())]);
+        of(HeaderMap::from_iter([(CACHE_CONTROL, cache_control.parse().unwrap())]), 4)
+    }
+
+    fn of(headers: HeaderMap, bytes: usize) -> Arc<Entry> {
         let now = SystemTime::UNIX_EPOCH;
-        let fetched = Fetched { status: StatusCode::OK, headers, body: b"body".to_vec(), requested: now };
-        Arc::new(Entry::new(fetched, now))
+        Arc::new(Entry::new(Fetched { status: StatusCode::OK, headers, body: vec![b'a'; bytes], requested: now }, now))
     }
 
     #[test]
@@ -224,5 +225,60 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_response_from_before_a_change_is_not_stored() {
+        let cache = cache();
+        let request = Prepared::new(Method::GET, "https://a.example/".parse().unwrap());
+        let before = Instant::now();
+        cache.invalidate(&request, &HeaderMap::new());
+        cache.put(&request, &entry("max-age=60"), before);
+        assert!(cache.get(&request).is_none() && !cache.is_for_one(&request));
+        cache.put(&request, &entry("max-age=60"), Instant::now());
+        assert!(cache.get(&request).is_some());
+    }
+
+    #[test]
+    fn a_url_has_a_bounded_number_of_responses() {
+        let cache = cache();
+        let mut request = Prepared::new(Method::GET, "https://a.example/".parse().unwrap());
+        for tenant in 0..100 {
+            request.headers.insert("x-tenant", tenant.into());
+            let varying = [(CACHE_CONTROL, "max-age=60".parse().unwrap()), (VARY, "x-tenant".parse().unwrap())];
+            cache.put(&request, &of(HeaderMap::from_iter(varying), 4), Instant::now());
+            assert!(cache.get(&request).is_some(), "the latest one");
+        }
+        assert_eq!(stored().peek(&cache.key(&request, false)).unwrap().variants.len(), MAX_VARIANTS);
+    }
+
+    /// 10,000 URLs, of which a hundred are hot, in a function of 128 MB: a megabyte for every hundred of them.
+    #[test]
+    fn what_is_used_most_stays_within_the_bound() {
+        let cache = cache();
+        let bound = stored().capacity();
+        assert_eq!(bound, 16 * 1024 * 1024);
+        let (mut hits, mut hot) = (0, 0);
+        let mut random = fastrand::Rng::with_seed(1);
+        for number in 0..50_000 {
+            let hottest = number % 2 == 0;
+            let url = if hottest { random.u32(..100) } else { random.u32(100..10_000) };
+            let request = Prepared::new(Method::GET, format!("https://a.example/{url}").parse().unwrap());
+            let is_hit = cache.get(&request).is_some();
+            // Before, the cache has not seen enough of them.
+            if hottest && number > 10_000 {
+                hot += 1;
+                hits += u32::from(is_hit);
+            }
+            if !is_hit {
+                let headers = HeaderMap::from_iter([(CACHE_CONTROL, "max-age=60".parse().unwrap())]);
+                cache.put(&request, &of(headers, 10_000), Instant::now());
+            }
+            assert!(stored().weight() <= bound);
+        }
+        assert!(hits * 100 >= hot * 99, "{hits} of {hot}");
+        let request = Prepared::new(Method::GET, "https://a.example/large".parse().unwrap());
+        cache.put(&request, &of(HeaderMap::new(), 17 * 1024 * 1024), Instant::now());
+        assert!(stored().weight() <= bound && cache.get(&request).is_none(), "one that is over the bound");
     }
 }

@@ -148,13 +148,18 @@ impl Entry {
         is_about_this.then(|| Self::with(self.status, headers, self.body.clone(), not_modified.requested, now))
     }
 
+    /// How long ago the upstream made it.
+    pub(crate) fn age(&self, now: SystemTime) -> Duration {
+        self.policy.age(now)
+    }
+
     pub(crate) fn is_fresh(&self, now: SystemTime) -> bool {
         self.policy.is_fresh(now)
     }
 
     /// Whether it is stale, or in the last `part` of its lifetime, from 0 to 1.
     pub(crate) fn is_stale_within(&self, part: f64, now: SystemTime) -> bool {
-        !self.is_fresh(now) || self.policy.age(now) >= self.policy.lifetime().mul_f64(1.0 - part)
+        !self.is_fresh(now) || self.age(now) >= self.policy.lifetime().mul_f64(1.0 - part)
     }
 
     /// How long it may be used, fresh or stale, counted from when it was received.
@@ -188,7 +193,7 @@ impl Entry {
             let value = self.headers.get(&name).filter(|value| value.to_str().is_ok())?;
             Some((name, value.clone()))
         }));
-        headers.insert(AGE, self.policy.age(now).as_secs().into());
+        headers.insert(AGE, self.age(now).as_secs().into());
         if self.policy.is_fresh(now) && !headers.contains_key(CACHE_CONTROL) {
             // The lifetime comes from `Expires` or a heuristic. As `max-age`, it counts together with `Age`.
             headers.insert(CACHE_CONTROL, max_age(self.policy.lifetime()));
@@ -210,7 +215,7 @@ impl Entry {
     /// For how many seconds it stays fresh. A negative number says for how many seconds it has been stale.
     pub(crate) fn ttl(&self, now: SystemTime) -> i64 {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        seconds(self.policy.lifetime()) - seconds(self.policy.age(now))
+        seconds(self.policy.lifetime()) - seconds(self.age(now))
     }
 }
 
@@ -241,7 +246,9 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// Text, if that makes the answer shorter than base64. A body that is not UTF-8 is sent in base64.
-fn body(bytes: Vec<u8>) -> Body {
+fn body(mut bytes: Vec<u8>) -> Body {
+    // It grew while it was read, by up to as much again.
+    bytes.shrink_to_fit();
     let escapes: usize = bytes.iter().map(|byte| json_escape_bytes(*byte)).sum();
     if escapes > bytes.len() / 3 {
         return Body::Binary(bytes);

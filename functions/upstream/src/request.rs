@@ -1,19 +1,25 @@
 //! A request to an upstream: what an author says of it, and what is sent.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use bytes::Bytes;
 use handler::http::{
     HeaderMap, HeaderName, HeaderValue, Method,
-    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE},
+    header::{
+        AUTHORIZATION, CONTENT_TYPE, COOKIE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+        RANGE,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-use crate::{Error, Response, Upstream, error::Failure, target::below};
+use crate::{Error, Response, Upstream, cache_control::CacheControl, entry::Entry, error::Failure, target::below};
 
 /// A request that has one of these is for one caller or one purpose, so no stored response answers it.
-const BYPASS: [HeaderName; 7] = [AUTHORIZATION, COOKIE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE];
+const BYPASS: [HeaderName; 6] = [AUTHORIZATION, COOKIE, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+
+/// The conditions that the cache has itself. [`Response::pass_on`] judges those of the endpoint's caller.
+const CONDITIONS: [HeaderName; 2] = [IF_NONE_MATCH, IF_MODIFIED_SINCE];
 
 /// These describe the connection or the body, and are the client's.
 const RESERVED: [&str; 7] =
@@ -37,6 +43,8 @@ pub(crate) struct Prepared {
     pub(crate) body: Bytes,
     /// Whether the author lets a stored response answer it.
     uses_cache: bool,
+    /// What the author's `Cache-Control` says.
+    control: CacheControl,
 }
 
 impl<'a> Request<'a> {
@@ -54,7 +62,10 @@ impl<'a> Request<'a> {
     }
 
     /// Adds a header. One that is for the caller alone, such as `Authorization` or `Cookie`, keeps the response from being
-    /// stored, and from answering anyone else.
+    /// stored, and from answering anyone else. `Cache-Control` with `no-store`, `no-cache` or `max-age` is a request to this
+    /// cache, too (RFC 9111, section 5.2.1), so don't copy that of a caller, who could then cause calls to the upstream.
+    /// `If-None-Match` and `If-Modified-Since` of a request that the cache may answer are left out:
+    /// [`pass_on`](Response::pass_on) judges those of the endpoint's caller.
     ///
     /// A name or value that cannot be in a request, or a header that the client sets itself, such as `Host`, is a bug: the
     /// request is not sent, and the caller gets an `internal` problem.
@@ -104,7 +115,7 @@ impl<'a> Request<'a> {
     pub fn send(self) -> impl Future<Output = Result<Response, Error>> + Send + use<'a> {
         let Self { upstream, prepared } = self;
         let sent = async move {
-            let sent = match prepared {
+            let sent = match prepared.map(Prepared::for_the_cache) {
                 Ok(prepared) => upstream.exchange(prepared).await,
                 Err(failure) => Err(failure),
             };
@@ -143,14 +154,37 @@ impl<'a> Request<'a> {
 
 impl Prepared {
     pub(crate) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), uses_cache: true }
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            uses_cache: true,
+            control: CacheControl::default(),
+        }
+    }
+
+    /// Reads what the headers say to the cache, and takes out its own conditions.
+    fn for_the_cache(mut self) -> Self {
+        self.control = CacheControl::of(&self.headers);
+        if self.uses_cache() {
+            for name in CONDITIONS {
+                self.headers.remove(name);
+            }
+        }
+        self
+    }
+
+    /// Whether the author takes `entry` without asking the upstream: RFC 9111, section 5.2.1.
+    pub(crate) fn takes(&self, entry: &Entry, now: SystemTime) -> bool {
+        !self.control.no_cache && self.control.max_age.is_none_or(|most| entry.age(now) <= most)
     }
 
     /// Whether a stored response may answer it, and its response may be stored.
     pub(crate) fn uses_cache(&self) -> bool {
         let is_safe = matches!(self.method, Method::GET | Method::HEAD);
         let is_for_all = !BYPASS.iter().any(|name| self.headers.contains_key(name));
-        self.uses_cache && is_safe && is_for_all && self.body.is_empty()
+        self.uses_cache && !self.control.no_store && is_safe && is_for_all && self.body.is_empty()
     }
 
     /// What it asks for. Requests that are equal in it can have one response.

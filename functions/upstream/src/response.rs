@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use handler::http::{HeaderMap, HeaderName, StatusCode};
+use handler::http::{HeaderMap, HeaderName, StatusCode, header::AGE};
 use serde::de::DeserializeOwned;
 
 use crate::{Error, cache_status::CacheStatus, entry::Entry, error::Failure};
@@ -23,7 +23,7 @@ pub struct Response {
 /// Without the values of headers and the body, which may be secret.
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers().keys().collect();
+        let headers: Vec<_> = self.entry.headers().keys().collect();
         f.debug_struct("Response")
             .field("status", &self.status())
             .field("headers", &headers)
@@ -40,10 +40,13 @@ impl Response {
         self.entry.status()
     }
 
-    /// The upstream's headers, without those that are about the connection or how the body was sent.
+    /// The upstream's headers, without those that are about the connection or how the body was sent. `Age` is what it is
+    /// now.
     #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        self.entry.headers()
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = self.entry.headers().clone();
+        headers.insert(AGE, self.entry.age(self.now).as_secs().into());
+        headers
     }
 
     /// The whole body, decompressed. That of a response to `HEAD` is empty.

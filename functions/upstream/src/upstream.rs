@@ -187,13 +187,14 @@ impl Inner {
 
         let while_revalidating =
             |shared| CacheStatus::Stale { forwarded: None, because: "stale-while-revalidate", shared };
-        if let Some(entry) = stored.as_ref().filter(|entry| entry.is_fresh(now)) {
+        let taken = stored.as_ref().filter(|entry| prepared.takes(entry, now));
+        if let Some(entry) = taken.filter(|entry| entry.is_fresh(now)) {
             if self.shared.as_ref().is_some_and(|shared| shared.is_due(entry, now)) {
                 self.refresh(stored.clone(), &job);
             }
             return answer(Arc::clone(entry), CacheStatus::Hit { shared: false }, now);
         }
-        if let Some(entry) = stored.as_ref().filter(|entry| entry.may_be_used_while_revalidating(now)) {
+        if let Some(entry) = taken.filter(|entry| entry.may_be_used_while_revalidating(now)) {
             self.refresh(stored.clone(), &job);
             return answer(Arc::clone(entry), while_revalidating(false), now);
         }

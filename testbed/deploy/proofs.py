@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 
 GATEWAY_SECONDS = 30
@@ -85,25 +86,43 @@ def parameters_in(template: dict, node: object) -> set[str]:
 
 
 def time_outs_nest(template: dict) -> list[str]:
-    """One attempt < the upstream's budget < the function < the gateway."""
+    """One attempt < the upstream's budget < the function < the gateway, whatever the conditions and parameters are. An
+    upstream's limits are the variables X_ATTEMPT_TIMEOUT_MS and X_TIMEOUT_MS."""
     wrong = []
     for name, function in functions(template).items():
         variables = function.get("Environment", {}).get("Variables", {})
-        settings = [
-            number(template, variables[key]) for key in ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "UPSTREAM_TIMEOUT_MS") if key in variables
-        ]
-        nested = [*settings, 1000 * number(template, function["Timeout"])]
-        nested += [1000 * GATEWAY_SECONDS] if any(routes_of(function)) else []
-        if nested != sorted(set(nested)):
-            wrong.append(f"{name}: {nested} ms do not nest")
-        if "UPSTREAM_URL" in variables and len(settings) != 2:
-            wrong.append(f"{name} has an upstream but no time budget for it")
+        timeouts = {key: value for key, value in variables.items() if key.endswith("_TIMEOUT_MS")}
+        routed = [("the gateway's limit", GATEWAY_SECONDS, 1000)] if any(routes_of(function)) else []
+        chains = [[("Timeout", function["Timeout"], 1000), *routed]]
+        for upstream in {re.sub("(_ATTEMPT)?_TIMEOUT_MS$", "", key) for key in timeouts}:
+            limits = [f"{upstream}_ATTEMPT_TIMEOUT_MS", f"{upstream}_TIMEOUT_MS"]
+            if limits[1] not in timeouts:
+                wrong.append(f"{name} has {limits[0]}, but no limit for all attempts: add {limits[1]} to its variables")
+            chains.append([*((key, timeouts[key], 1) for key in limits if key in timeouts), chains[0][0]])
+        conditions = sorted({node["Fn::If"][0] for node in walk([timeouts, function["Timeout"]]) if "Fn::If" in node})
+        for chain, held in product(chains, product([True, False], repeat=len(conditions))):
+            chain = [(key, chosen(value, dict(zip(conditions, held))), factor) for key, value, factor in chain]
+            limits = [(key, [factor * number for number in numbers(template, value)]) for key, value, factor in chain if value != NO_VALUE]
+            wrong += [f"{name}: {key} is not a number, a parameter or an !If of them" for key, found in limits if not found]
+            for (key, short), (within, long) in pairwise(limit for limit in limits if limit[1]):
+                if max(short) >= min(long):
+                    wrong.append(f"{name}: {key} can be {max(short)} ms, which must be less than {within}, {min(long)} ms")
     return wrong
 
 
-def number(template: dict, value: object) -> int:
-    """A number, or the default of the parameter that holds it."""
-    return int(template["Parameters"][value["Ref"]]["Default"] if isinstance(value, dict) else value)
+def chosen(value: object, conditions: dict[str, bool]) -> object:
+    """`value` without its !If."""
+    while isinstance(value, dict) and "Fn::If" in value:
+        condition, *branches = value["Fn::If"]
+        value = branches[not conditions[condition]]
+    return value
+
+
+def numbers(template: dict, value: object) -> list[int]:
+    """The numbers that `value` can be: of a parameter, its default, its limits and its list. Empty: this cannot be read."""
+    parameter = template["Parameters"].get(value.get("Ref"), {}) if isinstance(value, dict) else {"Default": value}
+    found = [parameter.get(key) for key in ("Default", "MinValue", "MaxValue")] + parameter.get("AllowedValues", [])
+    return [int(number) for number in found if str(number).isdecimal()]
 
 
 def functions_are_watched(template: dict) -> list[str]:

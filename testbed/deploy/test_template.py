@@ -101,6 +101,11 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "attempt longer than the budget": lambda t: variables(t).update(UPSTREAM_ATTEMPT_TIMEOUT_MS="5001"),
         "function as long as the gateway": lambda t: properties(t, "fetchFunction").update(Timeout=30),
         "no budget": lambda t: variables(t).pop("UPSTREAM_TIMEOUT_MS"),
+        "another upstream's budget": lambda t: variables(t).update(RATES_TIMEOUT_MS="10000"),
+        "another upstream's attempt": lambda t: variables(t).update(RATES_TIMEOUT_MS="900", RATES_ATTEMPT_TIMEOUT_MS="900"),
+        "in one case": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Fn::If": ["IsProd", "10000", "5000"]}),
+        "a parameter without bounds": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Ref": "LogRetentionDays"}),
+        "what cannot be read": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
     },
     proofs.functions_are_watched: {
         "no alarm": lambda t: t["Resources"].pop("timeThrottles"),
@@ -273,6 +278,18 @@ def test_loops_mean_the_same_on_aws(change: Change) -> None:
 def test_routes_agree_refuses_another_router_and_other_events() -> None:
     assert proofs.routes_agree(TEMPLATE, ROUTER | {"/time": "hello"}, EVENTS) != []
     assert proofs.routes_agree(TEMPLATE, ROUTER, EVENTS | {"fourth"}) != []
+
+
+def test_time_outs_may_be_conditional_and_of_any_upstream() -> None:
+    def change(template: dict) -> None:
+        variables(template).update(
+            UPSTREAM_TIMEOUT_MS={"Fn::If": ["IsProd", 20000, 5000]},
+            RATES_TIMEOUT_MS={"Fn::If": ["IsProd", "4000", {"Ref": "ThrottleBurst"}]},
+            RATES_ATTEMPT_TIMEOUT_MS={"Fn::If": ["IsProd", "300", {"Ref": "AWS::NoValue"}]},
+        )
+        properties(template, "fetchFunction")["Timeout"] = {"Fn::If": ["IsProd", 25, 6]}
+
+    assert proofs.time_outs_nest(changed(change)) == []
 
 
 def someones(template: dict, events: dict, **more: object) -> dict:

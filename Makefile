@@ -1,7 +1,6 @@
 # `make` alone lists the targets.
 
 PORT ?= 9000
-UPSTREAM_URL ?= http://localhost:$(PORT)/time
 ARCHITECTURE ?= x86_64
 STAGE ?= dev
 FUZZ_SECONDS ?= 60
@@ -42,18 +41,20 @@ ROUTES = $(shell sed -n '/watch.router/,$$s/^"\(.*\)" = .*/\1 /p' Cargo.toml)
 # Those without parameters.
 PLAIN_ROUTES = $(shell printf '%s\n' '$(ROUTES)' | tr ' ' '\n' | grep -v '{')
 
+# How Cargo starts a function: with its own settings.
+START = target."cfg(all())".runner = ["python3", "testbed/settings.py", "http://localhost:$(PORT)"]
+
 run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
 	@cargo build --bins
-	@UPSTREAM_URL='$(UPSTREAM_URL)' python3 testbed/settings.py '$(UPSTREAM_URL)' > target/run.env
 	@(for path in $(PLAIN_ROUTES); do \
 		until python3 -c 'import http.client as h; c = h.HTTPConnection("localhost", $(PORT)); \
 			c.request("GET", "'$$path'"); c.getresponse()' 2>/dev/null; \
 		do kill -0 $$$$ 2>/dev/null || exit; sleep 0.2; done; done; \
 		printf '\nready: http://localhost:$(PORT)%s\n\n' '$(ROUTES)'; \
 		printf '  curl http://localhost:$(PORT)%s\n' $(PLAIN_ROUTES); echo) & \
-	UPSTREAM_URL='$(UPSTREAM_URL)' exec cargo lambda watch --env-file target/run.env --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
+	exec cargo lambda watch --config '$(START)' --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
 # Side by side: while one waits for the linker, a download or the emulator, another one has the core.
 test: tools ## prove that everything works

@@ -9,10 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import proofs
 import pytest
 import requests
 from aws import ARCHITECTURE, Aws
 from harness import ROOT, Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
+from samcli.yamlhelper import yaml_parse
 
 
 class Server(ThreadingHTTPServer):
@@ -41,8 +43,8 @@ def serving(handler: type[Handler]) -> Server:
 def start_upstream() -> Iterator[Callable[[str], Upstream]]:
     servers = []
 
-    def start(name: str) -> Upstream:
-        upstream = Upstream("", name.encode() + bytes(range(256)))
+    def start(name: str, **more: object) -> Upstream:
+        upstream = Upstream("", **{"body": name.encode() + bytes(range(256)), **more})
 
         class UpstreamHandler(Handler):
             def do_GET(self) -> None:
@@ -50,7 +52,7 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
                 upstream.authorizations.append(authorization)
                 welcome = upstream.accepts in (None, authorization)
                 self.send_response(upstream.status if welcome else 401)
-                self.send_header("content-type", Upstream.content_type)
+                self.send_header("content-type", upstream.content_type)
                 for name, value in upstream.headers.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(upstream.body)))
@@ -142,10 +144,31 @@ def built(aws: Aws) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(aws: Aws, built: Path, upstream: Upstream) -> str:
-    name = "checks"
-    aws.deploy(name, "Stage=dev", f"UpstreamUrl={upstream.url}")
-    return name
+def stack(aws: Aws, built: Path, start_upstream: Callable[..., Upstream], upstream: Upstream) -> str:
+    overrides = {"Stage": "dev"}
+    for resource in yaml_parse((ROOT / "template.yaml").read_text())["Resources"].values():
+        if not isinstance(resource, dict) or resource["Type"] != "AWS::Serverless::Function":
+            continue
+        function = proofs.code(resource["Properties"])
+        variables = resource["Properties"].get("Environment", {}).get("Variables", {})
+        answer = ROOT / "events" / function / "upstream.json"
+        for variable, value in upstreams(function).items():
+            if isinstance(variables.get(variable), dict) and "Ref" in variables[variable]:
+                own = start_upstream(variable, body=answer.read_bytes(), content_type="application/json") if answer.exists() else upstream
+                overrides[variables[variable]["Ref"]] = value.replace("{upstream}", origin(own))
+    aws.deploy("checks", *(f"{parameter}={value}" for parameter, value in overrides.items()))
+    return "checks"
+
+
+def upstreams(function: str) -> dict[str, str]:
+    """Those of the function's settings for tests that name its upstream."""
+    file = ROOT / "events" / function / "settings.json"
+    settings = json.loads(file.read_text()) if file.exists() else {}
+    return {variable: value for variable, value in settings.items() if "{upstream}" in value}
+
+
+def origin(upstream: Upstream) -> str:
+    return upstream.url.rpartition("/")[0]
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +192,9 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstract
 
 @pytest.fixture(scope="session")
 def local_api(make_run: Callable[..., AbstractContextManager[str]], upstream: Upstream) -> Iterator[str]:
-    with make_run(f"UPSTREAM_URL={upstream.url}") as url:
+    folders = [folder for folder in (ROOT / "events").iterdir() if not (folder / "upstream.json").exists()]
+    settings = {variable: value for folder in folders for variable, value in upstreams(folder.name).items()}
+    with make_run(*(f"{variable}={value.replace('{upstream}', origin(upstream))}" for variable, value in settings.items())) as url:
         yield url
 
 

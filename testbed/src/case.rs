@@ -1,10 +1,12 @@
 //! The cases in `events/`: payloads, and the answers they must get.
 //!
-//! In the folder of a function, every `*.json` except `*.answer.json` and `settings.json` is a payload. The part of its
-//! name before the first dot is its case, the rest its trigger. `<case>.answer.json` is the answer that every payload of
-//! the case must get. From `<case>.http-api.json` the payloads of the other triggers are made, except those that have a
-//! file. `settings.json` holds the environment variables that the function has in tests and under `make run`, in which
-//! `{upstream}` is the URL of an upstream, without a path.
+//! In the folder of a function, every `*.json` except `*.answer.json`, `settings.json` and `upstream.json` is a payload.
+//! The part of its name before the first dot is its case, the rest its trigger. `<case>.answer.json` is the answer that
+//! every payload of the case must get. From `<case>.http-api.json` the payloads of the other triggers are made, except
+//! those that have a file.
+//!
+//! `settings.json` holds the environment variables that the function has in tests and under `make run`. In them,
+//! `{upstream}` is the origin (scheme, host and port) of an upstream, which answers every request with `upstream.json`.
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +27,9 @@ use crate::{
 
 /// The name of a function's settings, beside its cases.
 const SETTINGS: &str = "settings.json";
+
+/// The JSON with which a function's upstream answers, if that matters to the function.
+const UPSTREAM: &str = "upstream.json";
 
 /// Set in a process that has a function's settings already.
 const HAS_SETTINGS: &str = "TESTBED_HAS_SETTINGS";
@@ -76,15 +81,19 @@ pub fn functions() -> Vec<String> {
     names
 }
 
-/// The environment variables that `function` has in tests, with its upstream at `upstream`.
+/// The environment variables that `function` has in tests, with its upstream at `upstream`, which from now on answers with
+/// the function's `upstream.json`, if there is one.
 ///
 /// # Panics
 ///
 /// If its settings are not an object of strings.
 #[must_use]
 pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
-    let url = upstream.url("/");
-    let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", url.trim_end_matches('/')));
+    if let Ok(body) = fs::read_to_string(events_folder().join(function).join(UPSTREAM)) {
+        upstream.always(Answer::ok(body).header("content-type", "application/json"));
+    }
+    let origin = upstream.url("");
+    let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", &origin));
     written_settings(function).into_iter().map(fill).collect()
 }
 
@@ -315,7 +324,7 @@ impl Cases {
     fn in_folder(folder: &Path, function: &str) -> Self {
         let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
-        files.retain(|file| file_name(file) != SETTINGS);
+        files.retain(|file| ![SETTINGS, UPSTREAM].contains(&file_name(file)));
         files.sort();
         let (answers, payloads): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| file_name(file).ends_with(".answer.json"));
@@ -420,7 +429,7 @@ mod tests {
     #[tokio::test]
     async fn settings_name_the_upstream() {
         let upstream = steady_upstream();
-        assert_eq!(settings("fetch", &upstream), [("UPSTREAM_URL".to_owned(), upstream.url("/"))]);
+        assert_eq!(settings("fetch", &upstream), [("UPSTREAM_URL".to_owned(), upstream.url("/time"))]);
         assert!(has_upstream("fetch") && !has_upstream("hello") && settings("hello", &upstream).is_empty());
     }
 

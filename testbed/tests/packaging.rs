@@ -2,13 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says why")]
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use object::{
     Endianness,
     elf::{FileHeader64, PT_DYNAMIC, PT_INTERP},
     read::elf::{FileHeader, ProgramHeader, SectionTable},
 };
+use serde_json::{Value, json};
 use testbed::{functions, packaged};
 
 /// The version in Amazon Linux 2023.
@@ -66,37 +71,63 @@ fn glibc_versions(binary: &[u8]) -> Option<BTreeSet<(u32, u32)>> {
     Some(versions)
 }
 
-/// What a function links only if its Cargo.toml declares it, and how the names of such packages begin.
-const DECLARED: [(&str, &[&str]); 2] =
-    [("aws", &["aws-", "aws_"]), ("http", &["hyper-rustls", "hyper-tls", "reqwest", "ring", "rustls"])];
-
 #[test]
 fn a_function_links_the_clients_that_it_declares_and_no_others() {
-    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", &platform]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let of_handler = linked("handler");
     let mut wrong = Vec::new();
     for function in functions() {
-        let package = format!("{function}-function");
-        let manifest = metadata["packages"].as_array().unwrap().iter().find(|found| found["name"] == *package).unwrap();
-        let links = &manifest["metadata"]["endpoint"]["links"];
-        let declared: Vec<&str> =
-            links.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
-        let tree = cargo(&["tree", "--edges", "normal", "--prefix", "none", "--package", &package]);
-        wrong.extend(links_differ(&function, &declared, &tree));
+        let name = format!("{function}-function");
+        let manifest = packages.iter().find(|package| package["name"] == *name).unwrap();
+        let declared = texts(&manifest["metadata"]["endpoint"]["links"]);
+        let linked = linked(&name);
+        let own = packages.iter().filter(|package| {
+            let package = format!("{} v{}", package["name"].as_str().unwrap(), package["version"].as_str().unwrap());
+            linked.contains(&package) && !of_handler.contains(&package)
+        });
+        wrong.extend(links_differ(&function, &declared, own));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is linked without being declared, or declared without being linked. The AWS SDK brings an HTTP client with it.
-fn links_differ(function: &str, declared: &[&str], tree: &str) -> Vec<String> {
+/// The packages that `package` is linked from, as `name v1.2.3`.
+fn linked(package: &str) -> BTreeSet<String> {
+    let tree = cargo(&["tree", "--edges", "normal", "--prefix", "none", "--package", package]);
+    tree.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// What a function links only if its Cargo.toml declares it: the AWS SDK, an HTTP client or TLS. Packages say so
+/// themselves.
+fn kind(package: &Value) -> Option<&'static str> {
+    let name = package["name"].as_str().unwrap_or_default();
+    // aws-lc is a library for cryptography.
+    if name.starts_with("aws-") && !name.starts_with("aws-lc") {
+        return Some("aws");
+    }
+    let is_client = texts(&package["categories"]).contains(&"web-programming::http-client");
+    let is_tls = ["tls", "ssl"].iter().any(|tls| name.contains(tls) || texts(&package["keywords"]).contains(tls));
+    (is_client || is_tls).then_some("http")
+}
+
+/// What is linked, besides `handler`, without being declared, or declared without being linked. The AWS SDK brings an
+/// HTTP client with it.
+fn links_differ<'a>(function: &str, declared: &[&str], own: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let place = format!("[package.metadata.endpoint] in functions/{function}/Cargo.toml");
+    let mut linked = BTreeMap::from([("aws", BTreeSet::new()), ("http", BTreeSet::new())]);
+    for package in own {
+        if let Some(kind) = kind(package) {
+            linked.entry(kind).or_default().insert(package["name"].as_str().unwrap_or_default());
+        }
+    }
     let mut wrong = Vec::new();
-    for (kind, prefixes) in DECLARED {
-        let linked: BTreeSet<&str> = tree
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)) && *name != "aws_lambda_events")
-            .collect();
+    for (kind, linked) in linked {
         let may = declared.contains(&kind) || (kind == "http" && declared.contains(&"aws"));
         if !may && !linked.is_empty() {
             let mut line = declared.to_vec();
@@ -112,12 +143,25 @@ fn links_differ(function: &str, declared: &[&str], tree: &str) -> Vec<String> {
 
 #[test]
 fn undeclared_and_unused_links_are_found() {
-    let tree = "orders-function v0.1.0\naws_lambda_events v1.2.0\naws-config v1.8.0\nring v0.17.0\n";
-    assert_eq!(links_differ("orders", &["aws"], tree), Vec::<String>::new());
-    assert_eq!(links_differ("orders", &[], tree).len(), 2);
-    assert_eq!(links_differ("orders", &[], "aws_lambda_events v1.2.0"), Vec::<String>::new());
-    assert_eq!(links_differ("orders", &["http"], "hyper v1.0.0").len(), 1);
-    assert!(links_differ("orders", &[], tree)[0].contains(r#"`links = ["aws"]` into [package.metadata.endpoint]"#));
+    let package = |name: &str, about: &str| json!({ "name": name, "categories": [about], "keywords": [about] });
+    let sdk = [package("aws-config", ""), package("rustls", "network-programming")];
+    let differ = |declared: &[&str], own: &[Value]| links_differ("orders", declared, own.iter());
+    assert_eq!(differ(&["aws"], &sdk), Vec::<String>::new());
+    assert_eq!(differ(&[], &sdk).len(), 2);
+    assert!(differ(&[], &sdk)[0].contains(r#"`links = ["aws"]` into [package.metadata.endpoint]"#));
+    for client in [
+        package("ureq", "web-programming::http-client"),
+        package("curl", "web-programming::http-client"),
+        package("native-tls", "network-programming"),
+        package("openssl-sys", "cryptography"),
+        package("boring", "ssl"),
+    ] {
+        assert_eq!(differ(&[], std::slice::from_ref(&client)).len(), 1, "{client}");
+        assert_eq!(differ(&["http"], &[client]), Vec::<String>::new());
+    }
+    let others = [package("axum", "web-programming::http-server"), package("aws-lc-rs", "cryptography")];
+    assert_eq!(differ(&[], &others), Vec::<String>::new());
+    assert_eq!(differ(&["http"], &others).len(), 1);
 }
 
 fn cargo(arguments: &[&str]) -> String {

@@ -466,8 +466,10 @@ def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
             sent |= {"content-type"} if "requestBody" in operation else set()
             parameters = [resolved(one) for one in (*item.get("parameters", []), *operation.get("parameters", []))]
             sent |= {parameter["name"].lower() for parameter in parameters if parameter["in"] == "header"}
-            answers = [resolved(answer) for answer in operation["responses"].values()]
-            got |= {header.lower() for answer in answers for header in answer.get("headers", {})}
+            for status, answer in operation["responses"].items():
+                headers = {header.lower() for header in resolved(answer).get("headers", {})}
+                # A browser follows a redirect by itself.
+                got |= headers - {"location"} if re.fullmatch("3(0[1-378]|XX)", str(status).upper()) else headers
     # Any endpoint can answer with the headers of `handler`'s problems.
     known = {header for answer in spec["components"]["responses"].values() for header in answer.get("headers", {})}
     for what, needed, more in [
@@ -477,10 +479,11 @@ def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
         ("ExposeHeaders", got - SAFE_HEADERS - FOR_BROWSERS, known),
     ]:
         given = set(cors.get(what) or [])
+        line = f"{what}: [{', '.join(sorted(needed | (given & more)))}]"
         if missing := sorted(needed - given):
-            wrong.append(f"openapi.yaml has {missing}: add it to {what} of CorsConfiguration in template.yaml")
+            wrong.append(f"openapi.yaml has {missing}: write `{line}` into CorsConfiguration in template.yaml")
         if unused := sorted(given - needed - more):
-            wrong.append(f"openapi.yaml has no {unused}: remove it from {what} of CorsConfiguration in template.yaml")
+            wrong.append(f"openapi.yaml has no {unused}: write `{line}` into CorsConfiguration in template.yaml")
     return wrong
 
 

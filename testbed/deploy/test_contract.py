@@ -13,6 +13,8 @@ import yaml
 from harness import ROOT, Api, Upstream
 from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.openapi.checks import RejectedPositiveData
 
 # hypothesis caches the machine's Unicode tables, by default in the root folder.
 hypothesis.configuration.set_hypothesis_home_dir(ROOT / "target" / "hypothesis")
@@ -102,7 +104,13 @@ def test_answers_are_as_described(api: Api, case: schemathesis.Case) -> None:
     if "x-request-id" not in answer.headers and by_itself(api, answer):
         print(f"not the function, but what is in front of it, answered {answer.request.url}: {answer.text}")
         return
-    case.validate_response(answer, additional_checks=[errors_are_problems])
+    try:
+        case.validate_response(answer, additional_checks=[errors_are_problems])
+    except FailureGroup as failures:
+        if any(isinstance(failure, RejectedPositiveData) for failure in failures.exceptions):
+            where, line = f"{case.method} {case.operation.path}", f"x-refuses: [{answer.status_code}]"
+            failures.add_note(f"If a schema cannot say why this is refused, add `{line}` to {where} in openapi.yaml.")
+        raise
     assert answer.status_code != 406 or not satisfiable
 
 

@@ -292,6 +292,19 @@ def test_time_outs_may_be_conditional_and_of_any_upstream() -> None:
     assert proofs.time_outs_nest(changed(change)) == []
 
 
+def test_pages_may_read_the_location_of_what_they_made_and_follow_redirects() -> None:
+    template = copy.deepcopy(TEMPLATE)
+    exposed = cors(template)["ExposeHeaders"] = ["etag", "x-request-id"]
+
+    def told(status: str) -> str:
+        answer = {"headers": {name: {} for name in ("Location", *exposed)}}
+        spec = {"paths": {"/orders": {"post": {"responses": {status: answer}}}}, "components": {"responses": {}}}
+        return " ".join(proofs.pages_may_do_what_the_contract_has(template, spec))
+
+    assert "location" not in told("303") + told("3XX")
+    assert "`ExposeHeaders: [etag, location, x-request-id]`" in told("201")
+
+
 def someones(template: dict, events: dict, **more: object) -> dict:
     """A function that somebody wrote without `make new`, with all that time has, and these events."""
     for name, resource in list(template["Resources"].items()):

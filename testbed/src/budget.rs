@@ -217,7 +217,7 @@ async fn page_faults(function: &str) -> u64 {
     for _ in 0..5 {
         let (upstream, ca_file) = callgrind::upstream();
         let settings = settings(function, &upstream);
-        let mut variables = vec![("UPSTREAM_CA_FILE", &*ca_file)];
+        let mut variables = vec![("SSL_CERT_FILE", &*ca_file)];
         variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));
         let mut process = Function::start(&packaged(function), &variables).await;
         callgrind::invoke(&mut process, &Case::measured(function)).await;

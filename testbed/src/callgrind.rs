@@ -41,7 +41,7 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     let mut variables = vec![
         ("AWS_REGION", "us-east-1"),
         ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000"),
-        ("UPSTREAM_CA_FILE", &ca_file),
+        ("SSL_CERT_FILE", &ca_file),
         ("UPSTREAM_TIMEOUT_MS", "60000"),
     ];
     variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));

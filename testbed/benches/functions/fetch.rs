@@ -5,9 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http_body_util::BodyExt;
+use hyper::{
+    Request,
+    client::conn::http1::{self, SendRequest},
+    header::HOST,
+};
+use hyper_util::rt::TokioIo;
 use indicatif::ProgressBar;
 use serde::Serialize;
-use testbed::Usage;
+use testbed::{Usage, upstream::Upstream};
+use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
     Effort,
@@ -66,18 +74,15 @@ async fn latencies(
 ) -> (Spread, Spread, Spread) {
     let (misses, _) = Function::start(fetch, &uncached.settings(&fetch.function)).await;
     let (hits, _) = Function::start(fetch, &cached.settings(&fetch.function)).await;
-    // This client uses no TLS, but does not start without a provider.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build();
-    let client = client.expect("a client without TLS");
-    let url = uncached.upstream.url("/");
+    let mut client = direct(&uncached.upstream).await;
+    let request = Request::get("/").header(HOST, "localhost").body(String::new()).expect("a request");
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for batch in 0..=effort.batches {
         let mut direct = Vec::new();
         for _ in 0..effort.batch {
             let start = Instant::now();
-            let response = client.get(&url).send().await.expect("an upstream that answers");
-            assert_eq!(response.bytes().await.expect("a body"), UPSTREAM_BODY);
+            let response = client.send_request(request.clone()).await.expect("an upstream that answers");
+            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), UPSTREAM_BODY);
             direct.push(start.elapsed());
         }
         let batches = [direct, misses.invoke(effort.batch).await, hits.invoke(effort.batch).await];
@@ -88,6 +93,16 @@ async fn latencies(
     }
     let [direct, uncached, cached] = times.map(|times| Spread::of_times(&times));
     (direct, uncached, cached)
+}
+
+/// A connection of the HTTP client that `fetch` has, too.
+async fn direct(upstream: &Upstream) -> SendRequest<String> {
+    let address = upstream.url("").replace("http://", "");
+    let stream = TcpStream::connect(address).await.expect("an upstream that listens");
+    let _ = stream.set_nodelay(true);
+    let (client, connection) = http1::handshake(TokioIo::new(stream)).await.expect("no handshake of HTTP/1.1 fails");
+    spawn_local(connection);
+    client
 }
 
 async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> f64 {

@@ -18,11 +18,9 @@
 //! The server runs on the tokio runtime that started it (do not block that runtime) and ends when it is dropped. It
 //! panics if it cannot set something up.
 
-mod answer;
 mod behaviour;
 mod connection;
-mod request;
-mod script;
+mod message;
 mod tls;
 
 use std::collections::VecDeque;
@@ -34,13 +32,12 @@ use tokio::net::TcpSocket;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
-pub use answer::Answer;
 pub use behaviour::{Behaviour, Decision};
-pub use request::Request;
+pub use message::{Answer, Request};
 pub use tls::Certificate;
 
+use behaviour::Script;
 use connection::accept;
-use script::Script;
 use tls::Tls;
 
 /// How many requests [`Upstream::requests`] remembers; a long bench must not fill the memory.
@@ -252,4 +249,88 @@ fn bind(address: SocketAddr) -> TcpSocket {
 /// A test that panicked elsewhere does not matter here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `functions/fetch/tests/fetch.rs` shows what a client makes of each behaviour. These are what it cannot tell apart.
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A connection on which a `GET /` was sent.
+    async fn get(upstream: &Upstream) -> TcpStream {
+        let mut tcp = TcpStream::connect(upstream.address).await.unwrap();
+        // Fails if the connection is reset first. The next read shows that.
+        let _reset = tcp.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        tcp
+    }
+
+    /// What is received until the connection ends, and whether it ends cleanly (`Ok`).
+    async fn read(tcp: &mut TcpStream) -> (String, Result<(), ErrorKind>) {
+        let mut bytes = Vec::new();
+        let end = tcp.read_to_end(&mut bytes).await;
+        (String::from_utf8_lossy(&bytes).into_owned(), end.map(drop).map_err(|error| error.kind()))
+    }
+
+    #[tokio::test]
+    async fn resets_are_resets_and_truncation_is_a_clean_end() {
+        let upstream = Upstream::start();
+        let reset = Err(ErrorKind::ConnectionReset);
+        for (behaviour, last, end) in [
+            (Behaviour::ResetAtConnect, "", reset),
+            (Behaviour::ResetMidHeader, "\r\ncontent-type", reset),
+            (Behaviour::ResetMidBody, "\r\n\r\nonly the beginning", reset),
+            (Behaviour::Truncate, "\r\n\r\nonly the beginning", Ok(())),
+            (Behaviour::CloseIdle(Answer::ok("bye")), "\r\n\r\nbye", Ok(())),
+        ] {
+            upstream.then(behaviour.clone());
+            let (answer, ended) = read(&mut get(&upstream).await).await;
+            assert!(answer.ends_with(last) && answer.is_empty() == last.is_empty(), "{behaviour:?}: {answer}");
+            assert_eq!(ended, end, "{behaviour:?}");
+        }
+        assert_eq!((upstream.calls(), upstream.connections()), (4, 5));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn idle_connections_end_as_they_are_told_and_busy_ones_do_not() {
+        let upstream = Upstream::start();
+        let reset = Err(ErrorKind::ConnectionReset);
+        for (how, received, end) in [
+            (IdleEnd::Close, "", Ok(())),
+            (IdleEnd::Reset, "", reset),
+            (IdleEnd::TimeOut, "HTTP/1.1 408 \r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Ok(())),
+            (IdleEnd::Forget, "", reset),
+            (IdleEnd::Vanish, "", Ok(())),
+        ] {
+            // Idle as soon as the client has its answer, however quick that is.
+            for _ in 0..40 {
+                let mut idle = get(&upstream).await;
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"\r\n\r\ngood") {
+                    idle.read_buf(&mut answer).await.unwrap();
+                }
+                assert_eq!(upstream.end_idle_connections(how).await, 1, "{how:?}");
+                if matches!(how, IdleEnd::Forget | IdleEnd::Vanish) {
+                    assert_eq!(idle.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+                    idle.write_all(b"GET").await.unwrap();
+                }
+                if how == IdleEnd::Vanish {
+                    assert!(timeout(Duration::from_millis(1), read(&mut idle)).await.is_err(), "it answered");
+                    continue;
+                }
+                assert_eq!(read(&mut idle).await, (received.to_owned(), end), "{how:?}");
+            }
+        }
+        upstream.then(Behaviour::Silent);
+        let calls = upstream.calls();
+        let _busy = get(&upstream).await;
+        upstream.calls_reached(calls + 1).await;
+        assert_eq!(upstream.close_idle_connections().await, 0);
+    }
 }

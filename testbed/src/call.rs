@@ -56,6 +56,22 @@ fn added(trigger: &str) -> Vec<(&'static str, &'static str)> {
 }
 
 impl Call {
+    /// A `GET` request for `path`, which may have a query, with `headers`. Its route is the path.
+    #[must_use]
+    pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        Self {
+            route: format!("ANY {path}"),
+            method: "GET".into(),
+            path: path.into(),
+            query: query.into(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            cookies: Vec::new(),
+            body: None,
+            claims: Vec::new(),
+        }
+    }
+
     /// The call in the payload of an HTTP API. `None` if it is not such a payload.
     #[must_use]
     pub fn of_http_api(event: &Value) -> Option<Self> {
@@ -101,7 +117,7 @@ impl Call {
         passes.then(|| self.event_of(trigger, function))
     }
 
-    fn event_of(&self, trigger: &str, function: &str) -> Value {
+    pub(crate) fn event_of(&self, trigger: &str, function: &str) -> Value {
         match trigger {
             "http-api" | "function-url" => self.version_2(trigger),
             "rest-api" => self.version_1(),

@@ -26,12 +26,14 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     net::TcpListener,
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
+
+use crate::Call;
 
 /// One event for a function, with what Lambda says about it.
 #[derive(Clone)]
@@ -64,28 +66,10 @@ impl Invocation {
         invocation.with_timeout(Duration::from_secs(10))
     }
 
-    /// A `GET` request for `path` with `headers`, through an HTTP API.
+    /// A `GET` request through an HTTP API, for `path`, which may have a query, with `headers`.
     #[must_use]
     pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
-        let headers: HashMap<&str, &str> = headers.iter().copied().collect();
-        let event = json!({
-            "version": "2.0",
-            "routeKey": format!("ANY {path}"),
-            "rawPath": path,
-            "rawQueryString": "",
-            "headers": headers,
-            "requestContext": {
-                "accountId": "123456789012",
-                "apiId": "a1b2c3d4e5",
-                "http": { "method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.10" },
-                "requestId": "JKJaXmPLvHcESHA=",
-                "routeKey": format!("ANY {path}"),
-                "stage": "$default",
-                "timeEpoch": 1_795_344_091_123_u64,
-            },
-            "isBase64Encoded": false,
-        });
-        Self::new(event.to_string())
+        Self::new(Call::get(path, headers).event_of("http-api", "testbed").to_string())
     }
 
     /// The same with a deadline after `timeout`.

@@ -1,16 +1,17 @@
-//! Drives our loop (`hello` as `make build` packaged it) and the official one (`lambda_runtime`) through the same script
-//! of Lambda's Runtime API, and compares what they send. The doc of functions/handler/src/lambda.rs says why they differ.
+//! Drives our loop and the official one (`lambda_runtime`) through the same script of Lambda's Runtime API, and compares
+//! what they send. The doc of functions/handler/src/lambda.rs says why they differ.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hyper::StatusCode;
 use serde_json::Value;
-use testbed::{Fault, Function, Invocation, Outcome, RuntimeApi, Sent, example, packaged};
+use testbed::{Fault, Function, Invocation, Outcome, RuntimeApi, Sent, example};
 use tokio::process::Command;
 
 const NEXT: &str = "/invocation/next";
@@ -19,7 +20,7 @@ const SNAP_START: &[(&str, &str)] = &[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-s
 const CLIENT: &str = r#"{"client":{"installationId":"i","appTitle":"t","appVersionName":"n","appVersionCode":"c","appPackageName":"p"}}"#;
 
 fn ours() -> PathBuf {
-    packaged("hello")
+    example("panics")
 }
 
 fn official() -> PathBuf {
@@ -27,7 +28,7 @@ fn official() -> PathBuf {
 }
 
 fn plain() -> Invocation {
-    Invocation::get("/hello", &[])
+    Invocation::get("/", &[])
 }
 
 fn status(status: u16) -> Fault {
@@ -72,6 +73,9 @@ fn summary((sent, end, _): &(Vec<Sent>, String, Vec<String>)) -> String {
     summary + end
 }
 
+const SERVES: &str = "response, response, response, serves";
+
+/// What Lambda does, and what ours and the official loop make of it.
 struct Row {
     name: &'static str,
     env: &'static [(&'static str, &'static str)],
@@ -81,90 +85,56 @@ struct Row {
     official: &'static str,
 }
 
-const SERVES: &str = "response, response, response, serves";
-const GOES_ON: &str = "response, error (Runtime.ResultNotSent), response, response, serves";
-
-fn row(name: &'static str, faults: Vec<(&'static str, Fault)>, ours: &'static str, official: &'static str) -> Row {
-    Row { name, env: &[], faults, invocation: plain(), ours, official }
-}
-
 fn rows() -> Vec<Row> {
-    let missing_all = status(200);
+    const DEADLINE: &str = "lambda-runtime-deadline-ms";
+    const RESTORED: &str = "/restore/next, response, response, response, serves";
+    const OURS_FAILED: &str = "/restore/next, /init/error (Runtime.InitError), ended with 1";
+    const FAILED: &str = "/restore/next, /init/error (a Rust type), ended with 1";
+    let row = |name, env, faults, ours, official| Row { name, env, faults, invocation: plain(), ours, official };
+    let next = |name, env, faults: Vec<Fault>, official| {
+        row(name, env, faults.into_iter().map(|fault| (NEXT, fault)).collect(), SERVES, official)
+    };
+    let result = |name, fault, ours, official| row(name, &[], vec![("/response", fault)], ours, official);
     let with = |name, header, value, official| Row {
         invocation: plain().with_header(header, value),
-        ..row(name, vec![], SERVES, official)
+        ..row(name, &[], vec![], SERVES, official)
     };
-    let on = |env, row| Row { env, ..row };
+    let (close, no_headers) = (Fault::Close, status(200));
+    let lost = "response, error (Runtime.ResultNotSent), response, response, serves";
+    let identity = r#"{"identityId":"i","identityPoolId":"p"}"#;
     vec![
-        row("nothing special", vec![], SERVES, SERVES),
-        row("a poll: closed", vec![(NEXT, Fault::Close)], SERVES, "ended with 1"),
-        row("a poll: 500", vec![(NEXT, status(500))], SERVES, "ended with 101"),
-        row("a poll: 403", vec![(NEXT, status(403))], SERVES, "ended with 101"),
-        row("a poll: no headers", vec![(NEXT, missing_all)], SERVES, "ended with 101"),
-        row(
-            "polls: all of these",
-            [Fault::Close, status(500), missing_all, status(429)].map(|fault| (NEXT, fault)).into(),
-            SERVES,
-            "ended with 1",
-        ),
-        on(MANAGED, row("two workers: closed", vec![(NEXT, Fault::Close); 4], SERVES, SERVES)),
-        on(MANAGED, row("two workers: 500", vec![(NEXT, status(500)); 4], SERVES, "ended with 1")),
-        row("a result: closed", vec![("/response", Fault::Close)], GOES_ON, "response, ended with 1"),
-        row("a result: too long", vec![("/response", status(413))], SERVES, SERVES),
-        row("a result: too late", vec![("/response", status(410))], SERVES, SERVES),
-        row("a result: 400", vec![("/response", status(400))], SERVES, SERVES),
-        row("a result: 403", vec![("/response", status(403))], SERVES, SERVES),
-        row("a result: 500", vec![("/response", status(500))], SERVES, SERVES),
-        with("no deadline", "lambda-runtime-deadline-ms", None, "ended with 101"),
-        with("a malformed deadline", "lambda-runtime-deadline-ms", Some("soon"), "ended with 1"),
+        row("nothing special", &[], vec![], SERVES, SERVES),
+        next("a poll: closed", &[], vec![close], "ended with 1"),
+        next("a poll: 500", &[], vec![status(500)], "ended with 101"),
+        next("a poll: 403", &[], vec![status(403)], "ended with 101"),
+        next("a poll: 204", &[], vec![status(204)], SERVES),
+        next("a poll: no headers", &[], vec![no_headers], "ended with 101"),
+        next("polls: all of these", &[], vec![close, status(500), no_headers, status(429)], "ended with 1"),
+        next("two workers: closed", MANAGED, vec![close; 4], SERVES),
+        next("two workers: 500", MANAGED, vec![status(500); 4], "ended with 1"),
+        result("a result: closed", close, lost, "response, ended with 1"),
+        result("a result: too long", status(413), SERVES, SERVES),
+        result("a result: too late", status(410), SERVES, SERVES),
+        result("a result: 400", status(400), SERVES, SERVES),
+        result("a result: 403", status(403), SERVES, SERVES),
+        result("a result: 500", status(500), SERVES, SERVES),
+        with("no deadline", DEADLINE, None, "ended with 101"),
+        with("a malformed deadline", DEADLINE, Some("soon"), "ended with 1"),
         with("no ARN", "lambda-runtime-invoked-function-arn", None, SERVES),
         with("no trace", "lambda-runtime-trace-id", None, SERVES),
         with("a tenant", "lambda-runtime-aws-tenant-id", Some("tenant"), SERVES),
         with("a client context", "lambda-runtime-client-context", Some(CLIENT), SERVES),
         with("a malformed client context", "lambda-runtime-client-context", Some("{"), "ended with 1"),
-        with(
-            "an identity",
-            "lambda-runtime-cognito-identity",
-            Some(r#"{"identityId":"i","identityPoolId":"p"}"#),
-            SERVES,
-        ),
+        with("an identity", "lambda-runtime-cognito-identity", Some(identity), SERVES),
         with("a malformed identity", "lambda-runtime-cognito-identity", Some("{}"), "ended with 1"),
         Row {
             invocation: Invocation::new("{"),
-            ..row(
-                "an event that cannot be read",
-                vec![],
-                "error (Runtime.UnknownEvent), response, response, serves",
-                "error (a Rust type), response, response, serves",
-            )
+            ours: "error (Runtime.UnknownEvent), response, response, serves",
+            ..row("an unreadable event", &[], vec![], "", "error (a Rust type), response, response, serves")
         },
-        on(
-            SNAP_START,
-            row(
-                "a snapshot",
-                vec![],
-                "/restore/next, response, response, response, serves",
-                "/restore/next, response, response, response, serves",
-            ),
-        ),
-        on(
-            SNAP_START,
-            row(
-                "a snapshot: 500",
-                vec![("/restore/next", status(500))],
-                "/restore/next, /init/error (Runtime.InitError), ended with 1",
-                "/restore/next, /init/error (a Rust type), ended with 1",
-            ),
-        ),
-        on(
-            SNAP_START,
-            row(
-                "a snapshot: closed",
-                vec![("/restore/next", Fault::Close)],
-                "/restore/next, /init/error (Runtime.InitError), ended with 1",
-                "/restore/next, /init/error (a Rust type), ended with 1",
-            ),
-        ),
+        row("a snapshot", SNAP_START, vec![], RESTORED, RESTORED),
+        row("a snapshot: 500", SNAP_START, vec![("/restore/next", status(500))], OURS_FAILED, FAILED),
+        row("a snapshot: closed", SNAP_START, vec![("/restore/next", close)], OURS_FAILED, FAILED),
     ]
 }
 
@@ -232,9 +202,7 @@ async fn a_lost_result_is_logged_with_its_request() {
 /// The official loop tells the caller what the panic said.
 #[tokio::test]
 async fn a_panic_is_an_answer_here_and_an_error_there() {
-    let payload = plain().payload;
-    let named = String::from_utf8(payload).unwrap().replace(r#""rawQueryString":"""#, r#""rawQueryString":"name=Ada""#);
-    let named = Invocation::new(named);
+    let named = Invocation::get("/?name=Ada", &[]);
     let ours = drive(&example("panics"), &[], &[], &named).await;
     assert_eq!(summary(&ours), SERVES);
     assert!(ours.0.iter().all(|sent| !sent.body.contains("a bug")));
@@ -271,4 +239,22 @@ async fn a_worker_that_polled_in_vain_works_again() {
         assert!(matches!(outcome, Outcome::Answer(_)));
     }
     function.polled(4).await;
+}
+
+/// `cargo lambda watch` sends such a deadline: ten minutes after the start of 1970.
+#[tokio::test]
+async fn a_deadline_in_the_past_is_ignored() {
+    let mut process = Function::start(&ours(), &[]).await;
+    let just_now = plain().with_timeout(Duration::ZERO).deadline_ms - 1;
+    for deadline_ms in [0, 600_000, just_now] {
+        let Outcome::Answer(answer) = process.invoke(&Invocation { deadline_ms, ..plain() }).await else { panic!() };
+        assert!(answer.contains("Still here."), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn without_lambda_it_says_what_to_do() {
+    let output = Command::new(ours()).env_clear().output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("start it with `make run`") && output.status.code() == Some(1), "{output:?}");
 }

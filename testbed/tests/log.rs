@@ -1,9 +1,10 @@
-//! Tests what the compiled functions log: one line per invocation, in a known format, with no data of the caller.
+//! Tests what the functions as `make build` packaged them, and any endpoint, log: one line per invocation, in a known
+//! format, with no data of the caller.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{Arc, Mutex},
 };
@@ -13,7 +14,8 @@ use handler::{Context, Endpoint, Problem, Response, count, http::StatusCode, obs
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use testbed::{
-    Case, Function, Invocation, Outcome, TRIGGERS, example, packaged,
+    Call, Case, Function, HttpAnswer, Invocation, Outcome, TRIGGERS, example, functions, has_upstream, packaged,
+    settings, steady_upstream,
     upstream::{Answer, Behaviour, Upstream},
 };
 
@@ -44,17 +46,12 @@ fn read(lines: &[String]) -> Vec<Value> {
     lines.iter().map(read).collect()
 }
 
-/// The functions here have no names that the documentation lacks.
-fn has_known_names(events: &[Value]) {
+/// A line has no names that the documentation lacks, except an endpoint's own.
+fn has_known_names(event: &Value) {
     let schema: Value = serde_json::from_str(include_str!("../log-event.schema.json")).unwrap();
-    for event in events.iter().filter(|event| event.get("_aws").is_some()) {
-        for name in event.as_object().unwrap().keys() {
-            let is_known = |part: &str| !schema["$defs"][part]["properties"][name].is_null();
-            assert!(
-                ["level", "message"].contains(&name.as_str()) || is_known("invocation") || is_known("metrics"),
-                "{name}"
-            );
-        }
+    for name in event.as_object().unwrap().keys() {
+        let is_known = |part: &str| !schema["$defs"][part]["properties"][name].is_null();
+        assert!(["level", "message"].contains(&&**name) || is_known("invocation") || is_known("metrics"), "{name}");
     }
 }
 
@@ -90,59 +87,55 @@ fn planted(case: &Case) -> Invocation {
     Invocation::new(serde_json::to_vec(&event).unwrap())
 }
 
-/// Sends `function` all of its cases, twice, with [`PLANTED`] in them. Returns how many these are.
-async fn log_of(function: &str, process: &mut Function) -> usize {
-    let cases: Vec<Case> = Case::all(function).into_iter().cycle().take(2 * Case::all(function).len()).collect();
-    for case in &cases {
-        process.invoke(&planted(case)).await;
+/// Sends `function` all of its cases, twice, with [`PLANTED`] in them. Returns its log, which has a line for each, and
+/// nothing of what the caller or the upstream sent.
+async fn log_of(function: &str, upstream: &Upstream, level: &str) -> Vec<Value> {
+    let query = format!("?{PLANTED}={PLANTED}");
+    let mut settings = settings(function, upstream);
+    let of_upstream = settings.iter_mut().filter(|(_, value)| value.starts_with(&upstream.url("")));
+    of_upstream.for_each(|(_, url)| url.push_str(&query));
+    settings.push(("AWS_LAMBDA_LOG_LEVEL".into(), level.into()));
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut process = Function::start(&packaged(function), &settings).await;
+    let cases = Case::all(function);
+    let mut sent = BTreeSet::new();
+    for case in cases.iter().chain(&cases) {
+        let invocation = planted(case);
+        process.invoke(&invocation).await;
+        sent.insert(invocation.request_id);
     }
-    cases.len()
-}
-
-fn without_secrets(lines: &[String]) {
-    for line in lines {
-        for secret in [PLANTED, ADDRESSES[0], ADDRESSES[1]] {
-            assert!(!line.contains(secret), "{secret} is in {line}");
-        }
+    let lines = process.terminate().await;
+    for secret in [PLANTED, ADDRESSES[0], ADDRESSES[1]] {
+        assert!(lines.iter().all(|line| !line.contains(secret)), "{secret} is in {lines:#?}");
     }
+    let events = read(&lines);
+    let is_line = |event: &&Value| ["invocation", "the invocation failed"].iter().any(|it| event["message"] == *it);
+    let lines: Vec<&str> = events.iter().filter(is_line).filter_map(|event| event["request_id"].as_str()).collect();
+    assert!(lines.len() == sent.len() && lines.iter().all(|id| sent.contains(*id)), "{function}: {events:#?}");
+    events
 }
 
 #[tokio::test]
 async fn an_invocation_logs_one_line_without_caller_data() {
-    for (function, level) in [("hello", "INFO"), ("hello", "TRACE"), ("time", "INFO")] {
-        let mut process = Function::start(&packaged(function), &[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
-        let invocations = log_of(function, &mut process).await;
-        let lines = process.terminate().await;
-        let events = read(&lines);
-        has_known_names(&events);
-        without_secrets(&lines);
-        if level != "INFO" {
-            assert!(events.len() > 2 * invocations, "debugging");
-            continue;
+    let upstream = steady_upstream();
+    let mut triggers: BTreeMap<String, usize> = BTreeMap::new();
+    for function in functions() {
+        let events = log_of(&function, &upstream, "INFO").await;
+        assert_eq!(events.iter().filter(|event| event["cold_start"] == true).count(), 1, "{function}");
+        for trigger in events.iter().filter_map(|event| event["trigger"].as_str()) {
+            *triggers.entry(trigger.to_owned()).or_default() += 1;
         }
-        assert_eq!(events.len(), invocations);
-        let colds: Vec<usize> = (0..invocations).filter(|at| events[*at]["cold_start"] == true).collect();
-        assert_eq!(colds.len(), 1, "{colds:?}");
-
-        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-        for event in &events {
-            *seen.entry(event["trigger"].as_str().unwrap_or("none")).or_default() += 1;
-        }
-        for trigger in ["http-api", "rest-api", "function-url", "alb", "vpc-lattice"] {
-            assert!(seen.get(trigger).is_some_and(|count| *count > 5), "{seen:?}");
-        }
-        assert!(events.iter().any(|event| event["problem"] == "not-acceptable" && event["status"] == 406));
+        assert!(log_of(&function, &upstream, "TRACE").await.len() > 2 * events.len(), "{function}: no debugging");
+    }
+    for trigger in ["http-api", "rest-api", "function-url", "alb", "vpc-lattice"] {
+        assert!(triggers.get(trigger).is_some_and(|count| *count > 5), "{triggers:?}");
     }
 }
 
 #[tokio::test]
 async fn upstream_data_stays_out_of_the_log() {
     let upstream = Upstream::start();
-    let url = upstream.url(&format!("/?{PLANTED}={PLANTED}"));
-    let env = [("UPSTREAM_URL", url.as_str()), ("AWS_LAMBDA_LOG_LEVEL", "TRACE")];
     let good = Answer::ok(PLANTED).header("x-secret", PLANTED).header("set-cookie", PLANTED);
-    let mut invocations = 0;
-    let mut lines = Vec::new();
     for behaviour in [
         Some(Behaviour::from(good)),
         Some(Answer::status(503).into()),
@@ -161,70 +154,58 @@ async fn upstream_data_stays_out_of_the_log() {
         }
         // A new process each time: one that has met a fault may answer from its cache, or because its circuit breaker
         // is open.
-        let mut process = Function::start(&packaged("fetch"), &env).await;
-        invocations += log_of("fetch", &mut process).await;
-        lines.extend(process.terminate().await);
-    }
-    let events = read(&lines);
-    has_known_names(&events);
-    without_secrets(&lines);
-    let events: Vec<&Value> = events.iter().filter(|event| event.get("_aws").is_some()).collect();
-    assert_eq!(events.len(), invocations);
-    for problem in ["upstream-error", "upstream-unreachable"] {
-        let event = events.iter().find(|event| event["problem"] == problem).unwrap();
-        assert_eq!(event["level"], "ERROR");
-        assert!(event["error"].as_str().unwrap().starts_with(&format!("{problem}: ")), "{event}");
+        for function in functions().iter().filter(|function| has_upstream(function)) {
+            log_of(function, &upstream, "TRACE").await;
+        }
     }
 }
 
 #[tokio::test]
-async fn concurrent_invocations_have_separate_lines() {
-    for (executable, records) in [(packaged("hello"), false), (example("records"), true)] {
-        let mut process = Function::start(&executable, &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
-        let name = Case::named("hello/name.http-api");
-        let payload = String::from_utf8(name.invocation().payload).unwrap();
-        let mut expected = BTreeMap::new();
-        for _ in 0..5 {
-            let invocations: Vec<Invocation> =
-                (1..=64).map(|chars| Invocation::new(payload.replace("Ada", &"a".repeat(chars)))).collect();
-            let outcomes = process.invoke_all(&invocations).await;
-            assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Answer(_))));
-            let at_a_time = invocations.into_iter().enumerate();
-            expected.extend(at_a_time.map(|(at, invocation)| (invocation.request_id, (invocation.trace_id, at + 1))));
+async fn concurrent_invocations_have_separate_answers_and_lines() {
+    let mut process = Function::start(&example("records"), &[("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).await;
+    let mut expected = BTreeMap::new();
+    for _ in 0..5 {
+        let names: Vec<String> = (1..=64).map(|chars| "a".repeat(chars)).collect();
+        let invocations: Vec<_> = names.iter().map(|name| Invocation::get(&format!("/?name={name}"), &[])).collect();
+        for (name, outcome) in names.iter().zip(process.invoke_all(&invocations).await) {
+            assert_eq!(&HttpAnswer::try_from(outcome).unwrap().body, name);
         }
-        let events = read(&process.terminate().await);
-        assert_eq!(events.len(), 5 * 64);
-        for event in events {
-            let (trace_id, chars) = expected.remove(event["request_id"].as_str().unwrap()).unwrap();
-            assert!(trace_id.starts_with(&format!("Root={};", event["trace_id"].as_str().unwrap())), "{event}");
-            let greeting = if records { 0 } else { "Hello, !".len() };
-            assert_eq!(event["bytes_out"], greeting + chars, "{event}");
-            if records {
-                assert_eq!(event["attempts"], chars, "{event}");
-                assert_eq!(event["UpstreamAttempts"], chars + 1, "{event}");
-                assert_eq!(event["cache_status"], chars.to_string(), "{event}");
-            }
-        }
+        let at_a_time = invocations.into_iter().enumerate();
+        expected.extend(at_a_time.map(|(at, invocation)| (invocation.request_id, (invocation.trace_id, at + 1))));
     }
+    let events = read(&process.terminate().await);
+    assert_eq!(events.len(), 5 * 64);
+    for event in events {
+        let (trace_id, chars) = expected.remove(event["request_id"].as_str().unwrap()).unwrap();
+        assert!(trace_id.starts_with(&format!("Root={};", event["trace_id"].as_str().unwrap())), "{event}");
+        let counted = (&event["bytes_out"], &event["attempts"], &event["UpstreamAttempts"]);
+        assert_eq!(counted, (&chars.into(), &chars.into(), &(chars + 1).into()), "{event}");
+        assert_eq!(event["cache_status"], chars.to_string(), "{event}");
+    }
+}
+
+/// A `GET` request through `trigger`.
+fn through(trigger: &str, path: &str) -> Invocation {
+    Invocation::new(Call::get(path, &[]).event(trigger, "testbed").unwrap().to_string())
 }
 
 /// The log of a request, and of a request that panics.
 async fn two_lines(env: &[(&str, &str)]) -> Vec<String> {
     let mut process = Function::start(&example("panics"), env).await;
-    for case in ["hello/plain.http-api", "hello/name.rest-api"] {
-        process.invoke(&Case::named(case).invocation()).await;
-    }
+    process.invoke(&Invocation::get("/panics", &[])).await;
+    process.invoke(&through("rest-api", "/panics?name=Ada")).await;
     process.terminate().await
 }
 
 #[tokio::test]
 async fn a_panic_is_logged_in_the_line_of_its_invocation() {
     let events = read(&two_lines(&[]).await);
+    events.iter().for_each(has_known_names);
     let [fine, panicked] = &events[..] else { panic!("{events:?}") };
-    assert_eq!((&fine["level"], &fine["status"], &fine["route"]), (&"INFO".into(), &200.into(), &"ANY /hello".into()));
+    assert_eq!((&fine["level"], &fine["status"], &fine["route"]), (&"INFO".into(), &200.into(), &"ANY /panics".into()));
     assert_eq!(
         (&panicked["level"], &panicked["status"], &panicked["route"]),
-        (&"ERROR".into(), &500.into(), &"/hello".into())
+        (&"ERROR".into(), &500.into(), &"/panics".into())
     );
     assert_eq!(panicked["problem"], "internal");
     let panic = panicked["panic"].as_str().unwrap();
@@ -235,13 +216,11 @@ async fn a_panic_is_logged_in_the_line_of_its_invocation() {
 /// Whatever the level, and whether the panic comes before the answer, after it, or after the next one.
 #[tokio::test]
 async fn a_panic_beside_the_endpoint_has_its_own_line() {
-    let name = Case::all("hello").into_iter().find(|case| case.name == "hello/name.http-api").unwrap();
-    let payload = String::from_utf8(name.invocation().payload).unwrap();
     for (level, expected) in [("INFO", "ERROR"), ("WARN", "ERROR"), ("ERROR", "ERROR"), ("FATAL", "FATAL")] {
         let mut process = Function::start(&example("panics"), &[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
         let mut ids = Vec::new();
         for name in ["in-a-task", "after", "leaves-a-task", "ends-the-task", "after"] {
-            let invocation = Invocation::new(payload.replace("Ada", name));
+            let invocation = Invocation::get(&format!("/?name={name}"), &[]);
             assert!(matches!(process.invoke(&invocation).await, Outcome::Answer(_)));
             ids.push(invocation.request_id);
         }
@@ -355,9 +334,9 @@ async fn text_format_is_for_people_and_has_no_metrics() {
 
 #[tokio::test]
 async fn the_operator_decides_whether_addresses_are_logged() {
-    let mut process = Function::start(&packaged("hello"), &[("LOG_CLIENT_ADDRESS", "true")]).await;
+    let mut process = Function::start(&example("panics"), &[("LOG_CLIENT_ADDRESS", "true")]).await;
     for trigger in TRIGGERS {
-        process.invoke(&Case::named(&format!("hello/name.{trigger}")).invocation()).await;
+        process.invoke(&through(trigger, "/")).await;
     }
     for (trigger, event) in TRIGGERS.iter().zip(read(&process.terminate().await)) {
         let address = event["client_address"].as_str().unwrap_or_default();

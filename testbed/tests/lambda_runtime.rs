@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use hyper::StatusCode;
@@ -239,17 +238,6 @@ async fn a_worker_that_polled_in_vain_works_again() {
         assert!(matches!(outcome, Outcome::Answer(_)));
     }
     function.polled(4).await;
-}
-
-/// `cargo lambda watch` sends such a deadline: ten minutes after the start of 1970.
-#[tokio::test]
-async fn a_deadline_in_the_past_is_ignored() {
-    let mut process = Function::start(&ours(), &[]).await;
-    let just_now = plain().with_timeout(Duration::ZERO).deadline_ms - 1;
-    for deadline_ms in [0, 600_000, just_now] {
-        let Outcome::Answer(answer) = process.invoke(&Invocation { deadline_ms, ..plain() }).await else { panic!() };
-        assert!(answer.contains("Still here."), "{answer}");
-    }
 }
 
 #[tokio::test]

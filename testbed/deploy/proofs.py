@@ -125,83 +125,44 @@ def numbers(template: dict, value: object) -> list[int]:
     return [int(number) for number in found if str(number).isdecimal()]
 
 
-def functions_are_watched(template: dict) -> list[str]:
-    """Each function has an alarm, which notifies the operator, for each way in which it can fail its callers."""
-    alarms = of_type(template, "AWS::CloudWatch::Alarm").values()
-    notify = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], NO_VALUE]}
-    return [
-        f"{name} has no alarm for {metric}"
-        for name, function in functions(template).items()
-        for metric in ("Errors", "Throttles", "ServerErrors", "Duration")
-        if not any(
-            (metric, function.get("FunctionName")) in watched(alarm["Properties"])
-            and alarm["Properties"].get("AlarmActions") == alarm["Properties"].get("OKActions") == notify
-            and alarm.get("Condition") == template["Resources"][name].get("Condition")
-            for alarm in alarms
-        )
-    ]
-
-
-def watched(alarm: dict) -> list[tuple]:
-    """Returns the metrics that an alarm uses, each with its function's name."""
-    metrics = [alarm] if "MetricName" in alarm else [m["MetricStat"]["Metric"] for m in alarm.get("Metrics", []) if "MetricStat" in m]
-    return [
-        (metric["MetricName"], dimension["Value"])
-        for metric in metrics
-        for dimension in metric.get("Dimensions", [])
-        if dimension["Name"] == "FunctionName"
-    ]
-
-
-def functions_are_logged(template: dict) -> list[str]:
-    """Each function and the API have their own log group, which has a retention and is deleted with the stack."""
+def functions_have_what_all_have(template: dict) -> list[str]:
+    """Each function has what the loops of template.yaml make: its own log group, and an alarm for each way in which it can
+    fail its callers. It rolls back on its errors, and an operator finds it on the dashboard, in the saved queries and
+    among the outputs."""
     wrong = []
-    groups = of_type(template, "AWS::Logs::LogGroup")
-    used = [function["LoggingConfig"].get("LogGroup", {}).get("Ref") for function in functions(template).values()]
-    for api in of_type(template, "AWS::Serverless::HttpApi").values():
-        used.append(
-            api["Properties"].get("AccessLogSettings", {}).get("DestinationArn", {}).get("Fn::GetAtt", [None])[0]
-        )
-    if sorted(map(str, used)) != sorted(groups):
-        wrong.append(f"log groups {sorted(groups)} do not match the ones used: {used}")
-    for name, group in groups.items():
-        if group["Properties"].get("RetentionInDays") != {"Ref": "LogRetentionDays"}:
-            wrong.append(f"{name} keeps its lines forever")
-        if group.get("DeletionPolicy") != "Delete":
-            wrong.append(f"{name} outlives the stack")
-    for name, api in of_type(template, "AWS::Serverless::HttpApi").items():
-        line = api["Properties"].get("AccessLogSettings", {}).get("Format", "")
-        if not is_json(line):
-            wrong.append(f"the access log of {name} is not JSON")
-        if re.search(r"identity|query", line, re.IGNORECASE):
-            wrong.append(f"the access log of {name} records the caller or the query")
+    resources = template["Resources"]
+    dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard"))
+    urls = [output["Value"].get("Fn::Sub") for output in template["Outputs"].values() if isinstance(output["Value"], dict)]
+    paths = {values.get("Path", url.removeprefix("${Api}")) for url, values in (url for url in urls if isinstance(url, list))}
+    groups = set()
     for name, function in functions(template).items():
-        if function["LoggingConfig"].get("LogFormat") != "JSON":
-            wrong.append(f"{name} does not log JSON")
+        own = name.removesuffix("Function")
+        group, errors = {"Ref": f"{own}Logs"}, {"Ref": f"{own}Errors"}
+        groups.add(group["Ref"])
+        for part in ("Logs", "Errors", "Throttles", "ServerErrorRate", "Slow"):
+            made = resources.get(own + part)
+            if not made or made.get("Condition") != resources[name].get("Condition"):
+                wrong.append(f"{name} has no {own}{part} with its condition: add it to the loop Functions in template.yaml")
+        if function["LoggingConfig"].get("LogGroup") != group:
+            wrong.append(f"{name} does not log into {group}")
+        if function["DeploymentPreference"].get("Alarms") != {"Fn::If": ["IsProd", [errors], [NO_VALUE]]}:
+            wrong.append(f"{name} does not roll back on {errors} in prod")
+        if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:
+            wrong.append(f"{name} is not on the dashboard")
+        routes = {path for path, _ in routes_of(function)}
+        if routes and not paths & routes:
+            wrong.append(f"{name} has no URL among the outputs: add it to the loop Urls in template.yaml")
+    for name, query in of_type(template, "AWS::Logs::QueryDefinition").items():
+        searched = {mapping["Ref"] for mapping in walk(query["Properties"]["LogGroupNames"]) if "Ref" in mapping}
+        if searched - {"AWS::NoValue"} != groups:
+            wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
     return wrong
 
 
-def is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def functions_are_released_gradually(template: dict) -> list[str]:
-    """Callers reach an alias. In prod, it moves to a new version in steps, and back if the function's errors alarm."""
-    wrong = []
-    for name, function in functions(template).items():
-        alarm = {"Ref": name.replace("Function", "Errors")}
-        release = function["DeploymentPreference"]
-        if function.get("AutoPublishAlias") != "live" or not function.get("AutoPublishAliasAllProperties"):
-            wrong.append(f"{name} has no alias that follows its changes")
-        if release.get("Type") != {"Fn::If": ["IsProd", "Canary10Percent5Minutes", "AllAtOnce"]}:
-            wrong.append(f"{name} is not released gradually in prod, at once elsewhere")
-        if release.get("Alarms") != {"Fn::If": ["IsProd", [alarm], [NO_VALUE]]}:
-            wrong.append(f"{name} does not roll back on its errors")
-    return wrong
+def callers_are_not_logged(template: dict) -> list[str]:
+    """The gateway's access log has neither the caller's address nor the query."""
+    lines = [api["Properties"]["AccessLogSettings"]["Format"] for api in of_type(template, "AWS::Serverless::HttpApi").values()]
+    return [line for line in lines if re.search(r"identity|query", line, re.IGNORECASE)]
 
 
 def versions_follow_parameters(template: dict) -> list[str]:
@@ -358,27 +319,6 @@ def loops_mean_the_same_on_aws(template: dict) -> list[str]:
     return wrong
 
 
-def functions_are_shown(template: dict) -> list[str]:
-    """Each function is on the dashboard and in the saved queries, and has its URL in the outputs."""
-    wrong = []
-    groups = of_type(template, "AWS::Logs::LogGroup").keys() - {"ApiLogs"}
-    for name, query in of_type(template, "AWS::Logs::QueryDefinition").items():
-        searched = {mapping["Ref"] for mapping in walk(query["Properties"]["LogGroupNames"]) if "Ref" in mapping}
-        if searched - {"AWS::NoValue"} != groups:
-            wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
-    dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard")["Dashboard"])
-    values = [output["Value"].get("Fn::Sub") for output in template["Outputs"].values() if isinstance(output["Value"], dict)]
-    urls = [value for value in values if isinstance(value, list)]
-    paths = {values.get("Path", url.removeprefix("${Api}")) for url, values in urls}
-    for name, function in functions(template).items():
-        if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:
-            wrong.append(f"{name} is not on the dashboard")
-        routes = {path for path, _ in routes_of(function)}
-        if routes and not paths & routes:
-            wrong.append(f"{name} has no URL among the outputs: add it to the loop Urls in template.yaml")
-    return wrong
-
-
 def gateways(route: str) -> str:
     """A route of the local router as API Gateway writes it."""
     return re.sub(r"\{\*(\w+)\}", r"{\1+}", route)
@@ -484,21 +424,6 @@ def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
             wrong.append(f"openapi.yaml has {missing}: write `{line}` into CorsConfiguration in template.yaml")
         if unused := sorted(given - needed - more):
             wrong.append(f"openapi.yaml has no {unused}: write `{line}` into CorsConfiguration in template.yaml")
-    return wrong
-
-
-def parameters_are_documented(template: dict) -> list[str]:
-    """Each parameter has a description, an allowed default and a limit, explained unless it is a list of values."""
-    wrong = []
-    for name, parameter in template["Parameters"].items():
-        if not parameter.get("Description") or "Default" not in parameter:
-            wrong.append(f"{name} has no description or no default")
-        if not {"AllowedPattern", "AllowedValues", "MinValue"} & parameter.keys():
-            wrong.append(f"{name} takes anything")
-        elif "AllowedValues" not in parameter and not parameter.get("ConstraintDescription"):
-            wrong.append(f"{name} does not say what it takes")
-        if not accepts(parameter, parameter.get("Default", "")):
-            wrong.append(f"{name} refuses its own default")
     return wrong
 
 

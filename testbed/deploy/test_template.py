@@ -59,24 +59,18 @@ def cors(template: dict) -> dict:
     return properties(template, "Api")["CorsConfiguration"]["Fn::If"][1]
 
 
-def routes_agree(template: dict) -> list[str]:
-    return proofs.routes_agree(template, ROUTER, EVENTS)
+# What some proofs compare the template with.
+COMPARED: dict[Callable[..., list[str]], tuple] = {
+    proofs.routes_agree: (ROUTER, EVENTS),
+    proofs.privileges_are_least: (DECLARED,),
+    proofs.callers_need_a_token: (DECLARED,),
+    proofs.data_is_kept_and_caches_go: (DECLARED,),
+    proofs.pages_may_do_what_the_contract_has: (SPEC,),
+}
 
 
-def privileges_are_least(template: dict) -> list[str]:
-    return proofs.privileges_are_least(template, DECLARED)
-
-
-def callers_need_a_token(template: dict) -> list[str]:
-    return proofs.callers_need_a_token(template, DECLARED)
-
-
-def data_is_kept_and_caches_go(template: dict) -> list[str]:
-    return proofs.data_is_kept_and_caches_go(template, DECLARED)
-
-
-def pages_may_do_what_the_contract_has(template: dict) -> list[str]:
-    return proofs.pages_may_do_what_the_contract_has(template, SPEC)
+def faults(proof: Callable[..., list[str]], template: dict) -> list[str]:
+    return proof(template, *COMPARED.get(proof, ()))
 
 
 def table(**change: object) -> dict:
@@ -95,7 +89,7 @@ def paths(template: dict) -> dict:
     return properties(template, "Api")["DefinitionBody"]["paths"]
 
 
-PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
+PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
     proofs.time_outs_nest: {
         "budget as long as the function": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS="10000"),
         "attempt longer than the budget": lambda t: variables(t).update(UPSTREAM_ATTEMPT_TIMEOUT_MS="5001"),
@@ -107,35 +101,20 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "a parameter without bounds": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Ref": "LogRetentionDays"}),
         "what cannot be read": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
     },
-    proofs.functions_are_watched: {
+    proofs.functions_have_what_all_have: {
         "no alarm": lambda t: t["Resources"].pop("timeThrottles"),
-        "another function's": lambda t: properties(t, "timeErrors").update(
-            Dimensions=properties(t, "helloErrors")["Dimensions"]
-        ),
-        "another function's rate": lambda t: properties(t, "timeServerErrorRate").update(
-            Metrics=properties(t, "helloServerErrorRate")["Metrics"]
-        ),
-        "nobody told": lambda t: properties(t, "helloErrors").pop("AlarmActions"),
         "alarm without its condition": lambda t: t["Resources"]["fetchoninstancesErrors"].pop("Condition"),
-    },
-    proofs.functions_are_logged: {
-        "no retention": lambda t: properties(t, "helloLogs").pop("RetentionInDays"),
-        "shared group": lambda t: properties(t, "timeFunction").update(
-            LoggingConfig={"LogGroup": {"Ref": "helloLogs"}}
-        ),
-        "kept after the stack": lambda t: t["Resources"]["fetchLogs"].update(DeletionPolicy="Retain"),
-        "access log of callers": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
-        "access log in text": lambda t: access_log(t).update(Format="$context.requestId $context.status"),
-        "no access log": lambda t: properties(t, "Api").pop("AccessLogSettings"),
-        "text": lambda t: t["Globals"]["Function"]["LoggingConfig"].update(LogFormat="Text"),
-    },
-    proofs.functions_are_released_gradually: {
-        "no alias": lambda t: t["Globals"]["Function"].pop("AutoPublishAlias"),
-        "alias of the code alone": lambda t: t["Globals"]["Function"].pop("AutoPublishAliasAllProperties"),
-        "prod at once": lambda t: t["Globals"]["Function"]["DeploymentPreference"].update(
-            Type={"Fn::If": ["IsProd", "AllAtOnce", "AllAtOnce"]}
-        ),
+        "shared group": lambda t: properties(t, "timeFunction").update(LoggingConfig={"LogGroup": {"Ref": "helloLogs"}}),
         "no rollback": lambda t: properties(t, "timeFunction").pop("DeploymentPreference"),
+        "not on the dashboard": lambda t: properties(t, "timeFunction")["FunctionName"].update(
+            {"Fn::Sub": "${AWS::StackName}-now"}
+        ),
+        "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": "timeLogs"}),
+        "no URL": lambda t: t["Outputs"].pop("timeUrl"),
+        "another URL": lambda t: t["Outputs"]["timeUrl"]["Value"]["Fn::Sub"][1].update(Path="/now"),
+    },
+    proofs.callers_are_not_logged: {
+        "address": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
     },
     proofs.versions_follow_parameters: {
         "one too few": lambda t: properties(t, "fetchFunction").update(VersionDescription={"Ref": "LogLevel"}),
@@ -146,7 +125,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
             Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}
         ),
     },
-    privileges_are_least: {
+    proofs.privileges_are_least: {
         "any resource": lambda t: statement(t, "helloRole").update(Resource="*"),
         "no resource": lambda t: statement(t, "helloRole").pop("Resource"),
         "any log group": lambda t: statement(t, "timeRole").update(
@@ -178,7 +157,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "shared role": lambda t: properties(t, "timeFunction").update(Role={"Fn::GetAtt": ["helloRole", "Arn"]}),
         "SAM's role": lambda t: properties(t, "timeFunction").pop("Role"),
     },
-    callers_need_a_token: {
+    proofs.callers_need_a_token: {
         "a route without": lambda t: paths(t)["/time"].pop("x-amazon-apigateway-any-method"),
         "a path without": lambda t: paths(t).pop("/hello"),
         "always": lambda t: paths(t)["/time"]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
@@ -187,7 +166,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "no such route": lambda t: paths(t).update({"/now": {"get": {}}}),
         "another scheme": lambda t: properties(t, "Api")["DefinitionBody"]["components"]["Fn::If"][1].pop("securitySchemes"),
     },
-    data_is_kept_and_caches_go: {
+    proofs.data_is_kept_and_caches_go: {
         "provisioned": lambda t: properties(t, "SharedStateTable").pop("BillingMode"),
         "no time to live": lambda t: properties(t, "SharedStateTable").pop("TimeToLiveSpecification"),
         "in clear": lambda t: properties(t, "SharedStateTable").pop("SSESpecification"),
@@ -200,15 +179,7 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
         "data without recovery": lambda t: t["Resources"].update(Orders=table(PointInTimeRecoverySpecification={})),
         "data in clear": lambda t: t["Resources"].update(Orders=table(SSESpecification={})),
     },
-    proofs.functions_are_shown: {
-        "not on the dashboard": lambda t: properties(t, "timeFunction")["FunctionName"].update(
-            {"Fn::Sub": "${AWS::StackName}-now"}
-        ),
-        "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": "timeLogs"}),
-        "no URL": lambda t: t["Outputs"].pop("timeUrl"),
-        "another URL": lambda t: t["Outputs"]["timeUrl"]["Value"]["Fn::Sub"][1].update(Path="/now"),
-    },
-    routes_agree: {
+    proofs.routes_agree: {
         "one too few": lambda t: properties(t, "helloFunction")["Events"].pop("Root"),
         "one too many": lambda t: properties(t, "timeFunction")["Events"].update(
             Now={"Type": "HttpApi", "Properties": {"Path": "/now", "Method": "ANY"}}
@@ -219,25 +190,18 @@ PROOFS: dict[Callable[[dict], list[str]], dict[str, Change]] = {
             Path="/time"
         ),
     },
-    pages_may_do_what_the_contract_has: {
+    proofs.pages_may_do_what_the_contract_has: {
         "no conditions": lambda t: cors(t)["AllowHeaders"].remove("if-none-match"),
         "no token": lambda t: cors(t)["AllowHeaders"].remove("authorization"),
         "no etag": lambda t: cors(t)["ExposeHeaders"].remove("etag"),
         "another method": lambda t: cors(t)["AllowMethods"].append("TRACE"),
     },
-    proofs.parameters_are_documented: {
-        "no description": lambda t: t["Parameters"]["Stage"].pop("Description"),
-        "no default": lambda t: t["Parameters"]["UpstreamUrl"].pop("Default"),
-        "no limit": lambda t: t["Parameters"]["LogLevel"].pop("AllowedValues"),
-        "no word on the limit": lambda t: t["Parameters"]["ThrottleRate"].pop("ConstraintDescription"),
-        "default not allowed": lambda t: t["Parameters"]["ThrottleRate"].update(Default=0),
-    },
 }
 
 
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.__name__)
-def test_template_holds(proof: Callable[[dict], list[str]]) -> None:
-    assert proof(TEMPLATE) == []
+def test_template_holds(proof: Callable[..., list[str]]) -> None:
+    assert faults(proof, TEMPLATE) == []
 
 
 @pytest.mark.parametrize(
@@ -248,8 +212,8 @@ def test_template_holds(proof: Callable[[dict], list[str]]) -> None:
         for what, change in changes.items()
     ],
 )
-def test_proof_refuses(proof: Callable[[dict], list[str]], change: Change) -> None:
-    assert proof(changed(change)) != []
+def test_proof_refuses(proof: Callable[..., list[str]], change: Change) -> None:
+    assert faults(proof, changed(change)) != []
 
 
 def repeated(template: dict) -> dict:
@@ -362,13 +326,10 @@ def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
     router = ROUTER | ({"/hook-of-someone": "someones"} if "Hook" in events else {})
     assert [
         *proofs.time_outs_nest(template),
-        *proofs.functions_are_watched(template),
-        *proofs.functions_are_logged(template),
-        *proofs.functions_are_released_gradually(template),
+        *proofs.functions_have_what_all_have(template),
         *proofs.privileges_are_least(template, declared),
         *proofs.callers_need_a_token(template, declared),
         *proofs.data_is_kept_and_caches_go(template, declared),
-        *proofs.functions_are_shown(template),
         *proofs.routes_agree(template, router, EVENTS | {"someones"}),
     ] == []
     wrong = proofs.privileges_are_least(template, DECLARED)
@@ -388,58 +349,22 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
 @pytest.mark.parametrize(
     ("name", "allowed", "refused"),
     [
-        ("Stage", ["dev", "prod", "pr-12"], ["", "Prod", "1st", "a" * 17]),
-        ("Architecture", ["x86_64", "arm64"], ["", "i386"]),
         (
             "UpstreamUrl",
-            [
-                "https://a.example",
-                "https://a.example:8443/b?c=d",
-                "http://127.0.0.1:80/x",
-                "http://[::1]:80",
-                "http://localhost",
-                "https://[2001:db8::1]:8443/b",
-                "https://a_b.example?c=d",
-                "https://a.example/@b:c",
-            ],
-            [
-                "",
-                "a.example",
-                "http://a.example",
-                "http://localhost.a.example",
-                "https://a b",
-                "https://a#b",
-                "https:///b",
-                "https://user:secret@a.example",
-                "https://user@a.example/b",
-                "https://:secret@a.example",
-                "https://user:secret@[::1]/b",
-                "https://user\\@a.example",
-                "http://user@localhost",
-                "https://a.example:secret",
-                "https://a.example ",
-                " https://a.example",
-            ],
+            ["https://a.example", "https://a.example:8443/b?c=d", "http://127.0.0.1:80/x", "http://[::1]:80", "http://localhost"]
+            + ["https://[2001:db8::1]:8443/b", "https://a_b.example?c=d", "https://a.example/@b:c", "https://a.example/" + "b" * 74],
+            ["", "a.example", "http://a.example", "http://localhost.a.example", "https://a b", "https://a#b", "https:///b"]
+            + ["https://user:secret@a.example", "https://user@a.example/b", "https://:secret@a.example", "http://user@localhost"]
+            + ["https://user:secret@[::1]/b", "https://user\\@a.example", "https://a.example:secret", "https://a.example "]
+            + [" https://a.example", "https://a.example/" + "b" * 75],
         ),
-        ("UpstreamUrl", ["https://a.example/" + "b" * 74], ["https://a.example/" + "b" * 75]),
         ("UpstreamSecretId", ["", SECRET], ["upstream/token", SECRET.removesuffix("-AbC123"), SECRET + "*"]),
-        ("UpstreamSecretJsonKey", ["", "token", "api_key-2.b"], ["a b", "a:b", "a" * 25]),
-        ("ReservedConcurrency", ["", "0", "100"], ["-1", "many"]),
         (
             "CorsAllowOrigins",
             ["", "*", "https://a.example", "https://a.example,http://localhost:3000"],
             ["a.example", "https://*.example", "*,https://a.example", "https://a.example/", "https://a.example,"],
         ),
         ("JwtIssuer", ["", "https://login.example/pool"], ["http://login.example", "login.example"]),
-        ("JwtAudience", ["", "api", "api,app"], ["api app", ",api"]),
-        ("DomainName", ["", "api.example.com"], ["https://api.example.com", "localhost", "Api.example.com"]),
-        ("CertificateArn", ["", "arn:aws:acm:us-east-1:123456789012:certificate/ab-12"], ["ab-12"]),
-        ("HostedZoneId", ["", "Z0123456789ABC"], ["example.com"]),
-        ("SharedState", ["on", "off"], ["", "true"]),
-        ("AlarmTopicArn", ["", "arn:aws:sns:us-east-1:123456789012:alarms"], ["alarms"]),
-        ("CapacityProviderArn", ["", "arn:aws:lambda:us-east-1:123456789012:capacity-provider:fleet"], ["fleet"]),
-        ("LogRetentionDays", [1, 30, 3653], [0, 2]),
-        ("ThrottleRate", [1, 0x7FFF], [0]),
     ],
 )
 def test_parameter_takes_and_refuses(name: str, allowed: list, refused: list) -> None:

@@ -44,22 +44,11 @@ def targets_are_there_and_told(workflows: dict) -> list[str]:
     return wrong
 
 
-def shells_get_no_text_of_others(workflows: dict) -> list[str]:
-    """An expression becomes part of the script, so a branch name could inject code. A variable does not."""
-    return [f"{name}: {line}" for name, line, _ in scripts(workflows) if "${{" in line]
-
-
 def jobs_are_bounded(workflows: dict) -> list[str]:
     unbounded = [name for name, job in jobs(workflows) if "timeout-minutes" not in job and "uses" not in job]
     wrong = [f"{name}: a job without timeout-minutes" for name in unbounded]
     wrong += [f"{name}: a job without permissions" for name, job in jobs(workflows) if "permissions" not in job]
     return wrong + [f"{name}: permissions for all jobs" for name, workflow in workflows.items() if workflow["permissions"]]
-
-
-def both_processors_are_tested(workflows: dict) -> list[str]:
-    (job,) = workflows["ci.yml"]["jobs"].values()
-    tested = {(entry["runner"].endswith("-arm"), entry["architecture"]) for entry in job["strategy"]["matrix"]["include"]}
-    return [] if tested == {(False, "x86_64"), (True, "arm64")} else [f"tested on {tested}"]
 
 
 def only_what_was_tested_goes_out(workflows: dict) -> list[str]:
@@ -82,12 +71,8 @@ def only_what_was_tested_goes_out(workflows: dict) -> list[str]:
 
 PROOFS: dict[Callable[[dict], list[str]], Change] = {
     targets_are_there_and_told: lambda w: w["ci.yml"]["jobs"]["test"]["steps"].append({"run": "make tset"}),
-    shells_get_no_text_of_others: lambda w: w["ci.yml"]["jobs"]["test"]["steps"].append(
-        {"run": "echo ${{ github.head_ref }}"}
-    ),
     jobs_are_bounded: lambda w: w["nightly.yml"]["jobs"]["run"].pop("timeout-minutes"),
     only_what_was_tested_goes_out: lambda w: w["deploy.yml"]["jobs"]["deploy"].pop("needs"),
-    both_processors_are_tested: lambda w: w["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]["include"].pop(),
 }
 
 
@@ -109,9 +94,10 @@ def test_zizmor_finds_nothing(tmp_path: Path) -> None:
 
     done = audited(".github")
     assert done.returncode == 0, done.stdout + done.stderr
-    unpinned = (ROOT / ".github/workflows/ci.yml").read_text()
-    (tmp_path / "ci.yml").write_text(re.sub(r"checkout@\w+", "checkout@v6", unpinned))
-    assert "unpinned-uses" in audited(str(tmp_path / "ci.yml")).stdout
+    bad = re.sub(r"checkout@\w+", "checkout@v6", (ROOT / ".github/workflows/ci.yml").read_text())
+    (tmp_path / "ci.yml").write_text(bad.replace("run: ", "run: echo ${{ github.head_ref }}; ", 1))
+    found = audited(str(tmp_path / "ci.yml")).stdout
+    assert "unpinned-uses" in found and "template-injection" in found
 
 
 @pytest.mark.parametrize(

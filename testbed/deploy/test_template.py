@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import harness
 import proofs
 import pytest
 import yaml
@@ -21,8 +22,7 @@ from samtranslator.translator.transform import transform
 WRITTEN = yaml_parse((ROOT / "template.yaml").read_text())
 # With its loops expanded, as CloudFormation does. The SAM CLI's own expansion resolves parameters and conditions too.
 TEMPLATE = language_extensions.apply(copy.deepcopy(WRITTEN), {})
-LOCAL = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
-ROUTER = {proofs.gateways(route): function for route, function in LOCAL.items()}
+ROUTER = {proofs.gateways(route): function for route, function in harness.ROUTER.items()}
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
 DECLARED = proofs.declarations(ROOT / "functions")
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"

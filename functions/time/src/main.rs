@@ -69,6 +69,18 @@ mod tests {
         testbed::replay("time", time).await;
     }
 
+    #[tokio::test]
+    async fn the_time_is_this_machines() {
+        let before = Timestamp::now().as_millisecond();
+        let mut request = Request::default();
+        request.headers_mut().insert("accept", "application/json".parse().unwrap());
+        let response = time(request).await.unwrap();
+        let handler::Body::Text(body) = response.body() else { panic!("no text") };
+        let (_, unix_ms) = body.split_once("\"unix_ms\":").unwrap();
+        let told: i64 = unix_ms.split_once([',', '}']).unwrap().0.parse().unwrap();
+        assert!((before..=Timestamp::now().as_millisecond()).contains(&told), "{body}");
+    }
+
     #[test]
     fn a_name_that_stands_for_no_zone_is_refused() {
         for name in ["Europe/Paris", "europe/PARIS", "UTC", "utc", "Etc/UTC", "Zulu", "GMT0", "EST5EDT", "Etc/GMT+12"] {

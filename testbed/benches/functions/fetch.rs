@@ -19,11 +19,10 @@ use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
     Effort,
-    candidate::{Candidate, UPSTREAM_BODY},
-    cores,
+    candidate::{Candidate, Threaded, UPSTREAM_BODY},
     lambda::Function,
-    spread::Spread,
-    upstream::Threaded,
+    report::Spread,
+    share::keep_to,
 };
 
 /// `AWS_LAMBDA_MAX_CONCURRENCY`.
@@ -61,7 +60,7 @@ pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str, prog
     let (direct_us, uncached_us, cached_us) = latencies(fetch, effort, &uncached, &cached).await;
     let connections_per_10000 = connections(fetch, effort, &uncached).await;
     progress.inc(1);
-    cores::keep_to(cores);
+    keep_to(cores);
     let concurrent = concurrent(fetch, effort, &cached, progress).await;
     Fetch { direct_us, uncached_us, cached_us, connections_per_10000, concurrent }
 }

@@ -7,14 +7,19 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::id,
+    process::{Command, Stdio, id},
     time::Duration,
 };
 
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::{Effort, candidate::Candidate, lambda::Function, spread::Spread, upstream::Threaded};
+use crate::{
+    Effort,
+    candidate::{Candidate, Threaded},
+    lambda::Function,
+    report::{Samples, Spreads, table},
+};
 
 /// One core.
 const WHOLE_MB: u64 = 1769;
@@ -84,17 +89,17 @@ pub(crate) struct Shared {
     pub(crate) ours: bool,
     memory_mb: u64,
     period_ms: u64,
-    /// From exec to the answer of the first invocation, entirely with the share.
-    pub(crate) first_answer_us: Spread,
-    /// The slices in which such a start was throttled.
-    throttled: Spread,
-    /// From the event to the first answer, if the share begins at the first poll.
-    after_init_us: Spread,
-    /// From the event to the answer, for invocations without a pause between them.
-    pub(crate) warm_us: Spread,
-    /// The milliseconds that Lambda bills, on average: for such a start, and for a warm invocation.
+    /// The milliseconds that Lambda bills, on average: for a start, and for a warm invocation.
     billed_start_ms: f64,
     billed_warm_ms: f64,
+    /// | name | what |
+    /// | --- | --- |
+    /// | `first_answer_us` | from exec to the answer of the first invocation, entirely with the share |
+    /// | `throttled` | the slices in which such a start was throttled |
+    /// | `after_init_us` | from the event to the first answer, if the share begins at the first poll |
+    /// | `warm_us` | from the event to the answer, for invocations without a pause between them |
+    #[serde(flatten)]
+    pub(crate) spreads: Spreads,
 }
 
 impl Shared {
@@ -137,7 +142,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
     let mut random = fastrand::Rng::with_seed(2);
     let mut all = Vec::new();
     for (memory_mb, period) in shares.iter().copied() {
-        let mut measured: Vec<[Vec<f64>; 4]> = candidates.iter().map(|_| Default::default()).collect();
+        let mut measured: Vec<Samples> = candidates.iter().map(|_| Samples::default()).collect();
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         for _ in 0..effort.starts {
             random.shuffle(&mut order);
@@ -145,34 +150,30 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
                 let candidate = candidates[at];
                 progress.set_message(format!("{}: {memory_mb} MB", candidate.name));
                 let quota = Quota::new(memory_mb, period).expect("another cgroup");
-                let [first, throttled, after_init, warm] = &mut measured[at];
+                let samples = &mut measured[at];
                 let env = tls.settings(&candidate.function);
                 let (function, first_poll) = Function::start_within(candidate, &env, &quota).await;
-                first.push((first_poll + function.invoke(1).await[0]).as_secs_f64() * 1e6);
-                throttled.push(quota.throttled() as f64);
+                samples.add_times("first_answer_us", &[first_poll + function.invoke(1).await[0]]);
+                samples.add("throttled", quota.throttled() as f64);
                 drop(function);
                 let (function, _) = Function::start(candidate, &env).await;
                 function.join(&quota);
-                after_init.push(function.invoke(1).await[0].as_secs_f64() * 1e6);
+                samples.add_times("after_init_us", &function.invoke(1).await);
                 drop(function);
-                let env = plain.settings(&candidate.function);
-                let (function, _) = Function::start(candidate, &env).await;
+                let (function, _) = Function::start(candidate, &plain.settings(&candidate.function)).await;
                 function.invoke(1).await;
                 function.join(&quota);
-                warm.extend(function.invoke(effort.batch).await.iter().map(|time| time.as_secs_f64() * 1e6));
+                samples.add_times("warm_us", &function.invoke(effort.batch).await);
             }
         }
-        all.extend(candidates.iter().zip(measured).map(|(candidate, [first, throttled, after_init, warm])| Shared {
+        all.extend(candidates.iter().zip(measured).map(|(candidate, samples)| Shared {
             name: candidate.name.clone(),
             ours: candidate.ours,
             memory_mb,
             period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
-            billed_start_ms: billed_ms(&first),
-            billed_warm_ms: billed_ms(&warm),
-            first_answer_us: Spread::of(first),
-            throttled: Spread::of(throttled),
-            after_init_us: Spread::of(after_init),
-            warm_us: Spread::of(warm),
+            billed_start_ms: billed_ms(samples.of("first_answer_us")),
+            billed_warm_ms: billed_ms(samples.of("warm_us")),
+            spreads: samples.spreads(),
         }));
     }
     all
@@ -180,45 +181,57 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
 
 /// Prints a table in Markdown.
 pub(crate) fn print(all: &[Shared]) {
-    if all.is_empty() {
-        return;
-    }
-    println!("\nWith Lambda's share of a core, ms:\n");
-    println!(
-        "| MB | slice of | | exec to first answer: minimum | median | p95 | throttled slices | event to first answer: median | p95 | warm: median | p99 |"
+    let row = |shared: &Shared| {
+        let ms = |name: &str| shared.spreads[name].map(|value| value / 1e3);
+        let (first, after, warm) = (ms("first_answer_us"), ms("after_init_us"), ms("warm_us"));
+        let cells = [shared.memory_mb.to_string(), shared.period_ms.to_string()].into_iter();
+        let times = [first.minimum, first.median, first.p95].map(|ms| format!("{ms:.1}"));
+        let throttled = format!("{:.0}", shared.spreads["throttled"].median);
+        let warm = [format!("{:.2}", warm.median), format!("{:.1}", warm.p99)];
+        let after = [after.median, after.p95].map(|ms| format!("{ms:.1}"));
+        let cells = cells.chain(times).chain([throttled]).chain(after).chain(warm);
+        [shared.name.clone()].into_iter().chain(cells).collect()
+    };
+    table(
+        "With Lambda's share of a core, ms",
+        "MB | slice of | exec to first answer: minimum | median | p95 | throttled slices | event to first answer: median | p95 | warm: median | p99",
+        all.iter().map(row),
     );
-    println!("| ---: | ---: | --- |{}", " ---: |".repeat(8));
-    for shared in all {
-        let Shared { name, memory_mb, period_ms, first_answer_us: first, throttled, after_init_us, warm_us, .. } =
-            shared;
-        let [minimum, median, p95] = [first.minimum, first.median, first.p95].map(|value| value / 1e3);
-        let [after, after_p95] = [after_init_us.median, after_init_us.p95].map(|value| value / 1e3);
-        let [warm, warm_p99] = [warm_us.median, warm_us.p99].map(|value| value / 1e3);
-        println!(
-            "| {memory_mb} | {period_ms} | {name} | {minimum:.1} | {median:.1} | {p95:.1} | {:.0} | {after:.1} | {after_p95:.1} | {warm:.2} | {warm_p99:.1} |",
-            throttled.median
-        );
-    }
 }
 
 /// Prints what requests cost with the smallest share. `logged_bytes` returns the bytes that an invocation of a candidate
 /// logs.
 pub(crate) fn print_bill(all: &[Shared], logged_bytes: impl Fn(&str) -> f64) {
-    if all.is_empty() {
-        return;
-    }
-    println!("\nThe bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests:\n", MEMORY_MB[0]);
-    println!("| | billed ms, warm | first answer | 1 M: time | 100 M: time | 1 M: log lines | 100 M: log lines |");
-    println!("| --- |{}", " ---: |".repeat(6));
-    for shared in all.iter().filter(|shared| shared.is_smallest()) {
+    let row = |shared: &Shared| {
         let (time, log) = (shared.dollars(), logged_bytes(&shared.name) / 1e3 * LOG_GB);
-        println!(
-            "| {} | {:.1} | {:.0} | {time:.3} | {:.2} | {log:.2} | {:.0} |",
-            shared.name,
-            shared.billed_warm_ms,
-            shared.billed_start_ms,
-            time * 100.0,
-            log * 100.0
-        );
-    }
+        let billed = [format!("{:.1}", shared.billed_warm_ms), format!("{:.0}", shared.billed_start_ms)];
+        let costs =
+            [format!("{time:.3}"), format!("{:.2}", time * 100.0), format!("{log:.2}"), format!("{:.0}", log * 100.0)];
+        [shared.name.clone()].into_iter().chain(billed).chain(costs).collect()
+    };
+    table(
+        &format!("The bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests", MEMORY_MB[0]),
+        "billed ms, warm | first answer | 1 M: time | 100 M: time | 1 M: log lines | 100 M: log lines",
+        all.iter().filter(|shared| shared.is_smallest()).map(row),
+    );
+}
+
+/// The machine's cores that this process may use now, in the notation of `/proc`: `0-1,3`.
+pub(crate) fn allowed_cores() -> String {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.expect("a list of cores").trim().to_owned()
+}
+
+/// The last one of `cores`: the first one serves interrupts.
+pub(crate) fn last_core(cores: &str) -> &str {
+    cores.rsplit([',', '-']).next().unwrap_or(cores)
+}
+
+/// Moves the main thread to `cores`; what it starts from then on, threads and processes, stays there, too. All threads
+/// cannot be moved: one that ends meanwhile makes `taskset` fail.
+pub(crate) fn keep_to(cores: &str) {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["--cpu-list", "--pid", cores]).arg(id().to_string()).stdout(Stdio::null());
+    assert!(taskset.status().is_ok_and(|status| status.success()), "`taskset` of util-linux could not do its work");
 }

@@ -36,17 +36,20 @@ const OVERHEAD: usize = 512;
 /// How many responses of one URL are stored, if they vary.
 const MAX_VARIANTS: usize = 16;
 
-static STORED: LazyLock<Mutex<Responses>> = LazyLock::new(|| {
+/// Of all upstreams.
+static STORED: LazyLock<Arc<Mutex<Responses>>> = LazyLock::new(|| {
     let memory = env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|memory| memory.parse().ok());
-    let bytes = memory.unwrap_or(LEAST_MEMORY).max(LEAST_MEMORY) * 1024 * 1024 / PART_OF_MEMORY;
-    let items = usize::try_from(bytes / TYPICAL_BYTES).unwrap_or_default();
-    Mutex::new(unsync::Cache::with_weighter(items, bytes, Bytes))
+    responses(memory.unwrap_or(LEAST_MEMORY))
 });
 
 type Responses = unsync::Cache<Key, Stored, Bytes>;
 
 /// The responses of one upstream.
-pub(crate) struct Cache(u64);
+pub(crate) struct Cache {
+    /// Which upstream this is.
+    id: u64,
+    stored: Arc<Mutex<Responses>>,
+}
 
 /// The upstream, whether the request was a `HEAD`, and the URL.
 type Key = (u64, bool, String);
@@ -76,10 +79,18 @@ struct Variant {
 #[derive(Clone)]
 struct Bytes;
 
-/// An empty cache.
-pub(crate) fn cache() -> Cache {
-    static UPSTREAMS: AtomicU64 = AtomicU64::new(0);
-    Cache(UPSTREAMS.fetch_add(1, Ordering::Relaxed))
+/// No responses, within the bound of a function with so many MB of `memory`.
+fn responses(memory: u64) -> Arc<Mutex<Responses>> {
+    let bytes = memory.max(LEAST_MEMORY) * 1024 * 1024 / PART_OF_MEMORY;
+    let items = usize::try_from(bytes / TYPICAL_BYTES).unwrap_or_default();
+    Arc::new(Mutex::new(unsync::Cache::with_weighter(items, bytes, Bytes)))
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        static UPSTREAMS: AtomicU64 = AtomicU64::new(0);
+        Self { id: UPSTREAMS.fetch_add(1, Ordering::Relaxed), stored: Arc::clone(&STORED) }
+    }
 }
 
 impl Cache {
@@ -88,7 +99,7 @@ impl Cache {
         if !request.uses_cache() {
             return None;
         }
-        let stored = stored();
+        let stored = self.stored();
         let of = |is_head| {
             let variants = &stored.get(&self.key(request, is_head))?.variants;
             variants.iter().find(|variant| variant.is_for(&request.headers)).map(|variant| Arc::clone(&variant.entry))
@@ -99,13 +110,13 @@ impl Cache {
 
     /// Whether the last good response may not be stored, and so answers only one request.
     pub(crate) fn is_for_one(&self, request: &Prepared) -> bool {
-        stored().peek(&self.key(request, request.is_head())).is_some_and(|stored| stored.is_for_one)
+        self.stored().peek(&self.key(request, request.is_head())).is_some_and(|stored| stored.is_for_one)
     }
 
     /// Stores `entry`, the response to `request`, instead of an earlier one, or removes that if `entry` may not be stored.
     /// Does nothing if a call that `began` later has ended before.
     pub(crate) fn put(&self, request: &Prepared, entry: &Arc<Entry>, began: Instant) {
-        let mut all = stored();
+        let mut all = self.stored();
         let earlier = all.peek(&self.key(request, request.is_head())).cloned();
         if earlier.as_ref().is_some_and(|earlier| earlier.began > began) {
             return;
@@ -118,7 +129,7 @@ impl Cache {
             variants.extend(others.filter(|other| !other.is_for(&request.headers)).take(MAX_VARIANTS - 1));
         }
         all.insert(
-            (self.0, request.is_head(), request.url.to_string()),
+            (self.id, request.is_head(), request.url.to_string()),
             Stored { variants, is_for_one: !entry.may_be_stored(), began },
         );
     }
@@ -132,11 +143,11 @@ impl Cache {
             .filter_map(|name| request.url.join(response.get(name)?.to_str().ok()?).ok());
         let urls: Vec<_> = named.chain([request.url.clone()]).collect();
         let now = Instant::now();
-        let mut all = stored();
+        let mut all = self.stored();
         for url in &urls {
             for is_head in [false, true] {
                 all.insert(
-                    (self.0, is_head, url.to_string()),
+                    (self.id, is_head, url.to_string()),
                     Stored { variants: Vec::new(), is_for_one: false, began: now },
                 );
             }
@@ -144,8 +155,12 @@ impl Cache {
         urls
     }
 
+    fn stored(&self) -> MutexGuard<'_, Responses> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn key<'a>(&self, request: &'a Prepared, is_head: bool) -> Wanted<'a> {
-        Wanted(self.0, is_head, request.url.as_str())
+        Wanted(self.id, is_head, request.url.as_str())
     }
 }
 
@@ -166,10 +181,6 @@ impl Weighter<Key, Stored> for Bytes {
         let variants = stored.variants.iter().map(|variant| variant.entry.bytes() + OVERHEAD).sum::<usize>();
         (url.len() + variants + OVERHEAD) as u64
     }
-}
-
-fn stored() -> MutexGuard<'static, Responses> {
-    STORED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn selecting(response: &HeaderMap, request: &HeaderMap) -> Vec<(HeaderName, Vec<u8>)> {
@@ -208,7 +219,7 @@ mod tests {
 
     #[test]
     fn keeps_the_last_response_that_may_be_stored() {
-        let cache = cache();
+        let cache = Cache::default();
         let request = Prepared::new(Method::GET, "https://a.example/".parse().unwrap());
         assert!(!cache.is_for_one(&request), "before the first response");
         let earlier = Instant::now();
@@ -229,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_response_from_before_a_change_is_not_stored() {
-        let cache = cache();
+        let cache = Cache::default();
         let request = Prepared::new(Method::GET, "https://a.example/".parse().unwrap());
         let before = Instant::now();
         cache.invalidate(&request, &HeaderMap::new());
@@ -241,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_url_has_a_bounded_number_of_responses() {
-        let cache = cache();
+        let cache = Cache::default();
         let mut request = Prepared::new(Method::GET, "https://a.example/".parse().unwrap());
         for tenant in 0..100 {
             request.headers.insert("x-tenant", tenant.into());
@@ -249,14 +260,14 @@ mod tests {
             cache.put(&request, &of(HeaderMap::from_iter(varying), 4), Instant::now());
             assert!(cache.get(&request).is_some(), "the latest one");
         }
-        assert_eq!(stored().peek(&cache.key(&request, false)).unwrap().variants.len(), MAX_VARIANTS);
+        assert_eq!(cache.stored().peek(&cache.key(&request, false)).unwrap().variants.len(), MAX_VARIANTS);
     }
 
     /// 10,000 URLs, of which a hundred are hot, in a function of 128 MB: a megabyte for every hundred of them.
     #[test]
     fn what_is_used_most_stays_within_the_bound() {
-        let cache = cache();
-        let bound = stored().capacity();
+        let cache = Cache { stored: responses(128), ..Cache::default() };
+        let bound = cache.stored().capacity();
         assert_eq!(bound, 16 * 1024 * 1024);
         let (mut hits, mut hot) = (0, 0);
         let mut random = fastrand::Rng::with_seed(1);
@@ -274,11 +285,11 @@ mod tests {
                 let headers = HeaderMap::from_iter([(CACHE_CONTROL, "max-age=60".parse().unwrap())]);
                 cache.put(&request, &of(headers, 10_000), Instant::now());
             }
-            assert!(stored().weight() <= bound);
+            assert!(cache.stored().weight() <= bound);
         }
         assert!(hits * 100 >= hot * 99, "{hits} of {hot}");
         let request = Prepared::new(Method::GET, "https://a.example/large".parse().unwrap());
         cache.put(&request, &of(HeaderMap::new(), 17 * 1024 * 1024), Instant::now());
-        assert!(stored().weight() <= bound && cache.get(&request).is_none(), "one that is over the bound");
+        assert!(cache.stored().weight() <= bound && cache.get(&request).is_none(), "one that is over the bound");
     }
 }

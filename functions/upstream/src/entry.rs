@@ -9,8 +9,8 @@ use handler::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
             AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, DATE,
-            ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, PROXY_AUTHENTICATE, SET_COOKIE, TE,
-            TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+            ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, PROXY_AUTHENTICATE, TE, TRAILER,
+            TRANSFER_ENCODING, UPGRADE, VARY,
         },
     },
     lists_etag,
@@ -39,6 +39,9 @@ const DROPPED: [HeaderName; 8] =
     [CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 const ALSO_DROPPED: [&str; 3] = ["keep-alive", "proxy-authentication-info", "proxy-connection"];
 
+/// Headers that describe the stored body, which a 304 does not change: RFC 9111, section 3.2.
+const OF_THE_BODY: [&str; 3] = ["content-digest", "content-md5", "content-range"];
+
 /// What a header takes in memory beside its text.
 const HEADER_BYTES: usize = 64;
 
@@ -59,18 +62,8 @@ impl Entry {
         Self::with(status, kept(&headers), body(bytes), requested, now)
     }
 
-    fn with(
-        status: StatusCode,
-        mut headers: HeaderMap,
-        body: Body,
-        requested: SystemTime,
-        received: SystemTime,
-    ) -> Self {
+    fn with(status: StatusCode, headers: HeaderMap, body: Body, requested: SystemTime, received: SystemTime) -> Self {
         let policy = Policy::new(status, &headers, requested, received);
-        if policy.is_storable() {
-            // It is for whoever asked first.
-            headers.remove(SET_COOKIE);
-        }
         Self { status, headers, body, policy, requested, received }
     }
 
@@ -144,7 +137,11 @@ impl Entry {
         // These describe the message, not the stored content, so the old values do not apply to the 304.
         headers.remove(AGE);
         headers.remove(DATE);
-        headers.extend(kept(new));
+        let mut new = kept(new);
+        for name in OF_THE_BODY {
+            new.remove(name);
+        }
+        headers.extend(new);
         is_about_this.then(|| Self::with(self.status, headers, self.body.clone(), not_modified.requested, now))
     }
 

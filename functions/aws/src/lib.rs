@@ -21,7 +21,7 @@ mod error;
 mod resolve;
 mod trace;
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_smithy_http_client::{
@@ -35,12 +35,15 @@ pub use aws_config::SdkConfig;
 pub use error::Error;
 pub use resolve::Resolver;
 
-/// How long an operation may take, retries included: only part of a request's time.
+/// How long an operation may take, retries included, if [`TIMEOUT_MS`] does not say it: only part of a request's time.
 pub const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The environment variable that says how many milliseconds an operation may take, instead of [`TIMEOUT`].
+pub const TIMEOUT_MS: &str = "AWS_OPERATION_TIMEOUT_MS";
 
 /// A client of an AWS service, made on first use. All clients share one configuration and its connections.
 ///
-/// An operation is tried at most twice, and takes at most [`TIMEOUT`]. For other limits, change the configuration that
+/// An operation is tried at most twice, and takes at most [`TIMEOUT`] or [`TIMEOUT_MS`]. For other limits, change the configuration that
 /// the client is made from, with [`timeouts`]: `aws::Lazy::new(|config| Client::new(&config.to_builder()…build()))`.
 #[derive(Debug)]
 pub struct Lazy<C> {
@@ -74,6 +77,18 @@ pub fn timeouts(operation: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(operation).connect_timeout(connect).build()
 }
 
+/// The limit that the variable sets. A bad one must not keep all requests from AWS, so that it is only logged.
+fn timeout(setting: Option<String>) -> Duration {
+    let Some(setting) = setting.filter(|setting| !setting.is_empty()) else { return TIMEOUT };
+    setting.parse().ok().filter(|ms| *ms > 0).map_or_else(
+        || {
+            tracing::error!("{TIMEOUT_MS} must be a whole number of milliseconds above 0; {TIMEOUT:?} is used instead");
+            TIMEOUT
+        },
+        Duration::from_millis,
+    )
+}
+
 async fn load() -> SdkConfig {
     // The same TLS library as `fetch` uses: a second one would add a megabyte.
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
@@ -82,7 +97,26 @@ async fn load() -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .http_client(Traced(http))
         .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
-        .timeout_config(timeouts(TIMEOUT))
+        .timeout_config(timeouts(timeout(env::var(TIMEOUT_MS).ok())))
         .load()
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operations_limit_can_be_set() {
+        for (setting, milliseconds) in [
+            (None, 1000),
+            (Some(""), 1000),
+            (Some("60000"), 60000),
+            (Some("0"), 1000),
+            (Some("-5"), 1000),
+            (Some("1s"), 1000),
+        ] {
+            assert_eq!(timeout(setting.map(str::to_owned)), Duration::from_millis(milliseconds), "{setting:?}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::{
     thread,
 };
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
 use serde::Deserialize;
@@ -54,6 +55,8 @@ enum Expected {
         body: Option<Value>,
         /// The pattern that the whole body must match, instead of `body`.
         body_pattern: Option<String>,
+        /// The exact bytes, instead of `body`.
+        body_base64: Option<String>,
         /// The triggers that the case is for. Without it: all that can carry its request. A load balancer with single
         /// values and VPC Lattice cannot carry an answer with two `Set-Cookie` headers.
         triggers: Option<Vec<String>>,
@@ -268,7 +271,7 @@ impl Case {
             }
             (Expected::Failure { .. }, Outcome::Answer(answer)) => Err(format!("must fail, but answered {answer}")),
             (Expected::Answer { .. }, Outcome::Failure(message)) => Err(format!("failed: {message}")),
-            (Expected::Answer { status, headers, body, body_pattern, .. }, Outcome::Answer(answer)) => {
+            (Expected::Answer { status, headers, body, body_pattern, body_base64, .. }, Outcome::Answer(answer)) => {
                 let actual = HttpAnswer::read(answer, self.has_multi_value_headers())?;
                 if actual.status != *status {
                     return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
@@ -280,15 +283,18 @@ impl Case {
                         return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
                     }
                 }
-                let same = match (body, body_pattern) {
-                    (Some(Value::String(body)), None) => actual.body == fill(body),
-                    (Some(body), None) => serde_json::from_str(&actual.body).is_ok_and(|json: Value| {
+                let same = match (body, body_pattern, body_base64) {
+                    (Some(Value::String(body)), None, None) => actual.body == fill(body),
+                    (Some(body), None, None) => serde_json::from_str(&actual.body).is_ok_and(|json: Value| {
                         json == serde_json::from_str::<Value>(&fill(&body.to_string())).unwrap_or_default()
                     }),
-                    (None, Some(pattern)) => matches(&format!("^(?:{pattern})$"), &actual.body),
-                    _ => return Err("its answer must have either `body` or `body_pattern`".into()),
+                    (None, Some(pattern), None) => matches(&format!("^(?:{pattern})$"), &actual.body),
+                    (None, None, Some(base64)) => BASE64_STANDARD.encode(&actual.bytes) == *base64,
+                    _ => return Err("its answer must have either `body`, `body_pattern` or `body_base64`".into()),
                 };
-                same.then_some(()).ok_or_else(|| differs("body", format!("{body:?}{body_pattern:?}"), &actual.body))
+                let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body };
+                let expected = format!("{body:?}{body_pattern:?}{body_base64:?}");
+                same.then_some(()).ok_or_else(|| differs("body", expected, told()))
             }
         }
     }
@@ -380,7 +386,8 @@ pub async fn replay(function: &str, endpoint: impl Endpoint) {
         let mut context = Context::default();
         context.request_id.clone_from(&invocation.request_id);
         context.deadline = invocation.deadline_ms;
-        let outcome = match handler::invoke(endpoint.clone(), &invocation.payload, context).await {
+        // Boxed, or each test that awaits this would be a large future.
+        let outcome = match Box::pin(handler::invoke(endpoint.clone(), &invocation.payload, context)).await {
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => Outcome::Failure(error.to_string()),
         };
@@ -473,6 +480,19 @@ mod tests {
         for refused in [[restricted, with_claims], [unknown, source]] {
             assert!(catch_unwind(|| read(&refused)).is_err(), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn exact_bytes_can_be_expected() {
+        let case = |base64: &str| Case {
+            expected: serde_json::from_value(json!({ "status": 200, "headers": {}, "body_base64": base64 }))
+                .expect("an answer"),
+            ..Case::plain("hello")
+        };
+        let answer = json!({ "statusCode": 200, "body": "/wA=", "isBase64Encoded": true }).to_string();
+        let check = |base64: &str| case(base64).check(&Invocation::new(""), &Outcome::Answer(answer.clone()));
+        assert_eq!(check("/wA="), Ok(()));
+        assert!(check("/w==").is_err_and(|difference| difference.ends_with("got /wA=")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 # `make` alone lists the targets.
 
 PORT ?= 9000
+UPSTREAM ?= http://localhost:$(PORT)
 ARCHITECTURE ?= x86_64
 STAGE ?= dev
 FUZZ_SECONDS ?= 60
@@ -42,7 +43,7 @@ ROUTES = $(shell sed -n '/watch.router/,$$s/^"\(.*\)" = .*/\1 /p' Cargo.toml)
 PLAIN_ROUTES = $(shell printf '%s\n' '$(ROUTES)' | tr ' ' '\n' | grep -v '{')
 
 # How Cargo starts a function: with its own settings.
-START = target."cfg(all())".runner = ["python3", "testbed/settings.py", "http://localhost:$(PORT)"]
+START = target."cfg(all())".runner = ["python3", "testbed/settings.py", "$(UPSTREAM)"]
 
 run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \

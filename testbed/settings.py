@@ -1,9 +1,9 @@
 """Runs a function with the settings in events/NAME/settings.json: `make run` starts each function through this.
 
-    settings.py API EXECUTABLE [ARGUMENT...]
+    settings.py UPSTREAM EXECUTABLE [ARGUMENT...]
 
 What the environment sets already stays. `{upstream}` becomes the origin of a server that answers each request with
-events/NAME/upstream.json, or, without that file, API: the origin of `make run` itself.
+events/NAME/upstream.json, or, without that file, UPSTREAM: by default the origin of `make run` itself.
 """
 
 import json
@@ -48,17 +48,17 @@ def serve(body: bytes) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def settings(folder: Path, api: str) -> dict[str, str]:
+def settings(folder: Path, upstream: str) -> dict[str, str]:
     file, answer = folder / "settings.json", folder / "upstream.json"
     try:
         written = json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
         sys.exit(f"{file}: {error}")
     if answer.exists() and any("{upstream}" in value for value in written.values()):
-        api = serve(answer.read_bytes())
-    return {name: value.replace("{upstream}", api) for name, value in written.items()}
+        upstream = serve(answer.read_bytes())
+    return {name: value.replace("{upstream}", upstream) for name, value in written.items()}
 
 
 if __name__ == "__main__":
-    api, executable, *arguments = sys.argv[1:]
-    os.execve(executable, [executable, *arguments], settings(EVENTS / Path(executable).name, api) | os.environ)
+    upstream, executable, *arguments = sys.argv[1:]
+    os.execve(executable, [executable, *arguments], settings(EVENTS / Path(executable).name, upstream) | os.environ)

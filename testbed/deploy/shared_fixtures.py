@@ -192,9 +192,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstract
 
 @pytest.fixture(scope="session")
 def local_api(make_run: Callable[..., AbstractContextManager[str]], upstream: Upstream) -> Iterator[str]:
-    folders = [folder for folder in (ROOT / "events").iterdir() if not (folder / "upstream.json").exists()]
-    settings = {variable: value for folder in folders for variable, value in upstreams(folder.name).items()}
-    with make_run(*(f"{variable}={value.replace('{upstream}', origin(upstream))}" for variable, value in settings.items())) as url:
+    with make_run(f"UPSTREAM={origin(upstream)}") as url:
         yield url
 
 

@@ -8,7 +8,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ pub struct Function {
     api: RuntimeApi,
     process: Child,
     output: JoinHandle<Vec<String>>,
+    /// The bytes of its output so far.
+    logged: Arc<AtomicU64>,
     /// How often it will have polled when it has handled all its invocations.
     polls: usize,
 }
@@ -75,17 +80,20 @@ impl Function {
             }
         };
         let output = process.stdout.take().expect("a piped standard output");
+        let logged = Arc::new(AtomicU64::new(0));
+        let bytes = Arc::clone(&logged);
         let output = tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
             let mut all = Vec::new();
             while let Ok(Some(line)) = lines.next_line().await {
+                bytes.fetch_add(line.len() as u64 + 1, Ordering::Relaxed);
                 all.push(line);
             }
             all
         });
         let at_a_time = env.iter().find(|(name, _)| *name == "AWS_LAMBDA_MAX_CONCURRENCY");
         let polls = at_a_time.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
-        Self { api, process, output, polls }
+        Self { api, process, output, logged, polls }
     }
 
     /// The Runtime API that it polls.
@@ -163,6 +171,12 @@ impl Function {
         }
     }
 
+    /// How many bytes it has written to its log.
+    #[must_use]
+    pub fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Relaxed)
+    }
+
     /// The id of the process.
     ///
     /// # Panics
@@ -198,8 +212,7 @@ impl Function {
 }
 
 /// The environment variables that Lambda sets for every function, with its Runtime API at `api`.
-#[must_use]
-pub fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
+fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
     [
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),
         ("AWS_LAMBDA_FUNCTION_NAME", "testbed".to_owned()),

@@ -11,10 +11,10 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http_body_util::{BodyExt, Full};
@@ -127,11 +127,19 @@ pub struct RuntimeApi {
     server: JoinHandle<()>,
 }
 
+/// An invocation that has no outcome yet.
+struct Waiting {
+    answered: oneshot::Sender<(Outcome, Duration)>,
+    /// When the function got it.
+    sent: Instant,
+}
+
 struct State {
     events: mpsc::UnboundedSender<Invocation>,
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
-    waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    waiting: Mutex<HashMap<String, Waiting>>,
     polls: watch::Sender<usize>,
+    first_poll: OnceLock<Instant>,
     /// What to do, instead of the usual, at the next requests whose paths end like this.
     faults: Mutex<Vec<(&'static str, Fault)>>,
     sent: Mutex<Vec<Sent>>,
@@ -152,6 +160,7 @@ impl RuntimeApi {
             next: AsyncMutex::new(next),
             waiting: Mutex::default(),
             polls: watch::Sender::default(),
+            first_poll: OnceLock::new(),
             faults: Mutex::default(),
             sent: Mutex::default(),
         });
@@ -171,6 +180,12 @@ impl RuntimeApi {
         let _ = self.state.polls.subscribe().wait_for(|polls| *polls >= number).await;
     }
 
+    /// When the function polled for the first time.
+    #[must_use]
+    pub fn first_poll(&self) -> Option<Instant> {
+        self.state.first_poll.get().copied()
+    }
+
     /// Has a request whose path ends in `end` fail: the next one, or the one after those that fail already.
     pub fn fail(&self, end: &'static str, fault: Fault) {
         self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).push((end, fault));
@@ -188,8 +203,18 @@ impl RuntimeApi {
     ///
     /// When the Runtime API itself has ended.
     pub async fn invoke(&self, invocation: &Invocation) -> Outcome {
+        self.time(invocation).await.0
+    }
+
+    /// The same, with the time from the event to the outcome.
+    ///
+    /// # Panics
+    ///
+    /// When the Runtime API itself has ended.
+    pub async fn time(&self, invocation: &Invocation) -> (Outcome, Duration) {
         let (answered, outcome) = oneshot::channel();
-        self.state.waiting().insert(invocation.request_id.clone(), answered);
+        let waiting = Waiting { answered, sent: Instant::now() };
+        self.state.waiting().insert(invocation.request_id.clone(), waiting);
         self.state.events.send(invocation.clone()).expect("the Runtime API serves");
         outcome.await.expect("the Runtime API serves")
     }
@@ -202,7 +227,7 @@ impl Drop for RuntimeApi {
 }
 
 impl State {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Outcome>>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -234,6 +259,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 
 /// An error closes the connection.
 async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    let now = Instant::now();
     let (request, body) = request.into_parts();
     let path = request.uri.path().trim_start_matches("/2018-06-01/runtime").to_owned();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -252,14 +278,20 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
     let path: Vec<&str> = path.split('/').collect();
     let response = match (&request.method, path.as_slice()) {
         (&Method::GET, ["", "invocation", "next"]) => {
+            state.first_poll.get_or_init(|| now);
             state.polls.send_modify(|polls| *polls += 1);
             let invocation = state.next.lock().await.recv().await;
-            invocation.map_or_else(|| status(StatusCode::GONE), |invocation| next(&invocation))
+            let response = invocation.as_ref().map_or_else(|| status(StatusCode::GONE), next);
+            if let Some(invocation) = invocation {
+                state.waiting().entry(invocation.request_id).and_modify(|waiting| waiting.sent = Instant::now());
+            }
+            response
         }
         (&Method::POST, ["", "invocation", request_id, kind @ ("response" | "error")]) => {
             let outcome =
                 if *kind == "response" { Outcome::Answer(body) } else { Outcome::Failure(error_message(&body)) };
-            match state.waiting().remove(*request_id).map(|waiting| waiting.send(outcome)) {
+            let send = |Waiting { answered, sent }| answered.send((outcome, now.saturating_duration_since(sent)));
+            match state.waiting().remove(*request_id).map(send) {
                 Some(Ok(())) => status(StatusCode::ACCEPTED),
                 // Answered twice, or never sent.
                 _ => status(StatusCode::BAD_REQUEST),

@@ -433,3 +433,94 @@ fn parameters_are_parsed_into_a_type() {
         assert_eq!(read(query), refused(detail), "{query}");
     }
 }
+
+/// An endpoint that answers with `name` and its parameter.
+fn named(name: &'static str) -> impl Endpoint + Sync {
+    move |request| async move { json(StatusCode::OK, &(name, handler::path(&request, "id").ok())) }
+}
+
+/// A call through API Gateway's route for all paths.
+fn through_proxy(method: &str, path: &str) -> Call {
+    let (method, path) = (method.into(), path.into());
+    Call { route: "ANY /{proxy+}".into(), method, path, body: None, claims: Vec::new(), ..order("") }
+}
+
+#[test]
+fn one_function_can_have_several_routes() {
+    let parcels = || {
+        handler::routes([
+            handler::get(named("all")).post(named("new")).at("/parcels"),
+            handler::get(named("one")).delete(named("gone")).at("/parcels/{id}"),
+            handler::get(named("count")).at("/parcels/count"),
+        ])
+    };
+    for (method, path, expected) in [
+        ("GET", "/parcels", Ok(json!(["all", null]))),
+        ("POST", "/parcels", Ok(json!(["new", null]))),
+        ("GET", "/parcels/a%20b", Ok(json!(["one", "a b"]))),
+        ("DELETE", "/parcels/7", Ok(json!(["gone", "7"]))),
+        ("GET", "/parcels/count", Ok(json!(["count", null]))),
+        ("OPTIONS", "/parcels", Err((204, "GET, HEAD, OPTIONS, POST"))),
+        ("OPTIONS", "/parcels/7", Err((204, "DELETE, GET, HEAD, OPTIONS"))),
+        ("DELETE", "/parcels", Err((405, "GET, HEAD, OPTIONS, POST"))),
+        ("POST", "/parcels/7", Err((405, "DELETE, GET, HEAD, OPTIONS"))),
+        ("GET", "/parcels/7/8", Err((404, ""))),
+        ("OPTIONS", "/", Err((404, ""))),
+    ] {
+        for (trigger, (status, body, answer)) in answers(&parcels(), &through_proxy(method, path)) {
+            match &expected {
+                Ok(json) => {
+                    assert_eq!((status, body), (200, json.to_string()), "{method} {path} through {trigger}");
+                }
+                Err(expected) => {
+                    assert_eq!((status, answer.header("allow")), *expected, "{method} {path} through {trigger}");
+                }
+            }
+        }
+    }
+    // API Gateway sends the parameters of its own route.
+    let call = Call { route: "ANY /parcels/{id}".into(), ..through_proxy("GET", "/parcels/7") };
+    for (trigger, (_, body, _)) in answers(&parcels(), &call) {
+        assert_eq!(body, json!(["one", "7"]).to_string(), "{trigger}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "give it one with `.at")]
+fn a_resource_among_several_needs_a_path() {
+    let _ = handler::routes([handler::get(named("all"))]);
+}
+
+#[test]
+#[should_panic(expected = "/{b} is not a valid path")]
+fn resources_cannot_have_the_same_path() {
+    let at = |path| handler::get(named("one")).at(path);
+    let _ = handler::routes([at("/{a}"), at("/{b}")]);
+}
+
+#[test]
+fn the_logged_route_is_the_resources_if_the_triggers_is_for_all_paths() {
+    let parcels = handler::routes([handler::get(named("one")).at("/parcels/{id}")]);
+    let logged = |call: &Call, trigger: &str| {
+        let event = call.event(trigger, "parcels").expect("an event").to_string();
+        let observed = handler::observe(parcels.clone(), event.as_bytes(), Context::default()).now_or_never();
+        let (_, line) = observed.expect("an endpoint that never waits").expect("an HTTP answer");
+        serde_json::from_str::<Value>(&line).expect("JSON")["route"].clone()
+    };
+    for trigger in TRIGGERS {
+        let call = through_proxy("GET", "/parcels/7");
+        assert_eq!(logged(&call, trigger), "/parcels/{id}", "{trigger}");
+        let general = match trigger {
+            "http-api" => json!("ANY /{proxy+}"),
+            "function-url" => json!("$default"),
+            "rest-api" => json!("/{proxy+}"),
+            _ => Value::Null,
+        };
+        assert_eq!(logged(&Call { path: "/other".into(), ..call.clone() }, trigger), general, "{trigger}");
+        let own = match trigger {
+            "http-api" => "ANY /parcels/{id}",
+            _ => "/parcels/{id}",
+        };
+        assert_eq!(logged(&Call { route: "ANY /parcels/{id}".into(), ..call }, trigger), own, "{trigger}");
+    }
+}

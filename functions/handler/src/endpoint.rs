@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, future::BoxFuture};
 use lambda_http::http::{HeaderValue, Method};
 
-use crate::{Problem, Request, Response, path::Pattern};
+use crate::{Problem, Request, Response, path::Paths};
 
 /// An HTTP resource. Any `async fn(Request) -> Result<Response, Problem>`, or a closure of this form that has state, is
 /// an endpoint for `GET` and `HEAD`. A [`Resource`] has an endpoint for each of its [methods](get).
@@ -25,12 +25,13 @@ pub trait Endpoint: Clone + Send + 'static {
         HeaderValue::from_static("GET, HEAD, OPTIONS")
     }
 
-    /// Finds the [parameters](crate::path()) in the request's path.
+    /// Finds the resource at the request's path, and the [parameters](crate::path()) in it. What the endpoint answers,
+    /// and how, may depend on that from then on.
     ///
     /// # Errors
     ///
     /// If there is nothing at this path.
-    fn find(&self, _request: &mut Request) -> Result<(), Problem> {
+    fn find(&mut self, _request: &mut Request) -> Result<(), Problem> {
         Ok(())
     }
 }
@@ -68,7 +69,7 @@ type Operation = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Response, Prob
 #[derive(Clone)]
 pub struct Resource {
     operations: Arc<[(Method, Operation)]>,
-    pattern: Option<Arc<Pattern>>,
+    path: Option<Arc<Paths>>,
 }
 
 impl Resource {
@@ -88,7 +89,7 @@ impl Resource {
     /// If `path` is not such a path.
     #[must_use]
     pub fn at(self, path: &str) -> Self {
-        Self { pattern: Some(Arc::new(Pattern::new(path))), ..self }
+        Self { path: Some(Arc::new(Paths::new([path]))), ..self }
     }
 
     fn operation(&self, method: &Method) -> Option<&Operation> {
@@ -120,8 +121,82 @@ impl Endpoint for Resource {
         HeaderValue::try_from(methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
     }
 
-    fn find(&self, request: &mut Request) -> Result<(), Problem> {
-        self.pattern.as_ref().map_or(Ok(()), |pattern| pattern.find(request))
+    fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
+        self.path.as_ref().map_or(Ok(()), |path| path.find(request).map(drop))
+    }
+}
+
+/// Several resources, each at its own path. [`routes`] makes it.
+#[derive(Clone)]
+pub struct Routes {
+    resources: Arc<[Resource]>,
+    paths: Arc<Paths>,
+    /// The resource at the path of the request.
+    found: Option<usize>,
+}
+
+/// Several resources in one function. 404, 405, `Allow`, `OPTIONS` and the route in the log follow for each. If two paths
+/// match, the one with text where the other has a parameter counts.
+///
+/// ```
+/// use handler::{Context, Problem, Request, Response, get, http::StatusCode, json, path, routes};
+///
+/// async fn list(_: Request) -> Result<Response, Problem> {
+///     json(StatusCode::OK, &["7", "8"])
+/// }
+///
+/// async fn one(request: Request) -> Result<Response, Problem> {
+///     json(StatusCode::OK, &path(&request, "id")?)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let parcels = routes([get(list).at("/parcels"), get(one).at("/parcels/{id}")]);
+/// let event = br#"{"path": "/parcels/7", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
+/// let answer = handler::invoke(parcels, event, Context::default()).await?;
+/// assert!(answer.contains(r#""body":"\"7\"""#));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// If a resource has no path, or two have the same one.
+#[must_use]
+pub fn routes(resources: impl IntoIterator<Item = Resource>) -> Routes {
+    let resources: Arc<[Resource]> = resources.into_iter().collect();
+    let path = |resource: &Resource| resource.path.as_ref().map(|paths| paths.first().to_owned());
+    let paths: Option<Vec<String>> = resources.iter().map(path).collect();
+    assert!(paths.is_some(), "a resource among several needs a path: give it one with `.at(\"/…\")`");
+    let paths = paths.unwrap_or_default();
+    Routes { resources, paths: Arc::new(Paths::new(paths.iter().map(String::as_str))), found: None }
+}
+
+impl Routes {
+    fn found(&self) -> Option<&Resource> {
+        self.resources.get(self.found?)
+    }
+}
+
+impl Endpoint for Routes {
+    async fn call(self, request: Request) -> Result<Response, Problem> {
+        match self.found() {
+            Some(resource) => resource.clone().call(request).await,
+            None => Err(Problem::internal().because("it was called before its path was found")),
+        }
+    }
+
+    fn answers(&self, method: &Method) -> bool {
+        self.found().is_some_and(|resource| resource.answers(method))
+    }
+
+    fn allow(&self) -> HeaderValue {
+        self.found().map_or(HeaderValue::from_static("OPTIONS"), Resource::allow)
+    }
+
+    fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
+        self.found = Some(self.paths.find(request)?);
+        Ok(())
     }
 }
 
@@ -130,7 +205,7 @@ macro_rules! methods {
         $(
             #[doc = concat!("A resource that answers `", stringify!($method), "` requests with `endpoint`.")]
             pub fn $name(endpoint: impl Endpoint + Sync) -> Resource {
-                Resource { operations: Arc::new([]), pattern: None }.$name(endpoint)
+                Resource { operations: Arc::new([]), path: None }.$name(endpoint)
             }
         )*
 

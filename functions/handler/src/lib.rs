@@ -18,9 +18,9 @@
 //! }
 //! ```
 //!
-//! This endpoint answers `GET` and `HEAD`. [`get()`], [`post()`] and the like make an endpoint with several methods. A
-//! request may have a [`body()`], parameters in its [`path()`], a [`claim()`] about its caller, and the caller's
-//! [certificate](client_certificate()).
+//! This endpoint answers `GET` and `HEAD`. [`get()`], [`post()`] and the like make an endpoint with several methods, and
+//! [`routes()`] one with several paths. A request may have a [`body()`], parameters in its [`path()`], a [`claim()`] about
+//! its caller, and the caller's [certificate](client_certificate()).
 //!
 //! [`run()`] does everything around that function: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
@@ -51,7 +51,7 @@ mod work;
 pub use body::{body, json};
 pub use claim::{ClientCertificate, claim, client_certificate};
 pub use deadline::deadline;
-pub use endpoint::{Endpoint, Resource, delete, get, patch, post, put};
+pub use endpoint::{Endpoint, Resource, Routes, delete, get, patch, post, put, routes};
 pub use etag::lists_etag;
 pub use lambda_http::{Body, Context, Error, Request, http};
 pub use log::{Value, count, record};

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     Problem, Request,
     event::{FromTrigger, Object, without_stage},
+    log::Invocation,
     query::unreadable,
 };
 
@@ -47,42 +48,68 @@ pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
 #[derive(Clone)]
 struct Parameters(Vec<(String, String)>);
 
-/// A path with parameters.
-pub(crate) struct Pattern {
-    path: String,
-    names: Vec<String>,
-    router: Router<()>,
+/// The paths of one or several resources.
+pub(crate) struct Paths {
+    /// Finds the index of a path.
+    router: Router<usize>,
+    all: Vec<Pattern>,
 }
 
-impl Pattern {
-    pub(crate) fn new(path: &str) -> Self {
+/// A path with parameters, as it was declared.
+struct Pattern {
+    path: String,
+    names: Vec<String>,
+}
+
+impl Paths {
+    pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut new = Self { router: Router::new(), all: Vec::new() };
+        paths.into_iter().for_each(|path| new.add(path));
+        new
+    }
+
+    fn add(&mut self, path: &str) {
         let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
         let names = names.map(|name| name.trim_end_matches('+').to_owned()).collect();
-        let mut router = Router::new();
         let route = path.split('/').map(|segment| match segment.strip_suffix("+}") {
             Some(rest) => rest.replacen('{', "{*", 1) + "}",
             None => segment.to_owned(),
         });
-        let added = router.insert(route.collect::<Vec<_>>().join("/"), ());
+        let added = self.router.insert(route.collect::<Vec<_>>().join("/"), self.all.len());
         assert!(path.starts_with('/') && added.is_ok(), "{path} is not a valid path: {added:?}");
-        Self { path: path.to_owned(), names, router }
+        self.all.push(Pattern { path: path.to_owned(), names });
     }
 
-    /// Adds the parameters to the request: those that the trigger sent for this path, or otherwise those in the path.
-    pub(crate) fn find(&self, request: &mut Request) -> Result<(), Problem> {
-        let parameters = self.sent_along(request).or_else(|| {
+    /// The first path, as it was declared.
+    pub(crate) fn first(&self) -> &str {
+        self.all.first().map_or("", |pattern| &pattern.path)
+    }
+
+    /// Finds the index of the request's path, and adds the parameters to the request: those that the trigger sent for
+    /// this path, or otherwise those in the path.
+    pub(crate) fn find(&self, request: &mut Request) -> Result<usize, Problem> {
+        let mut all = self.all.iter().enumerate();
+        let sent = all.find_map(|(index, pattern)| Some((index, pattern.sent_along(request)?)));
+        let found = sent.or_else(|| {
             let (path, from) = (request.uri().path(), request.extensions().get());
             let matched = self.router.at(path).ok().or_else(|| {
                 let from: &FromTrigger = from?;
                 self.router.at(without_stage(path, from.stage.as_deref()?)?).ok()
             })?;
-            Some(matched.params.iter().map(|(name, value)| (name.to_owned(), decoded(value))).collect())
+            let parameters = matched.params.iter().map(|(name, value)| (name.to_owned(), decoded(value)));
+            Some((*matched.value, parameters.collect()))
         });
-        let parameters = parameters.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
+        let (index, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
         request.extensions_mut().insert(Parameters(parameters));
-        Ok(())
+        if let Some(pattern) = self.all.get(index) {
+            Invocation::current(|invocation| invocation.route(&pattern.path));
+        }
+        Ok(index)
     }
+}
 
+impl Pattern {
+    /// The parameters, if the trigger sent them for this path.
     fn sent_along(&self, request: &Request) -> Option<Vec<(String, String)>> {
         let from: &FromTrigger = request.extensions().get()?;
         // Another route, such as `/{proxy+}`, can have parameters with the same names.

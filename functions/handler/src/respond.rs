@@ -43,8 +43,8 @@ pub(crate) fn respond<E: Endpoint>(
 ) -> impl Future<Output = Result<String, Error>> + Send + use<E> {
     let event = caught(|| Event::read(event)).unwrap_or_else(|| Err("reading the event panicked".into()));
     // An endpoint need not be `Sync`, so the future cannot clone it.
-    let started = event.map(|event| {
-        let invocation = Invocation::start(log, init, &event, &context);
+    let started = event.map(|mut event| {
+        let invocation = Invocation::start(log, init, &mut event, &context);
         let endpoint = invocation.sync_scope(|| caught(|| endpoint.clone()));
         (invocation, event, endpoint)
     });
@@ -102,7 +102,7 @@ async fn call(
     request: Result<Request, Malformed>,
     context: Context,
 ) -> Result<Response, Problem> {
-    let Some(endpoint) = endpoint else { return panicked() };
+    let Some(mut endpoint) = endpoint else { return panicked() };
     let mut request = match request {
         Ok(request) => request.with_lambda_context(context),
         Err(malformed) => return Err(Problem::malformed_request(malformed.0)),
@@ -203,7 +203,7 @@ mod tests {
             HeaderValue::from_static("GET, OPTIONS")
         }
 
-        fn find(&self, _: &mut Request) -> Result<(), Problem> {
+        fn find(&mut self, _: &mut Request) -> Result<(), Problem> {
             self.at("find");
             Ok(())
         }

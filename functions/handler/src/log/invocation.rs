@@ -103,6 +103,11 @@ fn is_own(name: &str) -> bool {
     )
 }
 
+/// Whether a trigger's route is for all paths: `$default`, or such as `/{proxy+}`.
+fn is_catch_all(route: &str) -> bool {
+    route == "$default" || (route.ends_with("+}") && route.split('/').nth(1).is_some_and(|name| name.ends_with("+}")))
+}
+
 /// An invocation from its event to its answer. Clones are the same invocation.
 #[derive(Clone)]
 pub(crate) struct Invocation(Arc<Shared>);
@@ -129,6 +134,8 @@ struct Shared {
 /// What an invocation adds to its line.
 #[derive(Default)]
 struct Recorded {
+    /// The route: the trigger's, or the one of the endpoint.
+    route: Option<String>,
     fields: Vec<(Name, Value<'static>)>,
     counts: Vec<(Name, u64)>,
     /// The first panic before the answer.
@@ -166,7 +173,7 @@ pub(crate) struct Ended {
 
 impl Invocation {
     /// Starts an invocation from its `event` and `context`. `init` is how long the process took to start.
-    pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &Event, context: &Context) -> Self {
+    pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &mut Event, context: &Context) -> Self {
         let mut fields = Fields::new(log.format);
         if let Some(root) = context.xray_trace_id.as_deref().and_then(trace::root) {
             fields.field("trace_id", root);
@@ -174,9 +181,6 @@ impl Invocation {
         fields.field("function_version", &*context.env_config.version);
         fields.field("trigger", event.trigger.name());
         fields.field("method", event.method);
-        if let Some(route) = &event.route {
-            fields.field("route", &**route);
-        }
         if let Some(address) = event.client_address.as_deref().filter(|_| log.client_address) {
             fields.field("client_address", address);
         }
@@ -190,7 +194,7 @@ impl Invocation {
             deadline: Some(context.deadline()).filter(|deadline| *deadline > SystemTime::now()),
             cold_start: log.cold.swap(false, Ordering::Relaxed).then_some(init),
             traceparent: OnceLock::new(),
-            recorded: Mutex::default(),
+            recorded: Mutex::new(Recorded { route: event.route.take(), ..Recorded::default() }),
             work: Work::default(),
         }))
     }
@@ -244,6 +248,14 @@ impl Invocation {
         }
     }
 
+    /// Sets the route if the trigger has none that is for this path.
+    pub(crate) fn route(&self, route: &str) {
+        let mut recorded = self.recorded();
+        if recorded.route.as_deref().is_none_or(is_catch_all) {
+            recorded.route = Some(route.to_owned());
+        }
+    }
+
     /// Logs a panic. The first one goes into the line, if its answer is an error; any other has a line of its own.
     pub(super) fn panicked(&self, panic: String) {
         let mut recorded = self.recorded();
@@ -285,10 +297,10 @@ impl Invocation {
     ) -> Option<Line> {
         let Shared { log, fields, deadline, cold_start, .. } = &*self.0;
         let error = problem.filter(|_| status.is_server_error()).map(|problem| chain(problem));
-        let (panic, unsent) = {
+        let (panic, unsent, route) = {
             let mut recorded = self.recorded();
             recorded.is_answered = true;
-            (recorded.panic.take(), recorded.unsent_problem.take())
+            (recorded.panic.take(), recorded.unsent_problem.take(), recorded.route.take())
         };
         let level = if status.is_server_error() { LevelFilter::ERROR } else { LevelFilter::INFO };
         let is_logged = level <= log.level;
@@ -306,6 +318,9 @@ impl Invocation {
         let mut line = Line::new(log.format, now, level, "invocation");
         line.field("request_id", self.request_id());
         line.fields(fields);
+        if let Some(route) = route {
+            line.field("route", route);
+        }
         line.field("status", status.as_u16());
         if let Some(problem) = problem {
             line.field("problem", problem.name());
@@ -382,8 +397,8 @@ mod tests {
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
-        let event = Event::read(EVENT.as_bytes()).unwrap();
-        let invocation = Invocation::start(log, Duration::from_millis(2), &event, &context);
+        let mut event = Event::read(EVENT.as_bytes()).unwrap();
+        let invocation = Invocation::start(log, Duration::from_millis(2), &mut event, &context);
         let served = async {
             endpoint();
             invocation.end(response.status(), response.body().len(), problem);
@@ -611,7 +626,7 @@ mod tests {
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
         let used = allocation_counter::measure(|| {
-            let invocation = Invocation::start(&log, Duration::ZERO, &event, &context);
+            let invocation = Invocation::start(&log, Duration::ZERO, &mut event, &context);
             answer_then_work(invocation.scope(async { invocation.end(response.status(), 0, None) })).now_or_never();
         });
         println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));

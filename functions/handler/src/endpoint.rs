@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use lambda_http::http::{HeaderValue, Method};
+use lambda_http::{
+    Error,
+    http::{self, HeaderValue, Method},
+};
+use tower_layer::Layer;
+use tower_service::Service;
 
-use crate::{Problem, Request, Response, path::Paths};
+use crate::{EndpointService, Problem, Request, Response, path::Paths, service};
 
 /// An HTTP resource. Any `async fn(Request) -> Result<Response, Problem>`, or a closure of this form that has state, is
 /// an endpoint for `GET` and `HEAD`. A [`Resource`] has an endpoint for each of its [methods](get).
@@ -33,6 +38,49 @@ pub trait Endpoint: Clone + Send + 'static {
     /// If there is nothing at this path.
     fn find(&mut self, _request: &mut Request) -> Result<(), Problem> {
         Ok(())
+    }
+
+    /// Puts a [tower layer](https://docs.rs/tower) around the endpoint, such as one of tower-http. It sees all requests,
+    /// also `OPTIONS` and those that get 404 or 405, and all answers except for 504 `deadline-exceeded`, which comes if the
+    /// layers are not done in time, either. A later layer is around an earlier one. Like [`service()`], it also takes a
+    /// layer's error.
+    ///
+    /// This is CORS behind a function URL or a load balancer, where no gateway does it:
+    ///
+    /// ```
+    /// use handler::{Context, Endpoint, Problem, Request, Response, claim, get, http::StatusCode, json};
+    /// use tower::filter::FilterLayer;
+    /// use tower_http::cors::{Any, CorsLayer};
+    ///
+    /// async fn list(_: Request) -> Result<Response, Problem> {
+    ///     json(StatusCode::OK, &["A-7"])
+    /// }
+    ///
+    /// /// A check that stands before all methods.
+    /// fn known(request: Request) -> Result<Request, Problem> {
+    ///     match claim(&request, "sub") {
+    ///         Some(_) => Ok(request),
+    ///         None => Err(Problem::unauthorized("Bearer", "Orders need a token.")),
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), handler::Error> {
+    /// let orders = get(list).layer(FilterLayer::new(known)).layer(CorsLayer::new().allow_origin(Any));
+    /// let event = br#"{"path": "/", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
+    /// let answer = handler::invoke(orders, event, Context::default()).await?;
+    /// assert!(answer.contains("401 Unauthorized") && answer.contains(r#""access-control-allow-origin":"*""#));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn layer<L, B>(self, layer: L) -> impl Endpoint
+    where
+        L: Layer<EndpointService<Self>>,
+        L::Service: Service<Request, Response = http::Response<B>, Error: Into<Error>, Future: Send + 'static>,
+        L::Service: Clone + Send + 'static,
+        B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
+    {
+        service(layer.layer(EndpointService(self)))
     }
 }
 

@@ -223,6 +223,11 @@ impl Problem {
         )
     }
 
+    /// 500: the endpoint panicked. The panic hook has recorded the panic's message.
+    pub(crate) fn panicked() -> Self {
+        Self::internal().because("the endpoint panicked")
+    }
+
     /// 500: a setting is missing or invalid. `cause` names it, and goes only to the log.
     pub fn misconfigured(cause: impl Into<Cause>) -> Self {
         Self::new(

@@ -91,9 +91,8 @@ fn finish(invocation: &Invocation, trigger: Trigger, is_head: bool, outcome: Res
     answer
 }
 
-/// The panic hook has recorded the panic's message.
 fn panicked<T>() -> Result<T, Problem> {
-    Err(Problem::internal().because("the endpoint panicked"))
+    Err(Problem::panicked())
 }
 
 /// Calls the endpoint if it matches the path and answers the method.
@@ -110,8 +109,24 @@ async fn call(
     endpoint.find(&mut request)?;
     match request.method() {
         method if endpoint.answers(method) => call_in_time(endpoint, request).await,
-        &Method::OPTIONS => Ok(options(endpoint.allow())),
-        method => Err(Problem::method_not_allowed(method, endpoint.allow())),
+        method => without(&endpoint, method),
+    }
+}
+
+/// Calls an endpoint in a layer, whose deadline has started.
+pub(crate) async fn dispatch(mut endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
+    endpoint.find(&mut request)?;
+    match request.method() {
+        method if endpoint.answers(method) => endpoint.call(request).await,
+        method => without(&endpoint, method),
+    }
+}
+
+/// Answers a method that the endpoint does not answer.
+fn without(endpoint: &impl Endpoint, method: &Method) -> Result<Response, Problem> {
+    match *method {
+        Method::OPTIONS => Ok(options(endpoint.allow())),
+        _ => Err(Problem::method_not_allowed(method, endpoint.allow())),
     }
 }
 

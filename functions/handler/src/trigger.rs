@@ -2,6 +2,10 @@
 
 use crate::{Request, event::FromTrigger};
 
+/// The most bytes of JSON that Lambda takes from a function:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+pub(crate) const MAX_ANSWER_BYTES: usize = 6_291_556;
+
 /// An HTTP trigger of Lambda. The names match the payloads in events/.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Trigger {
@@ -28,11 +32,10 @@ impl Trigger {
         }
     }
 
-    /// The most bytes of JSON that an answer may have: the limit of Lambda
-    /// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>) or of a load balancer
+    /// The most bytes of JSON that an answer may have: [Lambda's](MAX_ANSWER_BYTES), or those of a load balancer
     /// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>).
     pub(crate) fn max_answer_bytes(self) -> usize {
-        if matches!(self, Self::Alb { .. }) { 1 << 20 } else { 6_291_556 }
+        if matches!(self, Self::Alb { .. }) { 1 << 20 } else { MAX_ANSWER_BYTES }
     }
 }
 

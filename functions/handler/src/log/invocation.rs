@@ -20,7 +20,9 @@ use super::{
     metrics::Metrics,
 };
 use crate::{
-    Context, Problem, deadline,
+    Context, Problem,
+    caught::caught,
+    deadline,
     event::Event,
     trace,
     work::{self, Work},
@@ -140,6 +142,8 @@ struct Recorded {
     counts: Vec<(Name, u64)>,
     /// The first panic before the answer.
     panic: Option<String>,
+    /// The problem in a response that other code passed on.
+    problem: Option<Arc<Problem>>,
     /// A problem that could not be sent, and its causes.
     unsent_problem: Option<String>,
     is_answered: bool,
@@ -267,6 +271,11 @@ impl Invocation {
         }
     }
 
+    /// Sets the problem that the response, which other code passed on, is made from.
+    pub(crate) fn answered_with(&self, problem: Option<Arc<Problem>>) {
+        self.recorded().problem = problem;
+    }
+
     /// Keeps a problem that could not be sent for the line.
     pub(crate) fn could_not_send(&self, problem: &Problem) {
         let problem = chain(problem);
@@ -280,7 +289,10 @@ impl Invocation {
     /// Ends the invocation with its answer. Its line is written when the work after the response is done.
     pub(crate) fn end(&self, status: StatusCode, bytes_out: usize, problem: Option<&Problem>) {
         let (now, duration) = (SystemTime::now(), self.0.started.elapsed());
-        let line = self.line(status, bytes_out, problem, now, duration);
+        let passed_on = self.recorded().problem.take();
+        let line = self.line(status, bytes_out, problem.or(passed_on.as_deref()), now, duration);
+        // Its cause is the endpoint's, whose `drop` may panic.
+        caught(|| drop(passed_on));
         let (invocation, deadline) = (self.clone(), self.deadline());
         work::ended(Ended { invocation, deadline, line, status, now, duration });
     }
@@ -621,7 +633,7 @@ mod tests {
         let log = Arc::new(Log::new(Format::Json, |line| {
             BYTES.store(line.len(), Ordering::Relaxed);
         }));
-        let (event, response) = (Event::read(EVENT.as_bytes()).unwrap(), Response::default());
+        let (mut event, response) = (Event::read(EVENT.as_bytes()).unwrap(), Response::default());
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());

@@ -26,6 +26,8 @@
 //! deadline, panics, and the log line.
 
 mod answer;
+#[cfg(feature = "axum")]
+pub mod axum;
 mod body;
 mod caught;
 mod claim;

@@ -24,6 +24,9 @@ use crate::{
 /// [`http_body::Body`]. It gets the requests of all methods, and answers `OPTIONS` itself. Around it are the deadline, the
 /// panic boundary, the common headers, and the log.
 ///
+/// With the feature `axum`, the path of a `Router` that matched is the line's `route` where the trigger has none, or one
+/// for all paths.
+///
 /// A body that is not UTF-8 is sent in base64. Behind a REST API, which does not pass on such a body unless it is
 /// configured to, the request has no `Accept-Encoding`: no layer compresses the answer. An error of the service is a
 /// [`Problem`] if it is one, and otherwise becomes `internal`.
@@ -51,6 +54,8 @@ where
     S: Clone + Send + 'static,
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
+    #[cfg(feature = "axum")]
+    let service = crate::axum::with_route(service);
     Tower(service)
 }
 

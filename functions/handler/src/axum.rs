@@ -1,0 +1,179 @@
+//! For [axum](https://docs.rs/axum/0.8): [`Problem`] is a response, and the readers are extractors. They refuse a request
+//! with the same problems as elsewhere.
+//!
+//! ```
+//! use axum::{Router, routing::post};
+//! use handler::{Context, Problem, axum::{Body, Claims}};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct NewOrder {
+//!     sku: String,
+//! }
+//!
+//! async fn create(claims: Claims, Body(order): Body<NewOrder>) -> Result<String, Problem> {
+//!     let customer = claims.get("sub").ok_or_else(|| Problem::unauthorized("Bearer", "Orders need a token."))?;
+//!     Ok(format!("{customer}: {}", order.sku))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), handler::Error> {
+//! let router = Router::new().route("/orders", post(create));
+//! let event = br#"{"path": "/orders", "httpMethod": "POST", "headers": {"content-type": "application/json"},
+//!     "body": "{}", "requestContext": {"elb": {}}}"#;
+//! let answer = handler::invoke(handler::service(router), event, Context::default()).await?;
+//! assert!(answer.contains("422 Unprocessable"));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{any::Any, mem, task};
+
+use ::axum::{
+    Router,
+    body::{Body as AxumBody, to_bytes},
+    extract::{FromRequest, FromRequestParts, MatchedPath, Path as AxumPath, RawPathParams, Request as AxumRequest},
+    response::{IntoResponse, Response as AxumResponse},
+};
+use lambda_http::http::{StatusCode, request::Parts};
+use serde::de::DeserializeOwned;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    Body as LambdaBody, Problem, Request, body, claim, event::FromTrigger, log::Invocation, parameters,
+    query::unreadable, trigger::MAX_ANSWER_BYTES,
+};
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> AxumResponse {
+        self.into_http().map(AxumBody::new)
+    }
+}
+
+/// The request's JSON body as a `T`, of at most `MAX_BYTES`, or 16 kB: [`body`](crate::body()).
+#[derive(Clone, Copy, Debug)]
+pub struct Body<T, const MAX_BYTES: usize = { 16 * 1024 }>(pub T);
+
+impl<S: Sync, T: DeserializeOwned, const MAX_BYTES: usize> FromRequest<S> for Body<T, MAX_BYTES> {
+    type Rejection = Problem;
+
+    async fn from_request(request: AxumRequest, _: &S) -> Result<Self, Problem> {
+        let (parts, bytes) = request.into_parts();
+        // What Lambda passes on, so that the same fault comes first as elsewhere. A layer may have set a lower limit.
+        let bytes = to_bytes(bytes, MAX_ANSWER_BYTES).await.map_err(|_| Problem::content_too_large(MAX_BYTES))?;
+        body(&Request::from_parts(parts, LambdaBody::Binary(bytes.into())), MAX_BYTES).map(Self)
+    }
+}
+
+/// The request's query parameters as a `T`: [`parameters`](crate::parameters()).
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        read(parts, |request| parameters(request)).map(Self)
+    }
+}
+
+/// The path parameters as a `T`, as axum's own [`Path`](AxumPath) reads them, but like [`path`](crate::path()) without
+/// control characters.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refused = |status: StatusCode, said: String| match said.strip_prefix("Invalid UTF-8 in ") {
+            Some(name) => Problem::invalid_parameter(format!("{name} is not valid UTF-8.")),
+            None if status == StatusCode::BAD_REQUEST => {
+                Problem::invalid_parameter(format!("{}.", said.trim_start_matches("Invalid URL: ")))
+            }
+            None => Problem::internal().because(said),
+        };
+        let all = RawPathParams::from_request_parts(parts, state).await;
+        let all = all.map_err(|rejection| refused(rejection.status(), rejection.body_text()))?;
+        for (name, value) in &all {
+            if let Some(fault) = unreadable(value) {
+                return Err(Problem::invalid_parameter(format!("`{name}` {fault}.")));
+            }
+        }
+        let path = AxumPath::from_request_parts(parts, state).await;
+        let AxumPath(path) = path.map_err(|rejection| refused(rejection.status(), rejection.body_text()))?;
+        Ok(Self(path))
+    }
+}
+
+/// What the trigger knows about the caller: [`claim`](crate::claim()).
+#[derive(Debug)]
+pub struct Claims(Request);
+
+impl Claims {
+    /// Returns the claim `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        claim(&self.0, name)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Claims {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut request = Request::default();
+        if let Some(from) = parts.extensions.get::<FromTrigger>() {
+            request.extensions_mut().insert(from.clone());
+        }
+        Ok(Self(request))
+    }
+}
+
+/// Reads a request without its body.
+fn read<T>(parts: &mut Parts, read: impl FnOnce(&Request) -> T) -> T {
+    let (empty, _) = Request::default().into_parts();
+    let request = Request::from_parts(mem::replace(parts, empty), LambdaBody::Empty);
+    let value = read(&request);
+    (*parts, _) = request.into_parts();
+    value
+}
+
+/// If `service` is a router, makes its matched path the route in the log. Only what the router calls sees that path.
+pub(crate) fn with_route<S: 'static>(mut service: S) -> S {
+    if let Some(router) = (&mut service as &mut dyn Any).downcast_mut::<Router>() {
+        *router = mem::take(router).layer(LogRoute);
+    }
+    service
+}
+
+#[derive(Clone)]
+struct LogRoute;
+
+impl<S> Layer<S> for LogRoute {
+    type Service = LoggedRoute<S>;
+
+    fn layer(&self, inner: S) -> LoggedRoute<S> {
+        LoggedRoute(inner)
+    }
+}
+
+#[derive(Clone)]
+struct LoggedRoute<S>(S);
+
+impl<S: Service<AxumRequest>> Service<AxumRequest> for LoggedRoute<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: AxumRequest) -> S::Future {
+        if let Some(path) = request.extensions().get::<MatchedPath>() {
+            Invocation::current(|invocation| invocation.route(path.as_str()));
+        }
+        self.0.call(request)
+    }
+}

@@ -25,7 +25,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use testbed::{
     Function, HttpAnswer, Invocation, packaged,
-    upstream::{Answer, Behaviour, Certificate, IdleEnd, Upstream},
+    upstream::{Answer, Behaviour, Certificate, Fault, IdleEnd, Upstream},
 };
 use tokio::{
     net::UdpSocket,
@@ -82,9 +82,9 @@ fn main() -> ExitCode {
         test("a_refused_token_costs_an_attempt", a_refused_token_costs_an_attempt()),
         test("many_callers_with_a_refused_token_all_get_the_new_one", many_callers_with_a_refused_token()),
     ];
-    for fault in faults() {
-        // A certificate does not change during a test, so there can be no stored response.
-        let copies = if matches!(fault.what, What::Presents(_)) { &COPIES[..1] } else { &COPIES };
+    for fault in Fault::all() {
+        // If it is there from the start, there can be no stored response.
+        let copies = if fault.is_permanent() { &COPIES[..1] } else { &COPIES };
         for copy in copies.iter().copied() {
             let name = format!("fault: {}, {copy:?} copy", fault.name);
             trials.push(test(&name, meets(fault.clone(), copy)));
@@ -114,109 +114,9 @@ enum Copy {
 
 const COPIES: [Copy; 3] = [Copy::None, Copy::Fresh, Copy::Stale];
 
-#[derive(Clone)]
-struct Fault {
-    name: &'static str,
-    what: What,
-    /// The status and the problem (or the body) that a caller gets if nothing is stored.
-    answer: (u16, &'static str),
-    /// How many calls the upstream then gets.
-    calls: usize,
-    /// Whether a stale response stands in.
-    stands_in: bool,
-}
-
-/// The fault that says how long it will last, so `fetch` waits that long even if it is over earlier.
-const ASKS_FOR_REST: &str = "answers 503, Retry-After: 60";
-
-#[derive(Clone)]
-enum What {
-    Does(Behaviour),
-    Refuses,
-    Presents(Certificate),
-}
-
-fn faults() -> Vec<Fault> {
-    use Behaviour::{
-        BadGzip, CloseIdle, Drip, EndlessBody, GzipBomb, LengthTooLong, LengthTooShort, MalformedChunks,
-        MalformedHeaders, ManyHeaders, ResetAtConnect, ResetMidBody, ResetMidHeader, Silent, Truncate,
-    };
-    let unreachable = (502, "upstream-unreachable");
-    let error = (502, "upstream-error");
-    let too_large = (502, "upstream-response-too-large");
-    let timeout = (504, "upstream-timeout");
-    let fault = |name, does: Behaviour, answer, calls, stands_in| Fault {
-        name,
-        what: What::Does(does),
-        answer,
-        calls,
-        stands_in,
-    };
-    let status = |status| Behaviour::from(Answer::status(status));
-    let unasked = |name, value: &str| Behaviour::from(Answer::ok("first").header(name, value));
-    vec![
-        Fault { name: "refuses connections", what: What::Refuses, answer: unreachable, calls: 0, stands_in: true },
-        fault("resets the connection", ResetAtConnect, unreachable, 0, true),
-        fault("resets in the header", ResetMidHeader, unreachable, 3, true),
-        fault("resets in the body", ResetMidBody, unreachable, 3, true),
-        fault("ends the connection in the body", Truncate, unreachable, 3, true),
-        fault("sends nothing", Silent, timeout, 3, true),
-        fault("sends a byte a second", Drip, timeout, 3, true),
-        fault("answers too late", Behaviour::late(Duration::from_secs(10), Answer::ok("late")), timeout, 3, true),
-        fault("answers 400", status(400), error, 1, false),
-        fault("answers 401", status(401), error, 1, false),
-        fault("answers 404", status(404), error, 1, false),
-        fault("answers 429", status(429), error, 3, true),
-        fault("answers 500", status(500), error, 1, true),
-        fault("answers 502", status(502), error, 3, true),
-        fault("answers 503", status(503), error, 3, true),
-        fault(ASKS_FOR_REST, Answer::status(503).retry_after(60).into(), error, 1, true),
-        fault("answers 504", status(504), error, 3, true),
-        fault("sends more than its Content-Length", LengthTooShort, (200, "first"), 1, false),
-        fault("sends less than its Content-Length", LengthTooLong, timeout, 3, true),
-        fault("sends malformed chunks", MalformedChunks, unreachable, 3, true),
-        fault("sends malformed headers", MalformedHeaders, unreachable, 3, true),
-        fault("sends 100,000 header lines", ManyHeaders, unreachable, 3, true),
-        fault("sends a body without end", EndlessBody, too_large, 1, true),
-        fault("sends a gzip bomb", GzipBomb, too_large, 1, true),
-        fault("sends bad gzip", BadGzip, unreachable, 3, true),
-        fault("sends an encoding that was not asked for", unasked("content-encoding", "br"), unreachable, 1, true),
-        fault("sends a part that was not asked for", Answer::status(206).body("part").into(), unreachable, 1, true),
-        fault("redirects to itself", Behaviour::redirect(302, "/"), error, 4, false),
-        fault(
-            "redirects to a link-local address",
-            Behaviour::redirect(302, "http://169.254.169.254/"),
-            error,
-            1,
-            false,
-        ),
-        Fault {
-            name: "has another host's certificate",
-            what: What::Presents(Certificate::WrongName),
-            answer: unreachable,
-            calls: 0,
-            stands_in: true,
-        },
-        Fault {
-            name: "has an expired certificate",
-            what: What::Presents(Certificate::Expired),
-            answer: unreachable,
-            calls: 0,
-            stands_in: true,
-        },
-        fault("closes idle connections", CloseIdle(Answer::ok("first")), (200, "first"), 1, false),
-    ]
-}
-
 /// Sends a request while the upstream has `fault`, and one when it works again.
 async fn meets(fault: Fault, copy: Copy) -> Outcome {
-    let upstream = match fault.what {
-        What::Presents(certificate) => Upstream::start_tls(certificate),
-        _ => Upstream::start(),
-    };
-    let is_timeout = fault.answer.1 == "upstream-timeout";
-    let env: &[_] = if is_timeout { &[("UPSTREAM_ATTEMPT_TIMEOUT_MS", "1000")] } else { &[] };
-    let mut bed = Bed::new(upstream, env).await;
+    let mut bed = Bed::new(fault.upstream(), &[("UPSTREAM_ATTEMPT_TIMEOUT_MS", fault.attempt_timeout_ms())]).await;
     let stored = match copy {
         Copy::None => None,
         Copy::Fresh => Some("max-age=60"),
@@ -226,11 +126,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
         bed.upstream.then(first(cache_control));
         expect("the first answer", &bed.get(&[]).await?.body, &"first".to_owned())?;
     }
-    match &fault.what {
-        What::Does(behaviour) => drop(bed.upstream.always(behaviour.clone())),
-        What::Refuses => bed.upstream.refuse().await,
-        What::Presents(_) => {}
-    }
+    fault.begin(&bed.upstream).await;
     let before = bed.upstream.calls();
     let answer = bed.get(&[]).await?;
     let calls = bed.upstream.calls() - before;
@@ -239,7 +135,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
             expect("answer", &(answer.status, answer.body.as_str()), &(200, "first"))?;
             expect("calls", &calls, &0)?;
         }
-        Copy::Stale if fault.stands_in => {
+        Copy::Stale if fault.allows_stale => {
             expect("answer", &(answer.status, answer.body.as_str()), &(200, "first"))?;
             if !answer.header("cache-status").ends_with("detail=stale-if-error") {
                 return Err(format!("cache-status: {}", answer.header("cache-status")));
@@ -248,7 +144,7 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
         _ => {
             let problem = answer.problem();
             let problem = if problem.is_empty() { &answer.body } else { &problem };
-            expect("answer", &(answer.status, problem.as_str()), &fault.answer)?;
+            expect("answer", &(answer.status, problem.as_str()), &(fault.status, fault.what))?;
             // On a connection that was kept alive after the first answer, a reset counts as a call too.
             if copy == Copy::None {
                 expect("calls", &calls, &fault.calls)?;
@@ -258,12 +154,13 @@ async fn meets(fault: Fault, copy: Copy) -> Outcome {
     bed.upstream.always(Answer::ok("well again"));
     bed.upstream.listen();
     let next = bed.get(&[]).await?;
-    let well = match (copy, &fault.what) {
+    let well = match (copy, fault.name) {
+        _ if fault.is_permanent() => return expect("next answer", &next.status, &fault.status),
         // A response that is longer than its Content-Length is good up to that length, and is stored.
-        (Copy::Fresh, _) | (_, What::Does(Behaviour::LengthTooShort)) => "first",
-        (_, What::Presents(_)) => return expect("next answer", &next.status, &fault.answer.0),
-        (Copy::Stale, _) if fault.name == ASKS_FOR_REST => "first",
-        (Copy::None, _) if fault.name == ASKS_FOR_REST => {
+        (Copy::Fresh, _) | (_, "sends more than its Content-Length") | (Copy::Stale, Fault::ASKS_FOR_A_PAUSE) => {
+            "first"
+        }
+        (Copy::None, Fault::ASKS_FOR_A_PAUSE) => {
             return expect("next answer", &next.problem(), &"upstream-unavailable".to_owned());
         }
         _ => "well again",
@@ -1227,9 +1124,9 @@ fn table() -> Outcome {
     let mut table = String::from(
         "| the upstream … | nothing stored | stale response stored | calls |\n| --- | --- | --- | --- |\n",
     );
-    for Fault { name, answer: (status, what), calls, stands_in, .. } in faults() {
+    for Fault { name, status, what, calls, allows_stale, .. } in Fault::all() {
         let answer = if status == 200 { "200, its body".to_owned() } else { format!("{status} `{what}`") };
-        let stale = if stands_in { "200, the stored response" } else { "the same" };
+        let stale = if allows_stale { "200, the stored response" } else { "the same" };
         writeln!(table, "| {name} | {answer} | {stale} | {calls} |").expect("a string takes it");
     }
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/resilience.md");

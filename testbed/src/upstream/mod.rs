@@ -20,6 +20,7 @@
 
 mod behaviour;
 mod connection;
+mod fault;
 mod message;
 mod tls;
 
@@ -33,6 +34,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use behaviour::{Behaviour, Decision};
+pub use fault::Fault;
 pub use message::{Answer, Request};
 pub use tls::Certificate;
 

@@ -72,6 +72,14 @@ impl Invocation {
         Self::new(Call::get(path, headers).event_of("http-api", "testbed").to_string())
     }
 
+    /// A request for `path` with any `method` and a body in JSON, through an HTTP API.
+    #[must_use]
+    pub fn with_json(method: &str, path: &str, body: &str) -> Self {
+        let call = Call::get(path, &[("content-type", "application/json")]);
+        let call = Call { method: method.to_owned(), body: Some((body.to_owned(), false)), ..call };
+        Self::new(call.event_of("http-api", "testbed").to_string())
+    }
+
     /// The same with a deadline after `timeout`.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {

@@ -1,0 +1,73 @@
+//! Tests the example of docs/upstream.md with services that fail.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+
+use futures_util::future::join_all;
+use testbed::{
+    Function, HttpAnswer, Invocation, example,
+    upstream::{Answer, Fault, Upstream},
+};
+
+/// Starts `quotes` with these services, and these settings of `PRICES`.
+async fn start(prices: &Upstream, rates: &Upstream, attempt_timeout_ms: &str) -> Function {
+    let (prices_url, rates_url) = (prices.url("/"), rates.url("/"));
+    let ca_file = prices.ca_file().map(|file| file.to_string_lossy().into_owned());
+    let settings = [
+        ("PRICES_URL", prices_url.as_str()),
+        ("PRICES_CA_FILE", ca_file.as_deref().unwrap_or_default()),
+        ("PRICES_TIMEOUT_MS", "60000"),
+        ("PRICES_ATTEMPT_TIMEOUT_MS", attempt_timeout_ms),
+        ("RATES_URL", rates_url.as_str()),
+    ];
+    rates.always(Answer::ok(r#"{"dollars": 1.25}"#));
+    Function::start(&example("quotes"), &settings).await
+}
+
+async fn get(quotes: &mut Function) -> HttpAnswer {
+    HttpAnswer::try_from(quotes.invoke(&Invocation::get("/quotes/ACME", &[])).await).expect("an answer")
+}
+
+async fn post(quotes: &mut Function) -> HttpAnswer {
+    let order = Invocation::with_json("POST", "/quotes/ACME", r#"{"euros": 2}"#);
+    HttpAnswer::try_from(quotes.invoke(&order).await).expect("an answer")
+}
+
+#[tokio::test]
+async fn a_quote_comes_from_two_services() {
+    let (prices, rates) = (Upstream::start(), Upstream::start());
+    let mut quotes = start(&prices, &rates, "60000").await;
+    prices.always(Answer::ok(r#"{"euros": 2}"#));
+    assert_eq!(get(&mut quotes).await.body, r#"{"symbol":"ACME","dollars":2.5}"#);
+    let sent: Vec<_> = [prices, rates].iter().flat_map(Upstream::requests).map(|call| call.target).collect();
+    assert_eq!(sent, ["/v1/prices/ACME?currency=EUR", "/rates/EUR"]);
+}
+
+#[tokio::test]
+async fn each_fault_of_a_service_becomes_a_problem() {
+    let told = async |fault: Fault| {
+        let (prices, rates) = (fault.upstream(), Upstream::start());
+        let mut quotes = start(&prices, &rates, fault.attempt_timeout_ms()).await;
+        fault.begin(&prices).await;
+        let answer = get(&mut quotes).await;
+        // A response that is good, but no price.
+        let expected =
+            if fault.status == 200 { (502, "upstream-response-invalid") } else { (fault.status, fault.what) };
+        assert_eq!(
+            (answer.status, &*answer.problem(), prices.calls()),
+            (expected.0, expected.1, fault.calls),
+            "{fault:?}"
+        );
+    };
+    join_all(Fault::all().into_iter().map(told)).await;
+}
+
+#[tokio::test]
+async fn an_order_is_sent_once() {
+    let (prices, rates) = (Upstream::start(), Upstream::start());
+    let mut quotes = start(&prices, &rates, "60000").await;
+    prices.then(Answer::status(503)).then(Answer::status(409)).always(Answer::ok(r#"{"id": 7}"#));
+    let answers = [post(&mut quotes).await, post(&mut quotes).await, post(&mut quotes).await];
+    let told = answers.map(|answer| (answer.status, answer.problem()));
+    assert_eq!(told, [(502, "upstream-error".to_owned()), (409, "conflict".to_owned()), (201, String::new())]);
+    assert_eq!(prices.calls(), 3);
+}

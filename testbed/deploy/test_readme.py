@@ -55,7 +55,7 @@ def test_a_command_prints_the_output_that_is_shown(fetching_time: str, command: 
 
 
 def test_the_example_is_compiled() -> None:
-    """testbed/tests/endpoint.rs runs it."""
+    """functions/handler/tests/endpoint.rs runs it."""
     example = (ROOT / "functions" / "handler" / "examples" / "orders.rs").read_text()
     (shown,) = re.findall(r"```rust\n(.*?)```", README, re.DOTALL)
     parts = shown.split("\n\n")

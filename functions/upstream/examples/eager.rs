@@ -1,4 +1,4 @@
-//! `fetch` with a mistake: it loads AWS's configuration before a request needs it. testbed/tests/budget.rs checks that
+//! `fetch` with a mistake: it loads AWS's configuration before a request needs it. functions/fetch/tests/budget.rs checks that
 //! the budget catches such a start.
 
 use std::process::ExitCode;

@@ -2,9 +2,12 @@
 
 #![no_main]
 
+#[path = "../../../functions/handler/tests/property/mod.rs"]
+mod property;
+
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use testbed::property::PROPERTIES;
+use property::PROPERTIES;
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, rest)) = input.split_first() else { return };

@@ -9,7 +9,7 @@ use handler::{Context, Endpoint, Problem, Request, http::StatusCode, json, param
 use serde_json::{Value, json};
 use testbed::{Call, HttpAnswer, TRIGGERS};
 
-#[path = "../../functions/handler/examples/orders.rs"]
+#[path = "../examples/orders.rs"]
 #[expect(dead_code, reason = "the test calls what `main` would run")]
 mod orders;
 
@@ -68,7 +68,7 @@ fn a_post_has_a_body_a_path_parameter_and_a_caller() {
 fn all_faults_of_a_body_are_reported() {
     let (status, problem) = answer(&order(r#"{"sku": 7, "quantity": 300, "colour": "red"}"#));
     assert_eq!((status, &problem["type"]), (422, &json!("urn:problem-type:unprocessable-content")));
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let shown =
         readme.lines().find(|line| line.contains("urn:problem-type:unprocessable-content\"")).expect("an example");
     let mut shown: Value = serde_json::from_str(shown).expect("JSON");

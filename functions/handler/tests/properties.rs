@@ -1,6 +1,9 @@
 //! Checks properties that must hold for any input, with random input. `PROPERTY_SEED=` repeats the same input.
 
-use testbed::property::{PROPERTIES, check};
+mod property;
+
+use property::PROPERTIES;
+use testbed::property::check;
 
 #[test]
 fn any_event_gets_an_answer_or_a_named_failure() {

@@ -5,17 +5,12 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import boto3
 import pytest
 import requests
 from aws import Aws
-from harness import REGION, ROOT, Upstream, emulator_environment, environment, process, wait_for
-from shared_fixtures import Handler, serving
+from harness import PROTECTED, REGION, ROOT, ROUTER, emulator_environment, environment, process, wait_for
 
 sys.path.append(str(ROOT / "testbed"))
 from stack import LATE_MS, followed, line  # noqa: E402
@@ -39,89 +34,65 @@ def said(aws: Aws, command: str) -> str:
     return done.stdout
 
 
-def test_a_deployment_is_announced_logged_and_rolled_back(
-    aws: Aws, built: Path, start_upstream: Callable[[str], Upstream], tmp_path: Path
-) -> None:
-    old, new = start_upstream("before"), start_upstream("after")
+def test_a_deployment_is_announced_logged_and_rolled_back(aws: Aws, built: Path, tmp_path: Path) -> None:
+    path = PROTECTED[0]
+    function = ROUTER[path]
     assert said(aws, "preflight") == f"account 000000000000, region {REGION}, stage dev: creates the stack {STACK}\n"
-    aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={old.url}")
+    aws.deploy(STACK, "Stage=dev")
     try:
         assert "updates the stack" in said(aws, "preflight")
-        aws.deploy(STACK, "Stage=dev", f"UpstreamUrl={new.url}")
+        aws.deploy(STACK, "Stage=dev", "LogLevel=DEBUG")
         url = aws.reachable(said(aws, "url").strip())
-        assert requests.get(f"{url}fetch", timeout=30).content == new.body
+        assert requests.get(url.rstrip("/") + path, timeout=30).headers["x-request-id"]
 
         log = tmp_path / "logs"
         follow = [sys.executable, "testbed/stack.py", "logs", "dev", "--stack-name", STACK]
         with process(follow, emulator_environment(aws.endpoint), log):
             # In the emulator, functions log text.
-            wait_for(lambda: re.search(r"^fetch  INFO invocation .*status=200", log.read_text(), re.M), "the line", 30)
-            logs, group = aws.client("logs"), f"/aws/lambda/{STACK}-fetch"
-            logs.create_log_stream(logGroupName=group, logStreamName="equal")
-            event = {"timestamp": int(time.time() * 1000), "message": "an equal line"}
-            logs.put_log_events(logGroupName=group, logStreamName="equal", logEvents=[event, event])
-            wait_for(lambda: log.read_text().count("fetch  an equal line\n") == 2, "both lines", 30)
+            shown = rf"^{function}  INFO invocation .*status="
+            wait_for(lambda: re.search(shown, log.read_text(), re.M), "the line", 30)
 
-        assert said(aws, "rollback").splitlines() == [f"{STACK}-fetch: version 1 answers again, instead of 2"]
+        functions = aws.client("lambda").list_functions()["Functions"]
+        names = {one["FunctionName"] for one in functions if one["FunctionName"].startswith(f"{STACK}-")}
+        rolled_back = {f"{name}: version 1 answers again, instead of 2" for name in names}
+        assert set(said(aws, "rollback").splitlines()) == rolled_back
         # The emulator has deleted that version. On AWS it stays: SAM tells CloudFormation to retain it.
-        alias = aws.client("lambda").get_alias(FunctionName=f"{STACK}-fetch", Name="live")
+        alias = aws.client("lambda").get_alias(FunctionName=f"{STACK}-{function}", Name="live")
         assert alias["FunctionVersion"] == "1"
     finally:
         aws.delete(STACK)
 
 
-@pytest.fixture
-def cloudwatch() -> Iterator[SimpleNamespace]:
-    """A server that answers FilterLogEvents as CloudWatch Logs does, two events a page, and keeps what it was asked."""
-    logs = SimpleNamespace(events=[], asked=[], sent=0)
+def test_each_event_is_shown_once_and_read_a_few_times(aws: Aws) -> None:
+    logs, asked, read = aws.client("logs"), [], []
+    logs.meta.events.register("before-parameter-build.logs.FilterLogEvents", lambda params, **_: asked.append(params["startTime"]))
+    logs.meta.events.register("after-call.logs.FilterLogEvents", lambda parsed, **_: read.append(len(parsed["events"])))
+    logs.create_log_group(logGroupName="group")
+    for stream in ("one", "other"):
+        logs.create_log_stream(logGroupName="group", logStreamName=stream)
 
-    class CloudWatch(Handler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            logs.asked.append(asked)
-            found = [event for event in logs.events if event["timestamp"] >= asked["startTime"]]
-            start = int(asked.get("nextToken", 0))
-            page = {"events": found[start : start + 2]} | ({"nextToken": str(start + 2)} if found[start + 2 :] else {})
-            logs.sent += len(page["events"])
-            body = json.dumps(page).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/x-amz-json-1.1")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def log(stream: str, *events: tuple[int, str]) -> None:
+        sent = [{"timestamp": timestamp, "message": message} for timestamp, message in events]
+        logs.put_log_events(logGroupName="group", logStreamName=stream, logEvents=sent)
 
-    server = serving(CloudWatch)
-    credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    url = f"http://127.0.0.1:{server.server_port}"
-    logs.client = boto3.client("logs", endpoint_url=url, region_name=REGION, **credentials)
-    yield logs
-    server.shutdown()
-    server.server_close()
-
-
-def test_each_event_is_shown_once_and_read_a_few_times(cloudwatch: SimpleNamespace) -> None:
-    def event(id: str, timestamp: int, message: str) -> dict:
-        return {"eventId": id, "timestamp": timestamp, "message": message, "logStreamName": "stream"}
-
-    polls = followed(cloudwatch.client, ["group"], 1_000)
+    polls = followed(logs, ["group"], 1_000)
     assert next(polls) == []
-    # Equal messages of different events are shown each; one event of several pages and polls is shown once.
-    cloudwatch.events += [event("0", 900, "too early"), *(event(str(id), 2_000, "equal") for id in range(1, 6))]
+    # Equal messages of different events are shown each; one event of several polls is shown once.
+    log("one", (900, "too early"), *[(2_000, "equal")] * 5)
     assert next(polls) == [("group", "equal")] * 5
     assert next(polls) == []
     # An event of another stream becomes visible late.
-    cloudwatch.events += [event("7", 2_000 + LATE_MS, "second"), event("6", 1_999, "first")]
+    log("one", (2_000 + LATE_MS, "second"))
+    log("other", (1_999, "first"))
     assert next(polls) == [("group", "first"), ("group", "second")]
-    cloudwatch.events.append(event("8", 2_000, "late"))
+    log("other", (2_000, "late"))
     assert next(polls) == [("group", "late")]
     # What is older is not read again.
-    cloudwatch.events += [event(str(9 + id), 100_000 + id, "many") for id in range(50)]
+    log("one", *[(100_000 + number, "many") for number in range(50)])
     assert len(next(polls)) == 50
-    cloudwatch.events.append(event("99", 200_000, "new"))
+    log("one", (200_000, "new"))
     assert next(polls) == [("group", "new")]
-    before = cloudwatch.sent
-    assert next(polls) == [] and cloudwatch.sent - before == 1
-    assert cloudwatch.asked[-1]["startTime"] == 200_000 - LATE_MS
+    assert next(polls) == [] and (asked[-1], read[-1]) == (200_000 - LATE_MS, 1)
 
 
 def test_a_line_of_json_is_made_readable() -> None:

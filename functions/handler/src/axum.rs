@@ -40,7 +40,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    Body as LambdaBody, Problem, Request, body, claim, event::FromTrigger, log::Invocation, parameters,
+    Body as LambdaBody, Problem, Request, body, claim, event::FromTrigger, log::InvocationSpan, parameters,
     query::unreadable, trigger::MAX_ANSWER_BYTES,
 };
 
@@ -172,7 +172,7 @@ impl<S: Service<AxumRequest>> Service<AxumRequest> for LoggedRoute<S> {
 
     fn call(&mut self, request: AxumRequest) -> S::Future {
         if let Some(path) = request.extensions().get::<MatchedPath>() {
-            Invocation::current(|invocation| invocation.route(path.as_str()));
+            InvocationSpan::current(|invocation| invocation.route(path.as_str()));
         }
         self.0.call(request)
     }

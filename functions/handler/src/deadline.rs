@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::log::Invocation;
+use crate::log::InvocationSpan;
 
 /// The time that is reserved before Lambda's deadline, so that an answer still reaches the caller.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -18,7 +18,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(50);
 /// invocation's deadline had passed before it began, as with `cargo lambda watch`.
 #[must_use]
 pub fn deadline() -> Option<Instant> {
-    Invocation::current(Invocation::deadline).flatten()
+    InvocationSpan::current(InvocationSpan::deadline).flatten()
 }
 
 /// Converts the deadline `lambdas`, minus [`MARGIN`], from the system clock to the monotonic clock.

@@ -1,6 +1,6 @@
 //! The log: JSON lines if Lambda's logging configuration says so, otherwise text.
 //!
-//! Each invocation writes one line, its [`Invocation`]. CloudWatch reads the metrics from that line, too. The only
+//! Each invocation writes one line, its [`InvocationSpan`]. CloudWatch reads the metrics from that line, too. The only
 //! other lines are `tracing` events from libraries or an endpoint, and panics that no invocation's line can have.
 //! docs/observability.md lists the fields.
 
@@ -20,7 +20,7 @@ use std::{
 
 use tracing::level_filters::LevelFilter;
 
-pub(crate) use invocation::{Ended, Invocation};
+pub(crate) use invocation::{Ended, InvocationSpan};
 pub use invocation::{count, record};
 pub(crate) use line::Format;
 pub use line::Value;
@@ -74,7 +74,7 @@ impl Log {
     }
 
     /// Writes a line for a panic. Like the metrics, it goes out at every level.
-    fn panic(&self, invocation: Option<&Invocation>, panic: &str) {
+    fn panic(&self, invocation: Option<&InvocationSpan>, panic: &str) {
         let level = self.level.min(LevelFilter::ERROR);
         if level == LevelFilter::OFF && self.format != Format::Json {
             return;
@@ -124,7 +124,7 @@ pub(crate) fn init() -> Arc<Log> {
     HOOK.call_once(|| {
         panic::set_hook(Box::new(move |panic| {
             let panic = panic.to_string();
-            if Invocation::current(|invocation| invocation.panicked(panic.clone())).is_none() {
+            if InvocationSpan::current(|invocation| invocation.panicked(panic.clone())).is_none() {
                 hooked.panic(None, &panic);
             }
         }));

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     Problem, Request,
     event::{FromTrigger, Object, without_stage},
-    log::Invocation,
+    log::InvocationSpan,
     query::unreadable,
 };
 
@@ -102,7 +102,7 @@ impl Paths {
         let (index, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
         request.extensions_mut().insert(Parameters(parameters));
         if let Some(pattern) = self.all.get(index) {
-            Invocation::current(|invocation| invocation.route(&pattern.path));
+            InvocationSpan::current(|invocation| invocation.route(&pattern.path));
         }
         Ok(index)
     }

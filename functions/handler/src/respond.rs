@@ -18,7 +18,7 @@ use crate::{
     caught::{caught, caught_async},
     deadline,
     event::{Event, Malformed},
-    log::{Invocation, Log},
+    log::{InvocationSpan, Log},
     trace,
     trigger::Trigger,
 };
@@ -44,7 +44,7 @@ pub(crate) fn respond<E: Endpoint>(
     let event = caught(|| Event::read(event)).unwrap_or_else(|| Err("reading the event panicked".into()));
     // An endpoint need not be `Sync`, so the future cannot clone it.
     let started = event.map(|mut event| {
-        let invocation = Invocation::start(log, init, &mut event, &context);
+        let invocation = InvocationSpan::start(log, init, &mut event, &context);
         let endpoint = invocation.sync_scope(|| caught(|| endpoint.clone()));
         (invocation, event, endpoint)
     });
@@ -60,7 +60,7 @@ pub(crate) fn respond<E: Endpoint>(
 }
 
 /// Makes the answer, and ends the invocation.
-fn finish(invocation: &Invocation, trigger: Trigger, is_head: bool, outcome: Result<Response, Problem>) -> String {
+fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome: Result<Response, Problem>) -> String {
     let send = |mut response: Response| {
         if is_head {
             *response.body_mut() = Body::Empty;
@@ -195,7 +195,7 @@ mod tests {
     impl Drop for Panics {
         fn drop(&mut self) {
             // The original is dropped by the test, its clone by this crate.
-            if Invocation::current(|_| ()).is_some() {
+            if InvocationSpan::current(|_| ()).is_some() {
                 self.at("drop");
             }
         }

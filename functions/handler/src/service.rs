@@ -16,8 +16,8 @@ use lambda_http::{
 use tower_service::Service;
 
 use crate::{
-    Body, Endpoint, Problem, Request, Response, caught::caught_async, log::Invocation, respond::dispatch, takes_binary,
-    trigger::MAX_ANSWER_BYTES,
+    Body, Endpoint, Problem, Request, Response, caught::caught_async, log::InvocationSpan, respond::dispatch,
+    takes_binary, trigger::MAX_ANSWER_BYTES,
 };
 
 /// Makes an endpoint from a tower service: an axum `Router`, or any other service that answers a request with an
@@ -94,7 +94,7 @@ where
     B: http_body::Body<Error: Into<Error>>,
 {
     let (parts, body) = response.into_parts();
-    Invocation::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
+    InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
     // Base64 and JSON only make it longer.
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(problem)?.to_bytes();
     let body = match String::from_utf8(body.into()) {
@@ -133,7 +133,7 @@ impl<E: Endpoint> Service<Request> for EndpointService<E> {
 impl Problem {
     /// The answer, for other code to pass on. It keeps the problem for the log.
     pub(crate) fn into_http(self) -> Response {
-        let request_id = Invocation::current(|invocation| invocation.request_id().to_owned());
+        let request_id = InvocationSpan::current(|invocation| invocation.request_id().to_owned());
         let mut response = self.to_response(&request_id.unwrap_or_default());
         response.extensions_mut().insert(Arc::new(self));
         response

@@ -4,7 +4,7 @@ use std::str;
 
 use lambda_http::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{Request, log::Invocation};
+use crate::{Request, log::InvocationSpan};
 
 const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -33,7 +33,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// ```
 #[must_use]
 pub fn trace_headers() -> HeaderMap {
-    Invocation::current(|invocation| continuing(invocation.trace(), invocation.traceparent().get().cloned()))
+    InvocationSpan::current(|invocation| continuing(invocation.trace(), invocation.traceparent().get().cloned()))
         .unwrap_or_default()
 }
 
@@ -53,7 +53,7 @@ fn continuing(x_ray: &str, traceparent: Option<HeaderValue>) -> HeaderMap {
 /// Keeps the caller's `traceparent` for [`trace_headers`].
 pub(crate) fn keep(request: &Request) {
     if let Some(traceparent) = callers(request) {
-        Invocation::current(|invocation| invocation.traceparent().set(traceparent));
+        InvocationSpan::current(|invocation| invocation.traceparent().set(traceparent));
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn keep(request: &Request) {
 /// `None` outside an invocation and the tasks that it [spawned](crate::spawn), and if Lambda sent none.
 #[must_use]
 pub fn current_trace() -> Option<HeaderValue> {
-    let x_ray = Invocation::current(|invocation| HeaderValue::try_from(invocation.trace()).ok());
+    let x_ray = InvocationSpan::current(|invocation| HeaderValue::try_from(invocation.trace()).ok());
     x_ray.flatten().filter(|x_ray| !x_ray.is_empty())
 }
 

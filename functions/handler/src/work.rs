@@ -18,7 +18,7 @@ use tracing::error;
 
 use crate::{
     caught::{caught, caught_async},
-    log::{Ended, Invocation},
+    log::{Ended, InvocationSpan},
 };
 
 tokio::task_local! {
@@ -51,7 +51,7 @@ pub fn spawn<F>(work: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let mut unpolled = Invocation::current(Unpolled::new);
+    let mut unpolled = InvocationSpan::current(Unpolled::new);
     let work = part_of_invocation(work);
     tokio::spawn(async move {
         let mut work = pin!(work);
@@ -65,10 +65,10 @@ where
 }
 
 /// A spawned task that has not run yet.
-struct Unpolled(Invocation);
+struct Unpolled(InvocationSpan);
 
 impl Unpolled {
-    fn new(invocation: &Invocation) -> Self {
+    fn new(invocation: &InvocationSpan) -> Self {
         invocation.work().state().unpolled += 1;
         Self(invocation.clone())
     }
@@ -97,7 +97,7 @@ pub fn after_response(work: impl Future<Output = ()> + Send + 'static) {
         work.await;
     };
     let mut work: Option<Task> = Some(caught_async(work).map(drop).boxed());
-    Invocation::current(|invocation| work = work.take().and_then(|work| invocation.work().add(work)));
+    InvocationSpan::current(|invocation| work = work.take().and_then(|work| invocation.work().add(work)));
     // Nobody waits for it: Lambda may freeze it.
     if let Some(work) = work {
         tokio::spawn(part_of_invocation(work));
@@ -105,7 +105,7 @@ pub fn after_response(work: impl Future<Output = ()> + Send + 'static) {
 }
 
 fn part_of_invocation<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let invocation = Invocation::current(Clone::clone);
+    let invocation = InvocationSpan::current(Clone::clone);
     async {
         match invocation {
             Some(invocation) => invocation.scope(work).await,

@@ -30,7 +30,7 @@ use crate::{
 
 tokio::task_local! {
     /// The invocation that a task works for.
-    static CURRENT: Invocation;
+    static CURRENT: InvocationSpan;
 }
 
 /// Adds a field to the log line of the current invocation. A later value for the same name replaces the earlier one.
@@ -47,7 +47,7 @@ tokio::task_local! {
 /// handler::record("upstream_ms", std::time::Duration::from_micros(1500));
 /// ```
 pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
-    Invocation::current(|invocation| invocation.record(name, value.into()));
+    InvocationSpan::current(|invocation| invocation.record(name, value.into()));
 }
 
 /// Adds `number` to a metric of the current invocation. CloudWatch sums it up for each function.
@@ -60,7 +60,7 @@ pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
 /// handler::count("CacheHits", 0);
 /// ```
 pub fn count(name: &'static str, number: u64) {
-    Invocation::current(|invocation| {
+    InvocationSpan::current(|invocation| {
         let mut recorded = invocation.recorded();
         if let Some((_, count)) = recorded.counts.iter_mut().find(|(counted, _)| counted.given == name) {
             *count = count.saturating_add(number);
@@ -112,9 +112,9 @@ fn is_catch_all(route: &str) -> bool {
 
 /// An invocation from its event to its answer. Clones are the same invocation.
 #[derive(Clone)]
-pub(crate) struct Invocation(Arc<Shared>);
+pub(crate) struct InvocationSpan(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     log: Arc<Log>,
     /// The request's id, and after it the trace as Lambda sent it: together they cost one allocation.
     ids: String,
@@ -166,7 +166,7 @@ impl Recorded {
 
 /// An invocation that is answered, and whose line waits for its work.
 pub(crate) struct Ended {
-    pub(crate) invocation: Invocation,
+    pub(crate) invocation: InvocationSpan,
     /// When its work must be done.
     pub(crate) deadline: Option<Deadline>,
     line: Option<Line>,
@@ -175,7 +175,7 @@ pub(crate) struct Ended {
     duration: Duration,
 }
 
-impl Invocation {
+impl InvocationSpan {
     /// Starts an invocation from its `event` and `context`. `init` is how long the process took to start.
     pub(crate) fn start(log: &Arc<Log>, init: Duration, event: &mut Event, context: &Context) -> Self {
         let mut fields = Fields::new(log.format);
@@ -188,7 +188,7 @@ impl Invocation {
         if let Some(address) = event.client_address.as_deref().filter(|_| log.client_address) {
             fields.field("client_address", address);
         }
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             log: Arc::clone(log),
             ids: [&*context.request_id, context.xray_trace_id.as_deref().unwrap_or_default()].concat(),
             request_id_length: context.request_id.len(),
@@ -307,7 +307,7 @@ impl Invocation {
         now: SystemTime,
         duration: Duration,
     ) -> Option<Line> {
-        let Shared { log, fields, deadline, cold_start, .. } = &*self.0;
+        let Inner { log, fields, deadline, cold_start, .. } = &*self.0;
         let error = problem.filter(|_| status.is_server_error()).map(|problem| chain(problem));
         let (panic, unsent, route) = {
             let mut recorded = self.recorded();
@@ -360,7 +360,7 @@ impl Ended {
     /// Writes the line with the endpoint's fields. Without a line, the metrics are still sent.
     pub(crate) fn write(self) {
         let Self { invocation, line, status, now, duration, .. } = self;
-        let Shared { log, function, cold_start, .. } = &*invocation.0;
+        let Inner { log, function, cold_start, .. } = &*invocation.0;
         let recorded = invocation.recorded();
         let mut line = if let Some(mut line) = line {
             for (name, value) in &recorded.fields {
@@ -410,7 +410,7 @@ mod tests {
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
         let mut event = Event::read(EVENT.as_bytes()).unwrap();
-        let invocation = Invocation::start(log, Duration::from_millis(2), &mut event, &context);
+        let invocation = InvocationSpan::start(log, Duration::from_millis(2), &mut event, &context);
         let served = async {
             endpoint();
             invocation.end(response.status(), response.body().len(), problem);
@@ -519,7 +519,7 @@ mod tests {
     }
 
     fn panic(text: &str) {
-        Invocation::current(|invocation| invocation.panicked(text.into()));
+        InvocationSpan::current(|invocation| invocation.panicked(text.into()));
     }
 
     #[test]
@@ -638,7 +638,7 @@ mod tests {
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
         let used = allocation_counter::measure(|| {
-            let invocation = Invocation::start(&log, Duration::ZERO, &mut event, &context);
+            let invocation = InvocationSpan::start(&log, Duration::ZERO, &mut event, &context);
             answer_then_work(invocation.scope(async { invocation.end(response.status(), 0, None) })).now_or_never();
         });
         println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));

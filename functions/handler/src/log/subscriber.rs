@@ -10,7 +10,7 @@ use tracing::{
 };
 
 use super::{
-    Invocation, Log, Value,
+    InvocationSpan, Log, Value,
     chain::chain,
     line::{Line, free_name},
 };
@@ -41,12 +41,12 @@ impl Subscriber for Events {
     fn exit(&self, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let is_in_invocation = Invocation::current(|_| ()).is_some();
+        let is_in_invocation = InvocationSpan::current(|_| ()).is_some();
         let mut fields = Fields { is_in_invocation, message: String::new(), others: Vec::new() };
         event.record(&mut fields);
         let level = LevelFilter::from_level(*event.metadata().level());
         let mut line = Line::new(self.0.format, SystemTime::now(), level, &fields.message);
-        Invocation::current(|invocation| line.field("request_id", invocation.request_id()));
+        InvocationSpan::current(|invocation| line.field("request_id", invocation.request_id()));
         line.field("target", event.metadata().target());
         for (name, value) in &fields.others {
             line.any_name(name, value);

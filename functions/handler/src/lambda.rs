@@ -47,8 +47,8 @@ use tokio::{task::JoinSet, time::sleep};
 use tracing::{Instrument, error, warn};
 
 use crate::{
+    background::answer_then_finish,
     caught::{caught, caught_async},
-    work::answer_then_work,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
@@ -140,13 +140,13 @@ impl Lambda {
         F: Future<Output = Result<String, Error>> + Send + 'static,
     {
         if self.at_a_time == 1 {
-            return self.work(answer).await;
+            return self.run_worker(answer).await;
         }
         let lambda = Arc::new(self);
         let mut workers = JoinSet::new();
         let worker = || {
             let (lambda, answer) = (Arc::clone(&lambda), answer.clone());
-            async move { lambda.work(answer).await }
+            async move { lambda.run_worker(answer).await }
         };
         for _ in 0..lambda.at_a_time {
             workers.spawn(worker());
@@ -162,7 +162,7 @@ impl Lambda {
     }
 
     /// Serves one invocation after the other.
-    async fn work<A, F>(&self, answer: A) -> Error
+    async fn run_worker<A, F>(&self, answer: A) -> Error
     where
         A: Fn(Bytes, Context) -> F,
         F: Future<Output = Result<String, Error>>,
@@ -193,7 +193,7 @@ impl Lambda {
             let span = request_span(&context);
             let path = format!("/2018-06-01/runtime/invocation/{}/response", context.request_id);
             let answer = caught(|| answer(event, context));
-            answer_then_work(self.end(path, &headers, answer)).instrument(span).await;
+            answer_then_finish(self.end(path, &headers, answer)).instrument(span).await;
         }
     }
 

@@ -28,6 +28,7 @@
 mod answer;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod background;
 mod body;
 mod caught;
 mod claim;
@@ -49,8 +50,8 @@ mod run;
 mod service;
 mod trace;
 mod trigger;
-mod work;
 
+pub use background::{after_response, spawn};
 pub use body::{body, json};
 pub use claim::{ClientCertificate, claim, client_certificate};
 pub use deadline::deadline;
@@ -68,7 +69,6 @@ pub use run::{invoke, run};
 pub use service::{EndpointService, service};
 pub use trace::{current_trace, trace_headers};
 pub use trigger::takes_binary;
-pub use work::{after_response, spawn};
 
 /// An HTTP response with its whole body in memory, as Lambda needs it.
 pub type Response = http::Response<Body>;

@@ -10,11 +10,11 @@ use tracing::error;
 
 use crate::{
     Endpoint,
+    background::answer_then_finish,
     caught::caught,
     lambda::{self, Lambda},
     log::{self, AWS_LAMBDA_INITIALIZATION_TYPE, Log},
     respond::respond,
-    work::answer_then_work,
 };
 
 /// The address of Lambda's Runtime API. Lambda, `cargo lambda watch` and the tests set it.
@@ -90,5 +90,5 @@ pub(crate) async fn invoke_with(
     event: &[u8],
     context: Context,
 ) -> Result<String, Error> {
-    answer_then_work(respond(&log, log.age(), &endpoint, event, context)).await
+    answer_then_finish(respond(&log, log.age(), &endpoint, event, context)).await
 }

@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     Context, Problem,
+    background::{self, Background},
     caught::caught,
     deadline,
     event::Event,
     trace,
-    work::{self, Work},
 };
 
 tokio::task_local! {
@@ -130,7 +130,7 @@ struct Inner {
     /// The caller's `traceparent`, if it is valid.
     traceparent: OnceLock<HeaderValue>,
     recorded: Mutex<Recorded>,
-    work: Work,
+    background: Background,
 }
 
 /// What an invocation adds to its line.
@@ -199,7 +199,7 @@ impl InvocationSpan {
             cold_start: log.cold.swap(false, Ordering::Relaxed).then_some(init),
             traceparent: OnceLock::new(),
             recorded: Mutex::new(Recorded { route: event.route.take(), ..Recorded::default() }),
-            work: Work::default(),
+            background: Background::default(),
         }))
     }
 
@@ -238,8 +238,8 @@ impl InvocationSpan {
     }
 
     /// The work after the response.
-    pub(crate) fn work(&self) -> &Work {
-        &self.0.work
+    pub(crate) fn background(&self) -> &Background {
+        &self.0.background
     }
 
     fn record(&self, name: &'static str, value: Value<'static>) {
@@ -294,7 +294,7 @@ impl InvocationSpan {
         // Its cause is the endpoint's, whose `drop` may panic.
         caught(|| drop(passed_on));
         let (invocation, deadline) = (self.clone(), self.deadline());
-        work::ended(Ended { invocation, deadline, line, status, now, duration });
+        background::ended(Ended { invocation, deadline, line, status, now, duration });
     }
 
     /// The line without the endpoint's fields. It has the error and its causes if the fault is ours or the upstream's.
@@ -395,7 +395,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::{Body, Response, work::answer_then_work};
+    use crate::{Body, Response, background::answer_then_finish};
 
     const EVENT: &str = r#"{
         "httpMethod": "GET",
@@ -415,7 +415,7 @@ mod tests {
             endpoint();
             invocation.end(response.status(), response.body().len(), problem);
         };
-        answer_then_work(invocation.scope(served)).now_or_never().unwrap();
+        answer_then_finish(invocation.scope(served)).now_or_never().unwrap();
     }
 
     /// The lines that `work` writes. Each line is one write.
@@ -461,7 +461,7 @@ mod tests {
                     record("cache_status", "stale".to_owned());
                     count("CacheHits", 0);
                     count("UpstreamAttempts", 2);
-                    work::after_response(async { count("UpstreamAttempts", 1) });
+                    background::after_response(async { count("UpstreamAttempts", 1) });
                 };
                 serve(log, endpoint, &Response::new(Body::from("four")), None);
             },
@@ -548,7 +548,7 @@ mod tests {
                 let endpoint = || {
                     panic("first");
                     panic("second");
-                    work::after_response(async move { panic("third") });
+                    background::after_response(async move { panic("third") });
                 };
                 let mut response = Response::default();
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -639,7 +639,7 @@ mod tests {
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
         let used = allocation_counter::measure(|| {
             let invocation = InvocationSpan::start(&log, Duration::ZERO, &mut event, &context);
-            answer_then_work(invocation.scope(async { invocation.end(response.status(), 0, None) })).now_or_never();
+            answer_then_finish(invocation.scope(async { invocation.end(response.status(), 0, None) })).now_or_never();
         });
         println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));
         assert!(BYTES.load(Ordering::Relaxed) > 0 && used.count_total <= 4, "{used:?}");

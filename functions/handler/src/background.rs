@@ -1,4 +1,4 @@
-//! Work during and after the response, which is done before Lambda freezes the process.
+//! Background during and after the response, which is done before Lambda freezes the process.
 
 use std::{
     cell::RefCell,
@@ -29,7 +29,7 @@ type Task = BoxFuture<'static, ()>;
 
 /// The work of one invocation after its response.
 #[derive(Default)]
-pub(crate) struct Work(Mutex<State>);
+pub(crate) struct Background(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -69,14 +69,14 @@ struct Unpolled(InvocationSpan);
 
 impl Unpolled {
     fn new(invocation: &InvocationSpan) -> Self {
-        invocation.work().state().unpolled += 1;
+        invocation.background().state().unpolled += 1;
         Self(invocation.clone())
     }
 }
 
 impl Drop for Unpolled {
     fn drop(&mut self) {
-        let mut state = self.0.work().state();
+        let mut state = self.0.background().state();
         state.unpolled -= 1;
         state.wake();
     }
@@ -97,7 +97,7 @@ pub fn after_response(work: impl Future<Output = ()> + Send + 'static) {
         work.await;
     };
     let mut work: Option<Task> = Some(caught_async(work).map(drop).boxed());
-    InvocationSpan::current(|invocation| work = work.take().and_then(|work| invocation.work().add(work)));
+    InvocationSpan::current(|invocation| work = work.take().and_then(|work| invocation.background().add(work)));
     // Nobody waits for it: Lambda may freeze it.
     if let Some(work) = work {
         tokio::spawn(part_of_invocation(work));
@@ -120,11 +120,11 @@ pub(crate) fn ended(invocation: Ended) {
 }
 
 /// Answers, and then runs the work that [`after_response`] collects. Lambda's loop waits for both.
-pub(crate) async fn answer_then_work<T>(answer: impl Future<Output = T>) -> T {
+pub(crate) async fn answer_then_finish<T>(answer: impl Future<Output = T>) -> T {
     let answer = async { (answer.await, ENDED.with(RefCell::take)) };
     let (answered, ended) = ENDED.scope(RefCell::default(), answer).await;
     if let Some(ended) = ended {
-        let work = ended.invocation.work();
+        let work = ended.invocation.background();
         if !work.is_over() {
             // Boxed, because most invocations have none.
             ended.invocation.scope(work.finish(ended.deadline)).boxed().await;
@@ -134,7 +134,7 @@ pub(crate) async fn answer_then_work<T>(answer: impl Future<Output = T>) -> T {
     answered
 }
 
-impl Work {
+impl Background {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +190,7 @@ impl Work {
                 state.waker = Some(context.waker().clone());
             }
             match running.poll_next_unpin(context) {
-                // Work may put off work for ever, so the deadline must have its turn.
+                // Background may put off work for ever, so the deadline must have its turn.
                 Poll::Ready(Some(())) => ready!(pin!(consume_budget()).poll(context)),
                 Poll::Ready(None) if self.is_over() => return Poll::Ready(()),
                 // Whoever adds a task, or lets one run, wakes this.

@@ -12,7 +12,7 @@
 use std::{env, io, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use testbed::{Function, Invocation, Outcome, packaged};
+use testbed::{Function, Invocation, InvocationResult, packaged};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -47,10 +47,10 @@ fn invocation(event: String) -> Invocation {
     Invocation::new(event).with_timeout(Duration::from_mins(2))
 }
 
-fn tell(outcome: &Outcome) {
+fn tell(outcome: &InvocationResult) {
     match outcome {
-        Outcome::Answer(answer) => println!("{answer}"),
-        Outcome::Failure(message) => println!("{message:?}"),
+        InvocationResult::Response(answer) => println!("{answer}"),
+        InvocationResult::Error(message) => println!("{message:?}"),
     }
 }
 

@@ -14,8 +14,8 @@ use std::{
 use arbitrary::Unstructured;
 use fastrand::Rng;
 use testbed::{
-    Case, Function, Invocation, Outcome, Usage, functions, has_upstream, packaged,
-    property::{changed_event, check_outcome},
+    Case, Function, Invocation, InvocationResult, Usage, functions, has_upstream, packaged,
+    property::{changed_event, check_result},
     settings,
     upstream::{Answer, Behaviour, Upstream},
 };
@@ -70,8 +70,8 @@ async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut
             let events: Vec<Invocation> = batch.iter().map(|(_, invocation)| invocation.clone()).collect();
             for ((case, invocation), outcome) in batch.iter().zip(process.invoke_all(&events).await) {
                 match outcome {
-                    Outcome::Answer(_) => answers += 1,
-                    Outcome::Failure(_) => failures += 1,
+                    InvocationResult::Response(_) => answers += 1,
+                    InvocationResult::Error(_) => failures += 1,
                 }
                 // With an upstream, the answer depends on the weather.
                 match case.filter(|_| !has_upstream(function)) {
@@ -79,7 +79,7 @@ async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut
                         let checked = case.check(invocation, &outcome);
                         checked.unwrap_or_else(|difference| panic!("{}: {difference}", case.name));
                     }
-                    None => check_outcome(&invocation.payload, &outcome, &statuses),
+                    None => check_result(&invocation.payload, &outcome, &statuses),
                 }
             }
             if random.u8(..) == 0 {

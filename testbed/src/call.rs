@@ -197,9 +197,9 @@ impl Call {
         if !self.cookies.is_empty() {
             event["cookies"] = json!(self.cookies);
         }
-        event["headers"] = joined(self.headers(trigger));
+        event["headers"] = joined_values(self.headers(trigger));
         if !self.query.is_empty() {
-            event["queryStringParameters"] = joined(self.decoded_parameters());
+            event["queryStringParameters"] = joined_values(self.decoded_parameters());
         }
         event["requestContext"] = json!({
                 "accountId": if url { "anonymous" } else { "123456789012" },
@@ -220,13 +220,13 @@ impl Call {
                 "timeEpoch": 1_795_344_091_123_u64,
         });
         if !url && !self.claims.is_empty() {
-            let claims = last(self.claims.clone());
+            let claims = last_values(self.claims.clone());
             event["requestContext"]["authorizer"] = json!({ "jwt": { "claims": claims, "scopes": null } });
         }
         let parameters = self.path_parameters();
         if !url && !parameters.is_empty() {
             event["pathParameters"] =
-                last(parameters.into_iter().map(|(name, value)| (name, decode(&value))).collect());
+                last_values(parameters.into_iter().map(|(name, value)| (name, decode(&value))).collect());
         }
         self.with_body(event, None)
     }
@@ -245,11 +245,11 @@ impl Call {
             "resource": resource,
             "path": self.path,
             "httpMethod": self.method,
-            "headers": last(headers.clone()),
+            "headers": last_values(headers.clone()),
             "multiValueHeaders": lists(headers),
-            "queryStringParameters": some(last(parameters.clone())),
+            "queryStringParameters": some(last_values(parameters.clone())),
             "multiValueQueryStringParameters": some(lists(parameters.clone())),
-            "pathParameters": path_parameters.map(last),
+            "pathParameters": path_parameters.map(last_values),
             "stageVariables": null,
             "requestContext": {
                 "resourceId": "k1l2m3",
@@ -284,7 +284,7 @@ impl Call {
             },
         });
         if !self.claims.is_empty() {
-            event["requestContext"]["authorizer"] = json!({ "claims": last(self.claims.clone()) });
+            event["requestContext"]["authorizer"] = json!({ "claims": last_values(self.claims.clone()) });
         }
         self.with_body(event, Some(Value::Null))
     }
@@ -301,8 +301,8 @@ impl Call {
             event["multiValueQueryStringParameters"] = lists(parameters);
             event["multiValueHeaders"] = lists(headers);
         } else {
-            event["queryStringParameters"] = last(parameters);
-            event["headers"] = last(headers);
+            event["queryStringParameters"] = last_values(parameters);
+            event["headers"] = last_values(headers);
         }
         self.with_body(event, Some("".into()))
     }
@@ -343,7 +343,7 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn joined(pairs: Vec<(String, String)>) -> Value {
+fn joined_values(pairs: Vec<(String, String)>) -> Value {
     let mut joined = Map::new();
     for (name, value) in pairs {
         match joined.get_mut(&name) {
@@ -354,7 +354,7 @@ fn joined(pairs: Vec<(String, String)>) -> Value {
     joined.into()
 }
 
-fn last(pairs: Vec<(String, String)>) -> Value {
+fn last_values(pairs: Vec<(String, String)>) -> Value {
     pairs.into_iter().map(|(name, value)| (name, value.into())).collect::<Map<_, _>>().into()
 }
 

@@ -1,4 +1,4 @@
-//! A function's work, counted by valgrind.
+//! What a function does, counted by valgrind.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a function did between exec and an idle poll.
-pub(crate) struct Work {
+pub(crate) struct Counts {
     /// The instructions of the executable itself. Those of the loader and libc depend on the machine's libc.
     pub(crate) instructions: u64,
     /// Its calls of the functions that allocate memory.
@@ -27,7 +27,7 @@ pub(crate) fn is_there() -> bool {
 }
 
 /// Runs `executable` as `function`, sends it `invocations` plain requests, and ends it when it polls for more.
-pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Work {
+pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Counts {
     let (upstream, ca_file) = upstream();
     let executable = executable.canonicalize().expect("an executable");
     let profile = profile(function);
@@ -54,9 +54,9 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     process.polled(invocations + 1).await;
     process.idle().await;
     process.terminate().await;
-    let work = read(&fs::read_to_string(&profile).expect("what callgrind wrote"), &executable);
+    let counts = read(&fs::read_to_string(&profile).expect("what callgrind wrote"), &executable);
     let _gone_already = fs::remove_file(profile);
-    work
+    counts
 }
 
 /// The upstream for `fetch`, and its CA's file. The first answer takes a TLS handshake. Later ones come from the cache.
@@ -83,10 +83,10 @@ fn profile(function: &str) -> PathBuf {
 }
 
 /// Adds up a profile: <https://valgrind.org/docs/manual/cl-format.html>.
-fn read(profile: &str, executable: &Path) -> Work {
+fn read(profile: &str, executable: &Path) -> Counts {
     let executable = executable.to_str().expect("a path in UTF-8");
     let (mut own, mut called, mut is_call) = (false, "", false);
-    let mut work = Work { instructions: 0, allocations: 0 };
+    let mut counts = Counts { instructions: 0, allocations: 0 };
     for line in profile.lines() {
         if let Some(object) = line.strip_prefix("ob=") {
             own = object == executable;
@@ -95,18 +95,18 @@ fn read(profile: &str, executable: &Path) -> Work {
         } else if let Some(calls) = line.strip_prefix("calls=") {
             is_call = true;
             if own && ["calloc", "malloc", "posix_memalign", "realloc"].contains(&called) {
-                work.allocations += number(calls.split(' ').next());
+                counts.allocations += number(calls.split(' ').next());
             }
         } else if line.starts_with(|first: char| first.is_ascii_digit()) {
             // The line after a call is the callee's cost, which also has its own lines.
             if own && !is_call {
-                work.instructions += number(line.split(' ').nth(1));
+                counts.instructions += number(line.split(' ').nth(1));
             }
             is_call = false;
         }
     }
-    assert!(work.instructions > 0, "{executable} is not in its own profile");
-    work
+    assert!(counts.instructions > 0, "{executable} is not in its own profile");
+    counts
 }
 
 fn number(text: Option<&str>) -> u64 {
@@ -145,7 +145,7 @@ calls=9 50
 
     #[test]
     fn counts_what_the_executable_does_itself() {
-        let work = read(PROFILE, Path::new("/bootstrap"));
-        assert_eq!((work.instructions, work.allocations), (127, 3));
+        let counts = read(PROFILE, Path::new("/bootstrap"));
+        assert_eq!((counts.instructions, counts.allocations), (127, 3));
     }
 }

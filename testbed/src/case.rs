@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Call, HttpAnswer, Invocation, Outcome, TRIGGERS,
+    Call, HttpAnswer, Invocation, InvocationResult, TRIGGERS,
     upstream::{Answer, Upstream},
 };
 
@@ -264,14 +264,19 @@ impl Case {
     /// # Errors
     ///
     /// Returns the difference, in words.
-    pub fn check(&self, invocation: &Invocation, outcome: &Outcome) -> Result<(), String> {
+    pub fn check(&self, invocation: &Invocation, outcome: &InvocationResult) -> Result<(), String> {
         match (&self.expected, outcome) {
-            (Expected::Failure { error_pattern }, Outcome::Failure(message)) => {
+            (Expected::Failure { error_pattern }, InvocationResult::Error(message)) => {
                 matches(error_pattern, message).then_some(()).ok_or_else(|| differs("error", error_pattern, message))
             }
-            (Expected::Failure { .. }, Outcome::Answer(answer)) => Err(format!("must fail, but answered {answer}")),
-            (Expected::Answer { .. }, Outcome::Failure(message)) => Err(format!("failed: {message}")),
-            (Expected::Answer { status, headers, body, body_pattern, body_base64, .. }, Outcome::Answer(answer)) => {
+            (Expected::Failure { .. }, InvocationResult::Response(answer)) => {
+                Err(format!("must fail, but answered {answer}"))
+            }
+            (Expected::Answer { .. }, InvocationResult::Error(message)) => Err(format!("failed: {message}")),
+            (
+                Expected::Answer { status, headers, body, body_pattern, body_base64, .. },
+                InvocationResult::Response(answer),
+            ) => {
                 let actual = HttpAnswer::read(answer, self.has_multi_value_headers())?;
                 if actual.status != *status {
                     return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
@@ -388,8 +393,8 @@ pub async fn replay(function: &str, endpoint: impl Endpoint) {
         context.deadline = invocation.deadline_ms;
         // Boxed, or each test that awaits this would be a large future.
         let outcome = match Box::pin(handler::invoke(endpoint.clone(), &invocation.payload, context)).await {
-            Ok(answer) => Outcome::Answer(answer),
-            Err(error) => Outcome::Failure(error.to_string()),
+            Ok(answer) => InvocationResult::Response(answer),
+            Err(error) => InvocationResult::Error(error.to_string()),
         };
         if let Err(difference) = case.check(&invocation, &outcome) {
             failures.push(format!("{}: {difference}", case.name));
@@ -490,7 +495,8 @@ mod tests {
             ..Case::plain("hello")
         };
         let answer = json!({ "statusCode": 200, "body": "/wA=", "isBase64Encoded": true }).to_string();
-        let check = |base64: &str| case(base64).check(&Invocation::new(""), &Outcome::Answer(answer.clone()));
+        let check =
+            |base64: &str| case(base64).check(&Invocation::new(""), &InvocationResult::Response(answer.clone()));
         assert_eq!(check("/wA="), Ok(()));
         assert!(check("/w==").is_err_and(|difference| difference.ends_with("got /wA=")));
     }

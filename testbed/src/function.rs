@@ -24,7 +24,7 @@ use tokio::{
 };
 use zip::ZipArchive;
 
-use crate::{Invocation, Outcome, RuntimeApi, Usage};
+use crate::{Invocation, InvocationResult, RuntimeApi, Usage};
 
 /// A running function and the Runtime API it polls. It is killed when this is dropped.
 pub struct Function {
@@ -107,7 +107,7 @@ impl Function {
     /// # Panics
     ///
     /// When the process ends first.
-    pub async fn invoke(&mut self, invocation: &Invocation) -> Outcome {
+    pub async fn invoke(&mut self, invocation: &Invocation) -> InvocationResult {
         let outcome = self.try_invoke(invocation).await;
         outcome.unwrap_or_else(|status| panic!("the function ended before it answered: {status:?}"))
     }
@@ -121,7 +121,7 @@ impl Function {
     /// # Panics
     ///
     /// When the process cannot be waited for.
-    pub async fn try_invoke(&mut self, invocation: &Invocation) -> Result<Outcome, ExitStatus> {
+    pub async fn try_invoke(&mut self, invocation: &Invocation) -> Result<InvocationResult, ExitStatus> {
         self.polls += 1;
         tokio::select! {
             outcome = self.api.invoke(invocation) => Ok(outcome),
@@ -134,7 +134,7 @@ impl Function {
     /// # Panics
     ///
     /// When the process ends first.
-    pub async fn invoke_all(&mut self, invocations: &[Invocation]) -> Vec<Outcome> {
+    pub async fn invoke_all(&mut self, invocations: &[Invocation]) -> Vec<InvocationResult> {
         self.polls += invocations.len();
         tokio::select! {
             outcomes = join_all(invocations.iter().map(|invocation| self.api.invoke(invocation))) => outcomes,

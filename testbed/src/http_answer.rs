@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::Outcome;
+use crate::InvocationResult;
 
 /// An answer as the trigger sends it to the caller.
 #[derive(Debug, PartialEq)]
@@ -78,14 +78,14 @@ impl HttpAnswer {
     }
 }
 
-impl TryFrom<Outcome> for HttpAnswer {
+impl TryFrom<InvocationResult> for HttpAnswer {
     type Error = String;
 
     /// Reads the answer to an HTTP API.
-    fn try_from(outcome: Outcome) -> Result<Self, String> {
+    fn try_from(outcome: InvocationResult) -> Result<Self, String> {
         match outcome {
-            Outcome::Answer(answer) => Self::read(&answer, false),
-            Outcome::Failure(message) => Err(format!("the invocation failed: {message}")),
+            InvocationResult::Response(answer) => Self::read(&answer, false),
+            InvocationResult::Error(message) => Err(format!("the invocation failed: {message}")),
         }
     }
 }

@@ -15,7 +15,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use crate::{HttpAnswer, Outcome, case::payloads};
+use crate::{HttpAnswer, InvocationResult, case::payloads};
 
 /// A property. It makes its input from the bytes.
 pub type Property = fn(&mut Unstructured<'_>) -> Result<()>;
@@ -66,18 +66,18 @@ pub fn changed_event(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 /// # Panics
 ///
 /// If the outcome is another one.
-pub fn check_outcome(event: &[u8], outcome: &Outcome, statuses: &[u16]) {
+pub fn check_result(event: &[u8], outcome: &InvocationResult, statuses: &[u16]) {
     let json = serde_json::from_slice::<Value>(event);
     let event = String::from_utf8_lossy(event);
     match outcome {
-        Outcome::Answer(answer) => {
+        InvocationResult::Response(answer) => {
             let multi_value = answer.contains(r#""multiValueHeaders""#);
             let answer = HttpAnswer::read(answer, multi_value).unwrap_or_else(|error| panic!("{error}: {event}"));
             assert!(statuses.contains(&answer.status), "{answer:?} for {event}");
             let is_problem = answer.header("content-type") == "application/problem+json";
             assert!(answer.status < 400 || is_problem || answer.body.is_empty(), "{answer:?} for {event}");
         }
-        Outcome::Failure(error) => {
+        InvocationResult::Error(error) => {
             assert!(json.is_err() || error.contains("not from an HTTP trigger"), "{error} for {event}");
             assert!(!json.is_ok_and(|json| is_http(&json)), "{error} for {event}");
         }

@@ -119,13 +119,13 @@ pub struct Sent {
 /// How many requests are kept to be looked at.
 const KEPT: usize = 100;
 
-/// The outcome of an invocation.
+/// What a function sends for an invocation, in the words of the Runtime API.
 #[derive(Clone, Debug)]
-pub enum Outcome {
-    /// The function's answer for the trigger, in JSON.
-    Answer(String),
-    /// The message of the error that the function reported instead.
-    Failure(String),
+pub enum InvocationResult {
+    /// The response for the trigger, in JSON.
+    Response(String),
+    /// The message of the error that it reported instead.
+    Error(String),
 }
 
 /// A Runtime API on its own loopback port. It runs until it is dropped.
@@ -137,7 +137,7 @@ pub struct RuntimeApi {
 
 /// An invocation that has no outcome yet.
 struct Waiting {
-    answered: oneshot::Sender<(Outcome, Duration)>,
+    answered: oneshot::Sender<(InvocationResult, Duration)>,
     /// When the function got it.
     sent: Instant,
 }
@@ -210,7 +210,7 @@ impl RuntimeApi {
     /// # Panics
     ///
     /// When the Runtime API itself has ended.
-    pub async fn invoke(&self, invocation: &Invocation) -> Outcome {
+    pub async fn invoke(&self, invocation: &Invocation) -> InvocationResult {
         self.time(invocation).await.0
     }
 
@@ -219,7 +219,7 @@ impl RuntimeApi {
     /// # Panics
     ///
     /// When the Runtime API itself has ended.
-    pub async fn time(&self, invocation: &Invocation) -> (Outcome, Duration) {
+    pub async fn time(&self, invocation: &Invocation) -> (InvocationResult, Duration) {
         let (answered, outcome) = oneshot::channel();
         let waiting = Waiting { answered, sent: Instant::now() };
         self.state.waiting().insert(invocation.request_id.clone(), waiting);
@@ -296,8 +296,11 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
             response
         }
         (&Method::POST, ["", "invocation", request_id, kind @ ("response" | "error")]) => {
-            let outcome =
-                if *kind == "response" { Outcome::Answer(body) } else { Outcome::Failure(error_message(&body)) };
+            let outcome = if *kind == "response" {
+                InvocationResult::Response(body)
+            } else {
+                InvocationResult::Error(error_message(&body))
+            };
             let send = |Waiting { answered, sent }| answered.send((outcome, now.saturating_duration_since(sent)));
             match state.waiting().remove(*request_id).map(send) {
                 Some(Ok(())) => status(StatusCode::ACCEPTED),

@@ -10,7 +10,7 @@ use std::{
 
 use hyper::StatusCode;
 use serde_json::Value;
-use testbed::{Fault, Function, Invocation, Outcome, RuntimeApi, Sent, example};
+use testbed::{Fault, Function, Invocation, InvocationResult, RuntimeApi, Sent, example};
 use tokio::process::Command;
 
 const NEXT: &str = "/invocation/next";
@@ -235,7 +235,7 @@ async fn a_worker_that_polled_in_vain_works_again() {
     // Both wait at the same time.
     function.polled(2).await;
     for outcome in function.invoke_all(&[plain(), plain()]).await {
-        assert!(matches!(outcome, Outcome::Answer(_)));
+        assert!(matches!(outcome, InvocationResult::Response(_)));
     }
     function.polled(4).await;
 }

@@ -14,8 +14,8 @@ use handler::{Context, Endpoint, Problem, Response, count, http::StatusCode, obs
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use testbed::{
-    Call, Case, Function, HttpAnswer, Invocation, Outcome, TRIGGERS, example, functions, has_upstream, packaged,
-    settings, steady_upstream,
+    Call, Case, Function, HttpAnswer, Invocation, InvocationResult, TRIGGERS, example, functions, has_upstream,
+    packaged, settings, steady_upstream,
     upstream::{Answer, Behaviour, Upstream},
 };
 
@@ -221,7 +221,7 @@ async fn a_panic_beside_the_endpoint_has_its_own_line() {
         let mut ids = Vec::new();
         for name in ["in-a-task", "after", "leaves-a-task", "ends-the-task", "after"] {
             let invocation = Invocation::get(&format!("/?name={name}"), &[]);
-            assert!(matches!(process.invoke(&invocation).await, Outcome::Answer(_)));
+            assert!(matches!(process.invoke(&invocation).await, InvocationResult::Response(_)));
             ids.push(invocation.request_id);
         }
         let events = read(&process.terminate().await);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use testbed::{Invocation, Outcome, RuntimeApi, Usage};
+use testbed::{Invocation, InvocationResult, RuntimeApi, Usage};
 use tokio::{process::Command, time::timeout};
 
 use crate::{candidate::Candidate, share::Quota};
@@ -78,7 +78,7 @@ impl Function {
     pub(crate) async fn invoke(&self, count: usize) -> Vec<Duration> {
         let invoke = |_| async {
             match self.process.runtime_api().time(&Invocation::new(&*self.payload)).await {
-                (Outcome::Answer(answer), time) if answer.contains(&self.expected) => time,
+                (InvocationResult::Response(answer), time) if answer.contains(&self.expected) => time,
                 (outcome, _) => panic!("{outcome:?} has no {}", self.expected),
             }
         };

@@ -7,14 +7,14 @@ use testbed::budget::Cost;
 
 use crate::{
     fetch::{Concurrent, Fetch},
-    share::{self, Shared},
+    share::{self, QuotaRow},
 };
 
 /// All results. In JSON, names contain the units.
 #[derive(Serialize)]
 pub(crate) struct Report {
     /// With the share of a core that Lambda gives.
-    pub(crate) shared: Vec<Shared>,
+    pub(crate) shared: Vec<QuotaRow>,
     /// On a whole core.
     pub(crate) rows: Vec<Row>,
     /// Of the function of this name, if there is one.

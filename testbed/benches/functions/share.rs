@@ -84,7 +84,7 @@ impl Drop for Quota {
 
 /// A candidate with a share.
 #[derive(Serialize)]
-pub(crate) struct Shared {
+pub(crate) struct QuotaRow {
     pub(crate) name: String,
     pub(crate) ours: bool,
     memory_mb: u64,
@@ -102,7 +102,7 @@ pub(crate) struct Shared {
     pub(crate) spreads: Spreads,
 }
 
-impl Shared {
+impl QuotaRow {
     /// Whether it has the smallest share, in the slices that were seen of Lambda.
     pub(crate) fn is_smallest(&self) -> bool {
         self.has(MEMORY_MB[0])
@@ -126,7 +126,7 @@ fn billed_ms(times_us: &[f64]) -> f64 {
 }
 
 /// Measures all candidates with all shares, in turns. Without a quota it prints a line and returns nothing.
-pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: &ProgressBar) -> Vec<Shared> {
+pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: &ProgressBar) -> Vec<QuotaRow> {
     let full = effort.starts > 1;
     let shares: Vec<(u64, Duration)> =
         MEMORY_MB.iter().flat_map(|memory| PERIODS.map(|period| (*memory, period))).collect();
@@ -166,7 +166,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
                 samples.add_times("warm_us", &function.invoke(effort.batch).await);
             }
         }
-        all.extend(candidates.iter().zip(measured).map(|(candidate, samples)| Shared {
+        all.extend(candidates.iter().zip(measured).map(|(candidate, samples)| QuotaRow {
             name: candidate.name.clone(),
             ours: candidate.ours,
             memory_mb,
@@ -180,8 +180,8 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
 }
 
 /// Prints a table in Markdown.
-pub(crate) fn print(all: &[Shared]) {
-    let row = |shared: &Shared| {
+pub(crate) fn print(all: &[QuotaRow]) {
+    let row = |shared: &QuotaRow| {
         let ms = |name: &str| shared.spreads[name].map(|value| value / 1e3);
         let (first, after, warm) = (ms("first_answer_us"), ms("after_init_us"), ms("warm_us"));
         let cells = [shared.memory_mb.to_string(), shared.period_ms.to_string()].into_iter();
@@ -201,8 +201,8 @@ pub(crate) fn print(all: &[Shared]) {
 
 /// Prints what requests cost with the smallest share. `logged_bytes` returns the bytes that an invocation of a candidate
 /// logs.
-pub(crate) fn print_bill(all: &[Shared], logged_bytes: impl Fn(&str) -> f64) {
-    let row = |shared: &Shared| {
+pub(crate) fn print_bill(all: &[QuotaRow], logged_bytes: impl Fn(&str) -> f64) {
+    let row = |shared: &QuotaRow| {
         let (time, log) = (shared.dollars(), logged_bytes(&shared.name) / 1e3 * LOG_GB);
         let billed = [format!("{:.1}", shared.billed_warm_ms), format!("{:.0}", shared.billed_start_ms)];
         let costs =

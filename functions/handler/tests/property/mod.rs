@@ -22,8 +22,8 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use testbed::{
-    Call, HttpAnswer, Invocation, Outcome, TRIGGERS,
-    property::{Property, change, changed_event, check_outcome, text},
+    Call, HttpAnswer, Invocation, InvocationResult, TRIGGERS,
+    property::{Property, change, changed_event, check_result, text},
 };
 
 /// The properties of `handler`, by name.
@@ -46,10 +46,10 @@ fn invoke(endpoint: impl Endpoint, event: &[u8]) -> std::result::Result<String, 
 fn any_event_gets_an_answer_or_a_named_failure(u: &mut Unstructured<'_>) -> Result<()> {
     let event = changed_event(u)?;
     let outcome = match invoke(|request| async move { negotiate(&request, &request.uri().to_string()) }, &event) {
-        Ok(answer) => Outcome::Answer(answer),
-        Err(error) => Outcome::Failure(error),
+        Ok(answer) => InvocationResult::Response(answer),
+        Err(error) => InvocationResult::Error(error),
     };
-    check_outcome(&event, &outcome, &[200, 204, 400, 405, 406]);
+    check_result(&event, &outcome, &[200, 204, 400, 405, 406]);
     Ok(())
 }
 

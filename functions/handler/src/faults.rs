@@ -6,13 +6,13 @@
 //!
 //! | the copy | `serde_json` says | told | mended |
 //! | --- | --- | --- | --- |
-//! | `{"sku":7,"to":{}}` | ``sku: invalid type: integer `7`, expected a string`` | `/sku must be a string` | `""` stands in for 7 |
-//! | `{"sku":"","to":{}}` | ``to: missing field `street` `` | `/to/street is missing` | `null` stands in for it |
-//! | `{"sku":"","to":{"street":null}}` | `to.street: invalid type: null, expected a string` | nothing: this place is mended already | `""` stands in |
+//! | `{"sku":7,"to":{}}` | ``sku: invalid type: integer `7`, expected a string`` | `/sku must be a string` | `""` replaces 7 |
+//! | `{"sku":"","to":{}}` | ``to: missing field `street` `` | `/to/street is missing` | `null` is put there |
+//! | `{"sku":"","to":{"street":null}}` | `to.street: invalid type: null, expected a string` | nothing: this place is mended already | `""` is put there |
 //! | `{"sku":"","to":{"street":""}}` | nothing | these are all faults | |
 //!
-//! A fault at, above or within a mended place is not told, because the stand-in may be its cause. The search ends where
-//! no stand-in is known. Then the list does not claim to be complete. Only a body that is refused costs this work.
+//! A fault at, above or within a mended place is not told, because the placeholder may be its cause. The search ends where
+//! no placeholder is known. Then the list does not claim to be complete. Only a body that is refused costs this work.
 
 mod words;
 
@@ -25,7 +25,7 @@ use serde::{
 use serde_json::{Deserializer, value::RawValue};
 use serde_path_to_error::Segment;
 
-pub(crate) use self::words::{Said, message, stand_in};
+pub(crate) use self::words::{Said, message, placeholder};
 use self::words::{TAG, TOO_DEEP};
 
 /// The most faults that are told, and the most bytes that they take. More would not fit into a problem.
@@ -74,7 +74,7 @@ pub(crate) fn faults<T: DeserializeOwned>(json: &str) -> Faults {
     let mut faults = Faults::new();
     let mut copy = Cow::from(json);
     let mut mended: Vec<Path> = Vec::new();
-    // Objects in which a variant stands in. It may be a tag, which decides what the members there must be.
+    // Objects in which a variant is a placeholder. It may be a tag, which decides what the members there must be.
     let mut doubtful: Vec<Path> = Vec::new();
     let (least, most, bytes) = MOST_MENDED;
     let mut left = (bytes / json.len().max(1)).clamp(least, most);
@@ -139,7 +139,7 @@ struct Stop {
     kind: Kind,
     /// Whether what is in the place was not read.
     hides: bool,
-    /// The JSON with a stand-in.
+    /// The JSON with a placeholder.
     mended: Option<String>,
 }
 
@@ -149,7 +149,7 @@ enum Kind {
     /// The member that was added last is missing somewhere else.
     MissingElsewhere,
     Twice,
-    /// A variant stands in for the value of a member.
+    /// A variant is the placeholder for the value of a member.
     Variant,
     Other,
 }
@@ -221,14 +221,15 @@ impl Stop {
             }
             // All members beside a tag depend on it.
             Said::Expected(TAG) if !is_first => {}
-            // Without this member, the others are read first. Then it is missing, and a variant stands in for it.
+            // Without this member, the others are read first. Then it is missing, and a variant is put there.
             Said::Variant(_) if is_first && place.key.is_some() => stop.mended = place.left_out(json),
             _ => {
                 if place.key.is_some() && matches!(said, Said::Variant(_)) {
                     stop.kind = Kind::Variant;
                 }
-                let stand_in = stand_in(&said, place.value).and_then(|stand_in| place.replaced(json, &stand_in));
-                stop.mended = stand_in.or_else(|| place.left_out(json).filter(|_| is_first));
+                let placeholder =
+                    placeholder(&said, place.value).and_then(|placeholder| place.replaced(json, &placeholder));
+                stop.mended = placeholder.or_else(|| place.left_out(json).filter(|_| is_first));
             }
         }
         Some(stop)
@@ -254,9 +255,9 @@ impl Place<'_> {
         Some(Self { path: [&self.path[..], &[step]].concat(), key, value })
     }
 
-    fn replaced(&self, json: &str, stand_in: &str) -> Option<String> {
+    fn replaced(&self, json: &str, placeholder: &str) -> Option<String> {
         let start = start(json, self.value);
-        Some([json.get(..start)?, stand_in, json.get(start + self.value.len()..)?].concat())
+        Some([json.get(..start)?, placeholder, json.get(start + self.value.len()..)?].concat())
     }
 
     /// The JSON with another member in this object.
@@ -588,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_list_that_may_not_be_complete_says_so() {
-        /// A type for which there is no stand-in.
+        /// A type for which there is no placeholder.
         #[derive(Deserialize)]
         #[serde(try_from = "String")]
         struct Rare;
@@ -609,7 +610,7 @@ mod tests {
             ["/weight must be an integer from 0 to 255", "/rare is missing", "…"]
         );
         assert_eq!(told::<Parcel>("{}"), ["/rare is missing", "…"]);
-        // A fault that the stand-in for another one may cause is not told.
+        // A fault that the placeholder for another one may cause is not told.
         assert_eq!(told::<Range>(r#"["x",1]"#), ["/0 must be an integer from 0 to 255", "…"]);
         assert_eq!(told::<Range>("[2,1]"), [" must end after its begin", "…"]);
         assert_eq!(told::<Range>("[2]"), [" must be an array of 2 items", "…"]);

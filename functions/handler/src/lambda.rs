@@ -1,7 +1,7 @@
 //! Lambda's loop: ask for an invocation, answer it, ask for the next one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 //!
-//! It stands in for the loop of `lambda_runtime` (1.5), on the same client, because that one leaks: it puts each
+//! It replaces the loop of `lambda_runtime` (1.5), on the same client, because that one leaks: it puts each
 //! invocation's trace id into the process's environment, and glibc never frees the old value. That is 144 bytes per
 //! invocation, 14 MB in 100,000, as `make soak` shows. `testbed/tests/lambda_runtime.rs` drives both loops through the
 //! same script and compares what they send. They differ in this:

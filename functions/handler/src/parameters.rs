@@ -15,7 +15,7 @@ use serde_path_to_error::Segment;
 
 use crate::{
     Problem, Request,
-    faults::{Faults, Said, message, stand_in},
+    faults::{Faults, Said, message, placeholder},
     query::{last_values, unreadable},
 };
 
@@ -61,7 +61,7 @@ type Values<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 /// Finds all faults, in the way that [`faults`](crate::faults) describes.
 fn faults<T: DeserializeOwned>(mut values: Values<'_>) -> Faults {
     let mut faults = Faults::new();
-    let mut stand_ins: BTreeMap<String, String> = BTreeMap::new();
+    let mut placeholders: BTreeMap<String, String> = BTreeMap::new();
     // Each fault needs a few readings.
     for _ in 0..100 {
         let Err(error) = serde_path_to_error::deserialize::<_, T>(reader(&values)) else { break };
@@ -73,7 +73,7 @@ fn faults<T: DeserializeOwned>(mut values: Values<'_>) -> Faults {
             // It is about all of them, or a flattened type reads them, from a copy that knows no names.
             _ => String::new(),
         };
-        let tried = stand_ins.get(&name).cloned();
+        let tried = placeholders.get(&name).cloned();
         if tried.is_none() && !faults.add(name.clone(), &said.detail()) || name.is_empty() {
             break;
         }
@@ -81,17 +81,17 @@ fn faults<T: DeserializeOwned>(mut values: Values<'_>) -> Faults {
         let next = match (&said, &tried) {
             (Said::Missing(_), None) => Some("1".to_owned()),
             (Said::Missing(_) | Said::Unknown(..), _) => None,
-            (_, None) => stand_in(&said, &json!(values.get(&*name)).to_string()),
-            (_, Some(tried)) => stand_in(&said, tried),
+            (_, None) => placeholder(&said, &json!(values.get(&*name)).to_string()),
+            (_, Some(tried)) => placeholder(&said, tried),
         };
         match next {
             Some(json) => {
                 let text = serde_json::from_str(&json).unwrap_or(json.clone());
                 values.insert(name.clone().into(), text.into());
-                stand_ins.insert(name, json);
+                placeholders.insert(name, json);
             }
             // Without it, at least the others can be read.
-            None if values.remove(&*name).is_some() => drop(stand_ins.insert(name, String::new())),
+            None if values.remove(&*name).is_some() => drop(placeholders.insert(name, String::new())),
             None => break,
         }
     }

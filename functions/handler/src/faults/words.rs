@@ -7,8 +7,8 @@ pub(super) const TOO_DEEP: &str = "recursion limit exceeded";
 /// What serde expects for the tag of an internally tagged enum.
 pub(super) const TAG: &str = "variant identifier";
 
-/// What stands in for a value that has the right type, but is refused. The next one of the same type is tried then.
-const STAND_INS: [&str; 4] = [
+/// The placeholders for a value that has the right type, but is refused. The next one of the same type is tried then.
+const PLACEHOLDERS: [&str; 4] = [
     r#""" "1" "1970-01-01T00:00:00Z" "1970-01-01" "00000000-0000-4000-8000-000000000000" "https://example.com/""#,
     "1 0 20 1000",
     "[] [null]",
@@ -130,7 +130,7 @@ fn count(expected: &str) -> Option<usize> {
 }
 
 /// JSON that may be accepted instead of `value`, of which the reader said that.
-pub(crate) fn stand_in(said: &Said<'_>, value: &str) -> Option<String> {
+pub(crate) fn placeholder(said: &Said<'_>, value: &str) -> Option<String> {
     let typed = match said {
         Said::Variant(names) => names.split('`').nth(1).map(|name| format!("\"{name}\"")),
         Said::Other("invalid number") => Some("1".into()),
@@ -153,9 +153,9 @@ pub(crate) fn stand_in(said: &Said<'_>, value: &str) -> Option<String> {
     typed.filter(|typed| typed != value).or_else(|| {
         let kind =
             |json: &str| json.bytes().next().map(|byte| if b"-0123456789".contains(&byte) { b'1' } else { byte });
-        let mut same = STAND_INS.iter().find(|same| kind(same) == kind(value))?.split(' ');
-        let untried = same.clone().skip_while(|stand_in| *stand_in != value).nth(1);
-        let is_tried = same.clone().any(|stand_in| stand_in == value);
+        let mut same = PLACEHOLDERS.iter().find(|same| kind(same) == kind(value))?.split(' ');
+        let untried = same.clone().skip_while(|placeholder| *placeholder != value).nth(1);
+        let is_tried = same.clone().any(|placeholder| placeholder == value);
         if is_tried { untried } else { same.next() }.map(str::to_owned)
     })
 }

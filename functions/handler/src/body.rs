@@ -1,4 +1,4 @@
-//! JSON bodies: reads a request's as a type, and writes an answer's.
+//! Bodies: reads a request's as it came, or as JSON of a type, and writes an answer's.
 
 use lambda_http::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -42,17 +42,10 @@ use crate::{Body, Problem, Request, Response, faults::faults, negotiate::split};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn body<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<T, Problem> {
-    check_format(request.headers())?;
-    let bytes: &[u8] = match request.body() {
-        Body::Text(text) => text.as_bytes(),
-        Body::Binary(bytes) => bytes,
-        _ => &[],
-    };
+    check_format(request.headers(), "application/json", "JSON", is_json)?;
+    let bytes = bytes(request, max_bytes)?;
     if bytes.is_empty() {
         return Err(Problem::malformed_request("The body is empty, and must be JSON."));
-    }
-    if bytes.len() > max_bytes {
-        return Err(Problem::content_too_large(max_bytes));
     }
     let text = str::from_utf8(bytes).map_err(|_| Problem::malformed_request("The body is not UTF-8."))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -63,6 +56,33 @@ pub fn body<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<
             Err(error) => Problem::malformed_request(format!("The body is not JSON: {error}.")),
         }
     })
+}
+
+/// Returns the request's body of at most `max_bytes`, byte for byte as the caller sent it, whether or not the trigger sent
+/// it in base64. So it is what a signature was made for. It may be of any type, compressed, or empty.
+///
+/// A REST API passes on only text, unless its `binaryMediaTypes` match the request's `Content-Type`: in other bodies, it
+/// replaces what is not UTF-8.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-payload-encodings.html>
+///
+/// # Errors
+///
+/// 413 [`content-too-large`](Problem::content_too_large) if it is larger than `max_bytes`.
+///
+/// ```
+/// use handler::{Body, Request, bytes};
+///
+/// let request = Request::new(Body::from("a=1"));
+/// assert_eq!(bytes(&request, 64 * 1024)?, b"a=1");
+/// # Ok::<(), handler::Problem>(())
+/// ```
+pub fn bytes(request: &Request, max_bytes: usize) -> Result<&[u8], Problem> {
+    let bytes: &[u8] = match request.body() {
+        Body::Text(text) => text.as_bytes(),
+        Body::Binary(bytes) => bytes,
+        _ => &[],
+    };
+    if bytes.len() > max_bytes { Err(Problem::content_too_large(max_bytes)) } else { Ok(bytes) }
 }
 
 /// Answers with `content` as JSON, whatever the request accepts. [`negotiate`](crate::negotiate()) respects `Accept`.
@@ -85,8 +105,14 @@ pub fn json(status: StatusCode, content: &impl Serialize) -> Result<Response, Pr
     Ok(response)
 }
 
-fn check_format(headers: &HeaderMap) -> Result<(), Problem> {
-    let unsupported = |detail| Problem::unsupported_media_type("application/json", detail);
+/// Checks that a body is of the type `media`, `what` in words, and not compressed.
+pub(crate) fn check_format(
+    headers: &HeaderMap,
+    media: &'static str,
+    what: &str,
+    is_right: fn(&str) -> bool,
+) -> Result<(), Problem> {
+    let unsupported = |detail: String| Problem::unsupported_media_type(media, detail);
     // Either header may hold a list, if it came in several lines.
     let all = |name, is_right: fn(&str) -> bool| {
         let mut lines = headers.get_all(name).into_iter();
@@ -94,18 +120,23 @@ fn check_format(headers: &HeaderMap) -> Result<(), Problem> {
     };
     if !all(CONTENT_ENCODING, |coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity")) {
         // RFC 9110, section 12.5.3: the encoding that would have been accepted.
-        return Err(unsupported("The body must come without a content encoding.")
+        return Err(unsupported("The body must come without a content encoding.".into())
             .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
-    if !headers.contains_key(CONTENT_TYPE) || !all(CONTENT_TYPE, is_json) {
-        return Err(unsupported("The body must be JSON, with the Content-Type application/json."));
+    if !headers.contains_key(CONTENT_TYPE) || !all(CONTENT_TYPE, is_right) {
+        return Err(unsupported(format!("The body must be {what}, with the Content-Type {media}.")));
     }
     Ok(())
 }
 
+/// A media type without its parameters.
+pub(crate) fn media(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim_end()
+}
+
 /// Whether it is `application/json` or `application/*+json`, with any parameters.
 fn is_json(content_type: &str) -> bool {
-    let media = content_type.split(';').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    let media = media(content_type).to_ascii_lowercase();
     let is_token = |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok();
     media
         .strip_prefix("application/")

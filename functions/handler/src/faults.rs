@@ -76,8 +76,7 @@ pub(crate) fn faults<T: DeserializeOwned>(json: &str) -> Faults {
     let mut mended: Vec<Path> = Vec::new();
     // Objects in which a variant is a placeholder. It may be a tag, which decides what the members there must be.
     let mut doubtful: Vec<Path> = Vec::new();
-    let (least, most, bytes) = MOST_MENDED;
-    let mut left = (bytes / json.len().max(1)).clamp(least, most);
+    let mut left = most_mended(json.len());
     while left > 0 {
         let Some(stop) = Stop::of::<T>(&copy, &mended) else { return faults };
         // To find a place, each level above it is read once more.
@@ -113,6 +112,12 @@ pub(crate) fn faults<T: DeserializeOwned>(json: &str) -> Faults {
     faults
 }
 
+/// How many faults of a body with this many bytes are mended.
+pub(crate) fn most_mended(bytes: usize) -> usize {
+    let (least, most, read) = MOST_MENDED;
+    (read / bytes.max(1)).clamp(least, most)
+}
+
 /// The names and indices that lead to a place.
 type Path = Vec<String>;
 
@@ -121,7 +126,7 @@ fn is_in(path: &[String], places: &[Path]) -> bool {
 }
 
 /// The pointer to a place. If it is too long, the pointer to what the place is in, and `false`.
-fn pointer(path: &[String]) -> (String, bool) {
+pub(crate) fn pointer(path: &[String]) -> (String, bool) {
     let mut pointer = String::new();
     for step in path {
         if pointer.len() + step.len() >= MOST_BYTES_OF_A_FAULT {

@@ -1,12 +1,12 @@
 //! Query parameters as a type.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, slice};
 
 use serde::{
     Deserializer,
     de::{
         DeserializeOwned, Error as _, IntoDeserializer, Unexpected, Visitor,
-        value::{Error, MapDeserializer},
+        value::{Error, MapDeserializer, SeqDeserializer},
     },
     forward_to_deserialize_any,
 };
@@ -15,7 +15,7 @@ use serde_path_to_error::Segment;
 
 use crate::{
     Problem, Request,
-    faults::{Faults, Said, message, placeholder},
+    faults::{Faults, Said, message, most_mended, placeholder, pointer},
     query::{last_values, unreadable},
 };
 
@@ -45,9 +45,8 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn parameters<T: DeserializeOwned>(request: &Request) -> Result<T, Problem> {
-    let values = last_values(request);
-    T::deserialize(reader(&values)).map_err(|error| {
-        let faults = faults::<T>(values);
+    let values = last_values(request).into_iter().map(|(name, value)| (name, vec![value])).collect();
+    read(values, Source::Query).map_err(|(error, faults)| {
         let (name, detail) = faults.list.first().cloned().unwrap_or_default();
         let errors: Vec<_> =
             faults.list.iter().map(|(name, detail)| json!({ "detail": detail, "parameter": name })).collect();
@@ -56,54 +55,107 @@ pub fn parameters<T: DeserializeOwned>(request: &Request) -> Result<T, Problem> 
     })
 }
 
-type Values<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
+/// Names with their values, in the order in which they came.
+pub(crate) type Values<'a> = BTreeMap<Cow<'a, str>, Vec<Cow<'a, str>>>;
+
+/// Where the values came from.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Source {
+    /// A value is one line of text. A fault is told with the parameter's name.
+    Query,
+    /// A value is any text, and a name can have a list of them. A fault is told with a JSON pointer.
+    Form,
+}
+
+/// Reads the values as a `T`. If that fails, it returns the first error and what it found of the faults.
+pub(crate) fn read<T: DeserializeOwned>(values: Values<'_>, from: Source) -> Result<T, (Error, Faults)> {
+    T::deserialize(reader(&values, from)).map_err(|error| (error, faults::<T>(values, from)))
+}
 
 /// Finds all faults, in the way that [`faults`](crate::faults) describes.
-fn faults<T: DeserializeOwned>(mut values: Values<'_>) -> Faults {
+fn faults<T: DeserializeOwned>(mut values: Values<'_>, from: Source) -> Faults {
     let mut faults = Faults::new();
-    let mut placeholders: BTreeMap<String, String> = BTreeMap::new();
+    // By the name and, in a list, the index.
+    let mut placeholders: BTreeMap<(String, Option<usize>), String> = BTreeMap::new();
     // Each fault needs a few readings.
-    for _ in 0..100 {
-        let Err(error) = serde_path_to_error::deserialize::<_, T>(reader(&values)) else { break };
+    for _ in 0..most_mended(values.values().flatten().map(|value| value.len()).sum()) {
+        let Err(error) = serde_path_to_error::deserialize::<_, T>(reader(&values, from)) else { return faults };
         let message = error.inner().to_string();
         let said = Said::read(&message);
-        let name = match (&said, error.path().iter().next()) {
-            (_, Some(Segment::Map { key })) => key.clone(),
-            (Said::Missing(name) | Said::Unknown(name, _), _) => (*name).to_owned(),
+        let mut path = error.path().iter();
+        let place = match (&said, path.next(), path.next()) {
+            (_, Some(Segment::Map { key }), Some(Segment::Seq { index })) => (key.clone(), Some(*index)),
+            (_, Some(Segment::Map { key }), _) => (key.clone(), None),
+            (Said::Missing(name) | Said::Unknown(name, _), ..) => ((*name).to_owned(), None),
             // It is about all of them, or a flattened type reads them, from a copy that knows no names.
-            _ => String::new(),
+            _ => (String::new(), None),
         };
-        let tried = placeholders.get(&name).cloned();
-        if tried.is_none() && !faults.add(name.clone(), &said.detail()) || name.is_empty() {
+        let (name, index) = &place;
+        let tried = placeholders.get(&place).or(placeholders.get(&(name.clone(), None))).cloned();
+        if tried.is_none() && !faults.add(from.told(name, *index), &said.detail()) || name.is_empty() {
             break;
         }
+        let all = values.get_mut(&**name);
+        let value = all.and_then(|all| if let Some(index) = index { all.get_mut(*index) } else { all.last_mut() });
         // As in JSON, there text is quoted.
         let next = match (&said, &tried) {
             (Said::Missing(_), None) => Some("1".to_owned()),
             (Said::Missing(_) | Said::Unknown(..), _) => None,
-            (_, None) => placeholder(&said, &json!(values.get(&*name)).to_string()),
+            (_, None) => placeholder(&said, &json!(value).to_string()),
             (_, Some(tried)) => placeholder(&said, tried),
         };
-        match next {
-            Some(json) => {
-                let text = serde_json::from_str(&json).unwrap_or(json.clone());
-                values.insert(name.clone().into(), text.into());
-                placeholders.insert(name, json);
+        match (next, value) {
+            (Some(json), value) => {
+                let text = serde_json::from_str(&json).unwrap_or(json.clone()).into();
+                match value {
+                    Some(value) => *value = text,
+                    None => drop(values.insert(name.clone().into(), vec![text])),
+                }
+                placeholders.insert(place, json);
             }
             // Without it, at least the others can be read.
-            None if values.remove(&*name).is_some() => drop(placeholders.insert(name, String::new())),
-            None => break,
+            (None, Some(_)) => {
+                values.remove(&**name);
+                placeholders.insert((name.clone(), None), String::new());
+            }
+            (None, None) => break,
         }
     }
+    faults.are_all = false;
     faults
 }
 
-fn reader<'a>(values: &'a Values<'_>) -> MapDeserializer<'a, impl Iterator<Item = (&'a str, Text<'a>)>, Error> {
-    MapDeserializer::new(values.iter().map(|(name, value)| (&**name, Text(value))))
+impl Source {
+    /// How a place is told.
+    fn told(self, name: &str, index: Option<usize>) -> String {
+        match (self, index) {
+            (Self::Query, _) => name.to_owned(),
+            (Self::Form, _) if name.is_empty() => String::new(),
+            (Self::Form, None) => pointer(&[name.to_owned()]).0,
+            (Self::Form, Some(index)) => pointer(&[name.to_owned(), index.to_string()]).0,
+        }
+    }
 }
 
-/// The value of a parameter. The type that is expected says how to read it.
-struct Text<'a>(&'a str);
+fn reader<'a>(
+    values: &'a Values<'_>,
+    from: Source,
+) -> MapDeserializer<'a, impl Iterator<Item = (&'a str, Text<'a>)>, Error> {
+    MapDeserializer::new(values.iter().map(move |(name, values)| (&**name, Text { values, from })))
+}
+
+/// The values of a name. The type that is expected says how to read them: as a list, or the last one as text.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    values: &'a [Cow<'a, str>],
+    from: Source,
+}
+
+impl<'a> Text<'a> {
+    fn last(&self) -> &'a str {
+        self.values.last().map_or("", |value| value)
+    }
+}
 
 impl<'de> IntoDeserializer<'de, Error> for Text<'de> {
     type Deserializer = Self;
@@ -118,10 +170,11 @@ macro_rules! from_json {
     ($($deserialize:ident)*) => {
         $(
             fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-                if !matches!(self.0, "true" | "false") && self.0.parse::<Number>().is_err() {
-                    return Err(Error::invalid_type(Unexpected::Str(self.0), &visitor));
+                let text = self.last();
+                if !matches!(text, "true" | "false") && text.parse::<Number>().is_err() {
+                    return Err(Error::invalid_type(Unexpected::Str(text), &visitor));
                 }
-                let mut json = serde_json::Deserializer::from_str(self.0);
+                let mut json = serde_json::Deserializer::from_str(text);
                 json.$deserialize(visitor).map_err(|error| Error::custom(message(&error)))
             }
         )*
@@ -132,10 +185,18 @@ impl<'de> Deserializer<'de> for Text<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match unreadable(self.0) {
-            Some(fault) => Err(Error::custom(fault)),
-            None => visitor.visit_str(self.0),
+        match unreadable(self.last()) {
+            Some(fault) if self.from == Source::Query => Err(Error::custom(fault)),
+            _ => visitor.visit_str(self.last()),
         }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.from == Source::Query {
+            return self.deserialize_any(visitor);
+        }
+        let each = self.values.iter().map(|value| Text { values: slice::from_ref(value), ..self });
+        visitor.visit_seq(SeqDeserializer::new(each))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -152,7 +213,7 @@ impl<'de> Deserializer<'de> for Text<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        visitor.visit_enum(self.0.into_deserializer())
+        visitor.visit_enum(self.last().into_deserializer())
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -167,6 +228,6 @@ impl<'de> Deserializer<'de> for Text<'de> {
     }
 
     forward_to_deserialize_any! {
-        char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
+        char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier
     }
 }

@@ -1,0 +1,296 @@
+//! Bodies of HTML forms with files: RFC 7578.
+
+use std::borrow::Cow;
+
+use lambda_http::http::{StatusCode, header::CONTENT_TYPE};
+use memchr::memmem::{Finder, find};
+
+use crate::{
+    Problem, Request,
+    body::{bytes, check_format, media},
+    negotiate::split,
+};
+
+const MULTIPART: &str = "multipart/form-data";
+
+/// A field or a file of a form.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Part<'a> {
+    /// The field's name. Several parts can have the same one.
+    pub name: Cow<'a, str>,
+    /// The file's name as the caller sent it, which may be any text: no path to write to.
+    pub file_name: Option<Cow<'a, str>>,
+    /// The `Content-Type` as the caller sent it. Nothing has checked it.
+    pub content_type: Option<&'a str>,
+    /// The content.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    /// The content as text.
+    ///
+    /// # Errors
+    ///
+    /// 400 [`malformed-request`](Problem::malformed_request) if it is not UTF-8.
+    pub fn text(&self) -> Result<&'a str, Problem> {
+        str::from_utf8(self.bytes)
+            .map_err(|_| Problem::malformed_request(format!("The part `{}` is not UTF-8.", self.name)))
+    }
+}
+
+/// Reads the request's body, an HTML form with files (`multipart/form-data`) of at most `max_bytes`, as its parts, in
+/// their order. `max_bytes_of` tells how many bytes a part with this name may have. Nothing is copied.
+///
+/// The body is in memory already: Lambda passes at most 6 MB, of which base64 takes a quarter, and a load balancer 1 MB.
+/// Larger files belong into S3, by a presigned URL. Behind a REST API, files need `binaryMediaTypes`, as with
+/// [`bytes`](crate::bytes()).
+///
+/// As RFC 7578 says, a part has a name, headers other than `Content-Disposition` and `Content-Type` have no effect, and
+/// neither has `filename*`.
+///
+/// # Errors
+///
+/// - 400 [`malformed-request`](Problem::malformed_request): it is incomplete, or a part has no name.
+/// - 413 [`content-too-large`](Problem::content_too_large): it or a part is larger than allowed.
+/// - 415 [`unsupported-media-type`](Problem::unsupported_media_type): it is of another type, or it is compressed.
+///
+/// ```
+/// use handler::{Body, Request, http::header::CONTENT_TYPE, multipart};
+///
+/// let mut request = Request::new(Body::from(
+///     "--x\r\nContent-Disposition: form-data; name=\"photo\"; filename=\"cat.png\"\r\n\r\nPNG\r\n--x--\r\n",
+/// ));
+/// request.headers_mut().insert(CONTENT_TYPE, "multipart/form-data; boundary=x".parse()?);
+/// let parts = multipart(&request, 4 << 20, |name| if name == "photo" { 3 << 20 } else { 1024 })?;
+/// assert_eq!((&*parts[0].name, parts[0].file_name.as_deref(), parts[0].bytes), ("photo", Some("cat.png"), &b"PNG"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn multipart(
+    request: &Request,
+    max_bytes: usize,
+    max_bytes_of: impl Fn(&str) -> usize,
+) -> Result<Vec<Part<'_>>, Problem> {
+    let headers = request.headers();
+    check_format(headers, MULTIPART, "a form", |line| media(line).eq_ignore_ascii_case(MULTIPART))?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|line| line.to_str().ok()).unwrap_or_default();
+    // RFC 2046, section 5.1.1.
+    let boundary = parameter(content_type, "boundary").filter(|boundary| (1..=70).contains(&boundary.len()));
+    let boundary =
+        boundary.ok_or(Problem::malformed_request("The Content-Type has no boundary of 1 to 70 characters."))?;
+    let parts = parts(bytes(request, max_bytes)?, &boundary).map_err(Problem::malformed_request)?;
+    match parts.iter().find(|part| part.bytes.len() > max_bytes_of(&part.name)) {
+        None => Ok(parts),
+        Some(Part { name, .. }) => {
+            let detail = format!("The part `{name}` may have at most {} bytes.", max_bytes_of(name));
+            Err(Problem::new("content-too-large", "Content too large", StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+    }
+}
+
+fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'static str> {
+    const INCOMPLETE: &str = "The body does not end with its boundary.";
+    let delimiter = format!("\r\n--{boundary}");
+    let delimiter = Finder::new(&delimiter);
+    // What comes before the first delimiter is no part.
+    let (_, mut rest) = next(body, &delimiter, true).ok_or("The body does not have its boundary.")?;
+    let mut parts = Vec::new();
+    while let Some(from) = rest {
+        let part;
+        (part, rest) = next(from, &delimiter, false).ok_or(INCOMPLETE)?;
+        parts.push(Part::read(part)?);
+    }
+    Ok(parts)
+}
+
+/// What is before the next delimiter, and what is after its line, with the line's end, unless it is the last.
+fn next<'a>(rest: &'a [u8], delimiter: &Finder<'_>, is_start: bool) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+    let delimiter_bytes = delimiter.needle();
+    // The first delimiter may have no line before it.
+    let first = delimiter_bytes.get(2..).filter(|first| is_start && rest.starts_with(first));
+    let first = first.map(|first| (0, first.len())).into_iter();
+    let all = first.chain(delimiter.find_iter(rest).map(|at| (at, at + delimiter_bytes.len())));
+    all.filter_map(|(start, end)| Some((rest.get(..start)?, rest.get(end..)?))).find_map(|(before, after)| {
+        if after.starts_with(b"--") {
+            return Some((before, None));
+        }
+        let padding = after.iter().take_while(|byte| b" \t".contains(byte)).count();
+        // Otherwise it only begins like a delimiter.
+        after.get(padding..).filter(|line_end| line_end.starts_with(b"\r\n")).map(|line_end| (before, Some(line_end)))
+    })
+}
+
+impl<'a> Part<'a> {
+    /// Reads what is between two delimiters.
+    fn read(part: &'a [u8]) -> Result<Self, &'static str> {
+        const UNREADABLE: &str = "The headers of a part are malformed.";
+        let (head, bytes) = match find(part, b"\r\n\r\n") {
+            Some(end) => part.split_at(end),
+            // The line's end before the delimiter is also the one after the headers.
+            None => (part.strip_suffix(b"\r\n").ok_or(UNREADABLE)?, &[][..]),
+        };
+        let head = str::from_utf8(head).map_err(|_| UNREADABLE)?;
+        let (mut disposition, mut content_type) = ("", None);
+        for line in head.split("\r\n").skip(1) {
+            let (name, value) = line.split_once(':').ok_or(UNREADABLE)?;
+            if name.eq_ignore_ascii_case("content-disposition") {
+                disposition = value.trim();
+            } else if name.eq_ignore_ascii_case("content-type") {
+                content_type = Some(value.trim());
+            }
+        }
+        let is_field = media(disposition).eq_ignore_ascii_case("form-data") && !head.contains('\0');
+        let name = parameter(disposition, "name").filter(|_| is_field).ok_or("A part has no name.")?;
+        let bytes = bytes.strip_prefix(b"\r\n\r\n").unwrap_or_default();
+        Ok(Self { name, file_name: parameter(disposition, "filename"), content_type, bytes })
+    }
+}
+
+/// The value of a header's parameter.
+fn parameter<'a>(header: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let value = split(header, ';').skip(1).find_map(|parameter| {
+        let (found, value) = parameter.split_once('=')?;
+        found.trim().eq_ignore_ascii_case(name).then_some(value.trim())
+    })?;
+    let Some(quoted) = value.strip_prefix('"') else { return Some(value.into()) };
+    let quoted = quoted.strip_suffix('"')?;
+    if !quoted.contains(['\\', '%']) {
+        return Some(quoted.into());
+    }
+    let (mut text, mut rest) = (String::with_capacity(quoted.len()), quoted);
+    while let Some(next) = rest.chars().next() {
+        // Browsers percent-encode three characters (HTML, "multipart form data"), other clients escape two (RFC 2183).
+        // Any other percent sign or backslash is a part of the name, as in the paths that old clients send.
+        let escapes = [("%22", '"'), ("%0D", '\r'), ("%0A", '\n'), ("\\\"", '"'), ("\\\\", '\\')];
+        let escape = escapes.iter().find(|(escape, _)| rest.starts_with(escape));
+        let (length, c) = escape.map_or((next.len_utf8(), next), |(escape, c)| (escape.len(), *c));
+        text.push(c);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Some(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Body;
+
+    fn request(content_type: &str, bytes: &[u8]) -> Request {
+        let mut request = Request::new(Body::from(bytes));
+        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
+        request
+    }
+
+    /// The name, the file's name, the type and the content of each part, or the status and the detail.
+    fn read(body: &str) -> Result<Vec<[String; 4]>, (u16, String)> {
+        read_as("multipart/form-data; boundary=x", body)
+    }
+
+    fn read_as(content_type: &str, body: &str) -> Result<Vec<[String; 4]>, (u16, String)> {
+        let request = request(content_type, body.as_bytes());
+        let parts = multipart(&request, 512, |name| if name == "small" { 2 } else { 512 });
+        let told = |part: &Part<'_>| {
+            let file_name = part.file_name.as_deref().unwrap_or("-");
+            let texts = [&*part.name, file_name, part.content_type.unwrap_or("-"), part.text().unwrap()];
+            texts.map(str::to_owned)
+        };
+        let parts = parts.map(|parts| parts.iter().map(told).collect());
+        parts.map_err(|problem| (problem.status().as_u16(), problem.to_string()))
+    }
+
+    fn one(disposition: &str) -> String {
+        format!("--x\r\nContent-Disposition: {disposition}\r\n\r\n1\r\n--x--")
+    }
+
+    #[test]
+    fn a_form_with_files_is_read_as_its_parts() {
+        let body = "preamble\r\n--x \t\r\ncontent-disposition: Form-Data ; Name = a\r\n\r\n\r\n--x\r\n\
+                    Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\
+                    CONTENT-DISPOSITION:form-data;name=\"b;\\\"c\";filename=\"d=é.txt\"; filename*=UTF-8''e\r\n\r\n\
+                    y--x\r\n\r\n--xy\r\n--x\n\n\r\n--x\r\nContent-Disposition: form-data; name=c\r\n\r\n\
+                    --x\r\nContent-Disposition: form-data; name=\"\"\r\n\r\n\r\n\r\n\r\n--x--\r\nepilogue";
+        let parts = [
+            ["a", "-", "-", ""],
+            ["b;\"c", "d=é.txt", "text/plain; charset=utf-8", "y--x\r\n\r\n--xy\r\n--x\n\n"],
+            ["c", "-", "-", ""],
+            ["", "-", "-", "\r\n\r\n"],
+        ];
+        assert_eq!(read(body), Ok(parts.map(|part| part.map(str::to_owned)).into()));
+        assert_eq!(read("--x--"), Ok(Vec::new()));
+        assert_eq!(read("\r\n--x--\r\n"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_name_is_what_a_browser_or_another_client_means() {
+        for (sent, name) in [
+            ("name=\"a%22%0D%0Ab%20%2\"", "a\"\r\nb%20%2"),
+            (r#"name="C:\dir\a\\.txt""#, r"C:\dir\a\.txt"),
+            (r#"name="a\\""#, "a\\"),
+            ("name=token", "token"),
+            ("filename=\"name=b\"; name=\"a\"", "a"),
+            ("x=\"; name=b\"; name=a", "a"),
+            ("name=\"日本\"", "日本"),
+        ] {
+            let parts = read(&one(&format!("form-data; {sent}")));
+            assert_eq!(parts.map(|parts| parts[0][0].clone()), Ok(name.into()), "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_form_that_is_malformed_or_too_large_is_refused() {
+        let incomplete = "malformed-request: The body does not end with its boundary.";
+        let nameless = "malformed-request: A part has no name.";
+        let unreadable = "malformed-request: The headers of a part are malformed.";
+        for (body, status, detail) in [
+            ("", 400, "malformed-request: The body does not have its boundary."),
+            ("x--x--", 400, "malformed-request: The body does not have its boundary."),
+            ("--x\n--x--", 400, "malformed-request: The body does not have its boundary."),
+            ("--x\r\n", 400, incomplete),
+            ("--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1", 400, incomplete),
+            ("--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--x", 400, incomplete),
+            ("--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--x-", 400, incomplete),
+            ("--x\r\nContent-Disposition: form-data; name=a\r\n--x--", 400, unreadable),
+            ("--x\r\nContent-Disposition\r\n\r\n\r\n--x--", 400, unreadable),
+            ("--x\r\n\r\n1\r\n--x--", 400, nameless),
+            (&one("form-data"), 400, nameless),
+            (&one("attachment; name=a"), 400, nameless),
+            (&one("form-data; name=\"a"), 400, nameless),
+            (&one("form-data; name=\"a\0\""), 400, nameless),
+            (&one("form-data; name*=UTF-8''a"), 400, nameless),
+            (&"-".repeat(513), 413, "content-too-large: The body may have at most 512 bytes."),
+            (
+                "--x\r\nContent-Disposition: form-data; name=small\r\n\r\n123\r\n--x--",
+                413,
+                "content-too-large: The part `small` may have at most 2 bytes.",
+            ),
+        ] {
+            assert_eq!(read(body), Err((status, detail.into())), "{body}");
+        }
+        let not_utf_8 = request("multipart/form-data; boundary=x", b"--x\r\nA: \xff\r\n\r\n1\r\n--x--");
+        assert_eq!(multipart(&not_utf_8, 512, |_| 512).unwrap_err().status(), 400);
+        let content = request(
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--x--",
+        );
+        let parts = multipart(&content, 512, |_| 512).unwrap();
+        assert_eq!((parts[0].bytes, parts[0].text().unwrap_err().status().as_u16()), (&b"\xff"[..], 400));
+    }
+
+    #[test]
+    fn a_boundary_is_in_the_content_type() {
+        let long = "b".repeat(70);
+        for (content_type, boundary, status) in [
+            ("multipart/form-data; boundary=x", "x", None),
+            ("Multipart/Form-Data;charset=utf-8; Boundary=\"a b:=?\"", "a b:=?", None),
+            (&format!("multipart/form-data; boundary={long}"), &long, None),
+            (&format!("multipart/form-data; boundary={long}b"), &format!("{long}b"), Some(400)),
+            ("multipart/form-data; boundary=", "", Some(400)),
+            ("multipart/form-data", "x", Some(400)),
+            ("multipart/mixed; boundary=x", "x", Some(415)),
+            ("application/x-www-form-urlencoded", "x", Some(415)),
+        ] {
+            let read = read_as(content_type, &one("form-data; name=a").replace("--x", &format!("--{boundary}")));
+            assert_eq!(read.as_ref().err().map(|(status, _)| *status), status, "{content_type}: {read:?}");
+        }
+    }
+}

@@ -58,7 +58,7 @@ pub use body::{body, bytes, json};
 pub use claim::{ClientCertificate, claim, client_certificate};
 pub use deadline::deadline;
 pub use endpoint::{Endpoint, Resource, Routes, delete, get, patch, post, put, routes};
-pub use etag::lists_etag;
+pub use etag::{ETag, lists_etag, precondition, required_precondition};
 pub use form::form;
 pub use lambda_http::{Body, Context, Error, Request, http};
 pub use log::{Value, count, record};

@@ -7,7 +7,7 @@ use lambda_http::{
     Context, Error, RequestExt,
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+        header::{ALLOW, CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
     },
 };
 use tokio::{task::yield_now, time::sleep_until};
@@ -67,8 +67,10 @@ fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome:
         }
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // An endpoint whose answers may be stored sets the header itself.
-        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        // An endpoint whose answers may be shared sets the header itself. With a validator, the caller's cache can ask.
+        let has_validator = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
+        let stored = if has_validator { "private, no-cache" } else { "no-store" };
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(stored));
         if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
             headers.insert(X_REQUEST_ID, request_id);
         }

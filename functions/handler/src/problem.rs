@@ -314,6 +314,30 @@ impl Problem {
         self.name
     }
 
+    /// What went wrong, for the caller.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// A further member of the JSON, such as `errors`.
+    ///
+    /// ```
+    /// # use handler::Problem;
+    /// let problem = Problem::unprocessable_content([("/quantity", "is missing")]);
+    /// assert_eq!(problem.member("errors").map(|errors| &errors[0]["pointer"]), Some(&"#/quantity".into()));
+    /// ```
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
+    }
+
+    /// The headers that the answer gets besides the common ones.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The answer to the invocation `request_id`.
     pub(crate) fn to_response(&self, request_id: &str) -> Response {
         let mut members = Members {
@@ -438,6 +462,7 @@ mod tests {
             .with_member("left", 3)
             .with_member("status", 200)
             .with_header(RETRY_AFTER, 60.into());
+        assert_eq!((problem.member("left"), problem.member("status")), (Some(&json!(3)), None));
         let response = problem.to_response("6b2a");
         assert_eq!(
             (response.status(), &response.headers()[RETRY_AFTER]),
@@ -454,8 +479,12 @@ mod tests {
                 "left": 3,
             })
         );
-        let challenged = Problem::unauthorized("Bearer", "Who are you?").to_response("");
-        assert_eq!(challenged.headers()[WWW_AUTHENTICATE], "Bearer");
+        let challenged = Problem::unauthorized("Bearer", "Who are you?");
+        assert_eq!(challenged.to_response("").headers()[WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(
+            (challenged.detail(), &challenged.headers()[WWW_AUTHENTICATE]),
+            ("Who are you?", &"Bearer".parse().unwrap())
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     cache_control::delta_seconds,
     client::{self, BoxError},
     coding::Codings,
-    connection::{Body, Received},
+    connection::{Body, Received, Unanswered},
     error::Failure,
     http_date::http_date,
     request::Prepared,
@@ -82,7 +82,7 @@ async fn exchange(
 ) -> Result<Fetched, Failure> {
     let requested = SystemTime::now();
     let sent = send(client, prepared, headers, deadline);
-    let Received { response, connection } = sent.await.map_err(Failure::unreachable)?;
+    let Received { response, connection } = sent.await?;
     let is_part_wanted = prepared.headers.contains_key(RANGE);
     let fetched = read(response, requested, settings.max_body_bytes, is_part_wanted).await;
     client.keep(connection);
@@ -96,15 +96,15 @@ async fn send(
     prepared: &Prepared,
     headers: HeaderMap,
     deadline: Instant,
-) -> Result<Received, BoxError> {
+) -> Result<Received, Unanswered> {
     let mut request = Request::new(Body::new(prepared.body.clone()));
     *request.method_mut() = prepared.method.clone();
     *request.headers_mut() = headers;
     let mut url = prepared.url.clone();
     let mut redirects = if prepared.method.is_safe() { MAX_REDIRECTS } else { 0 };
     loop {
-        *request.uri_mut() = target(&url)?;
-        let received = client.send(&request, deadline).await?;
+        *request.uri_mut() = target(&url).map_err(|invalid| Unanswered::Unsent(invalid.into()))?;
+        let received = client.send(&request, prepared.is_repeatable(), deadline).await?;
         let Some(next) = location(&url, &received.response).filter(|_| redirects > 0) else {
             return Ok(received);
         };

@@ -190,7 +190,9 @@ impl Inner {
                 Ok(None) => break Err(Failure::Status { status: StatusCode::NOT_MODIFIED, retry_after: None }),
                 // Once the breaker is open, it is useless to wait for another attempt.
                 Err(failure)
-                    if job.prepared.is_idempotent() && !self.breaker.is_open() && retries.wait(&failure).await => {}
+                    if (job.prepared.is_repeatable() || failure.is_without_effect())
+                        && !self.breaker.is_open()
+                        && retries.wait(&failure).await => {}
                 Err(failure) => {
                     let wait = failure.retry_after().filter(|wait| failure.is_transient() && !wait.is_zero());
                     tally.opened |= wait.is_some_and(|wait| self.breaker.hold(wait));

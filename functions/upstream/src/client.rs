@@ -20,15 +20,21 @@ use handler::http::{
 };
 use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
 
-use crate::connection::{Body, Clocks, Connection, Received, Stream};
+use crate::connection::{Body, Clocks, Connection, MAX_IDLE, Received, Stream, Unanswered};
 
 /// So that a NAT gateway does not forget a connection on which the response takes minutes.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// A request that may not be repeated is lost on a connection that is dead without a sign. A server that closes one this
+/// soon is rare. Between requests that follow each other within this time, a handshake for each would cost more.
+const MOMENT: Duration = Duration::from_secs(1);
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -72,30 +78,40 @@ impl Client {
         })
     }
 
-    /// Sends a request that may be sent twice: if a kept connection fails before a byte of the response arrives, the
-    /// request is sent once more, on a new connection (RFC 9112, section 9.3.1). If a kept connection does not
-    /// answer for long, a new one gets the request too, and the first response counts. The caller waits until `deadline`.
+    /// Sends a request.
+    ///
+    /// If it is repeatable, a kept connection costs nothing that is dead: if one fails before a byte of the response
+    /// arrives, the request is sent once more, on a new connection (RFC 9112, section 9.3.1). If one does not answer for
+    /// long, a new one gets the request too, and the first response counts. The caller waits until `deadline`.
+    ///
+    /// Any other request is sent once: on a connection that was used a moment ago, or on a new one.
     ///
     /// # Errors
     ///
     /// Fails if there is no connection, or if it breaks or sends no HTTP before the head of the response is complete.
-    pub(crate) async fn send(&self, request: &Request<Body>, deadline: Instant) -> Result<Received, BoxError> {
-        let Some(kept) = self.take().await else { return self.send_anew(request).await };
+    pub(crate) async fn send(
+        &self,
+        request: &Request<Body>,
+        is_repeatable: bool,
+        deadline: Instant,
+    ) -> Result<Received, Unanswered> {
+        let Some(kept) = self.take(is_repeatable).await else { return self.send_anew(request).await };
         let patience = patience(kept.latency, deadline.saturating_duration_since(Instant::now()));
+        let patience = if is_repeatable { patience } else { Duration::MAX };
         let mut answer = pin!(kept.send(self.addressed(request)));
         let late = match timeout(patience, &mut answer).await {
-            Ok(Ok(received)) if received.response.status() != StatusCode::REQUEST_TIMEOUT => return Ok(received),
-            Ok(Err(unanswered)) if !unanswered.without_a_byte => return Err(unanswered.error.into()),
+            Ok(Err(Unanswered::Unsent(_))) => None,
+            Ok(Err(Unanswered::WithoutAByte(_))) if is_repeatable => None,
             // A 408 is how a server closes a connection that was idle for too long: RFC 9110, section 15.5.9.
-            Ok(_) => None,
+            Ok(Ok(received)) if is_repeatable && received.response.status() == StatusCode::REQUEST_TIMEOUT => None,
+            Ok(answer) => return answer,
             Err(_) => Some(answer),
         };
         // They went through the same freeze.
         self.idle().clear();
         let anew = self.send_anew(request);
         let Some(late) = late else { return anew.await };
-        let late = async { late.await.map_err(|unanswered| unanswered.error.into()) };
-        match select(pin!(late), pin!(anew)).await.factor_first() {
+        match select(late, pin!(anew)).await.factor_first() {
             (Ok(received), _) => Ok(received),
             (Err(_), other) => other.await,
         }
@@ -107,9 +123,9 @@ impl Client {
         self.idle().push(connection);
     }
 
-    async fn send_anew(&self, request: &Request<Body>) -> Result<Received, BoxError> {
-        let connection = self.connect().await?;
-        connection.send(self.addressed(request)).await.map_err(|unanswered| unanswered.error.into())
+    async fn send_anew(&self, request: &Request<Body>) -> Result<Received, Unanswered> {
+        let connection = self.connect().await.map_err(Unanswered::Unsent)?;
+        connection.send(self.addressed(request)).await
     }
 
     fn addressed(&self, request: &Request<Body>) -> Request<Body> {
@@ -127,13 +143,18 @@ impl Client {
         Ok(Connection::over(stream).await?)
     }
 
-    /// The connection that was used last, if it is still usable.
-    async fn take(&self) -> Option<Connection> {
+    /// The connection that was used last, if it is still usable for this request.
+    async fn take(&self, is_repeatable: bool) -> Option<Connection> {
+        let limit = if is_repeatable { MAX_IDLE } else { MOMENT };
+        if !is_repeatable {
+            // So that the connections' tasks see what arrived in a freeze.
+            yield_now().await;
+        }
         loop {
             let mut kept = {
                 let mut idle = self.idle();
-                idle.retain(Connection::is_usable);
-                idle.pop()?
+                idle.retain(|kept| kept.is_usable(MAX_IDLE));
+                idle.pop_if(|kept| kept.is_usable(limit))?
             };
             if kept.ready().await {
                 return Some(kept);
@@ -177,15 +198,14 @@ impl Service<Name> for Resolver {
 
 #[cfg(test)]
 mod tests {
-    use testbed::upstream::Upstream;
-
-    use crate::connection::MAX_IDLE;
+    use handler::http::Method;
+    use testbed::upstream::{Answer, IdleEnd, Upstream};
 
     use super::*;
 
     async fn get(client: &Client) {
         let deadline = Instant::now() + Duration::from_mins(1);
-        let received = client.send(&Request::new(Body::default()), deadline).await.expect("a response");
+        let received = client.send(&Request::new(Body::default()), true, deadline).await.ok().expect("a response");
         drop(received.response);
         client.keep(received.connection);
     }
@@ -216,6 +236,51 @@ mod tests {
         }
         get(&client).await;
         assert_eq!(upstream.connections(), 5, "after the clock was set back");
+    }
+
+    /// Whether a `POST` is answered, over a connection that ended like this after it was used, which is this long ago by
+    /// the monotonic clock and by the wall clock.
+    async fn post_after(how: Option<IdleEnd>, [monotonic, wall]: [Duration; 2], upstream: &Upstream) -> bool {
+        let client = Client::new(&upstream.url("/").parse().unwrap(), || Err("no TLS".into())).unwrap();
+        get(&client).await;
+        if let Some(how) = how {
+            assert_eq!(upstream.end_idle_connections(how).await, 1);
+        }
+        if let Some(idle) = client.idle().last_mut() {
+            idle.used.monotonic -= monotonic;
+            idle.used.wall -= wall;
+        }
+        let mut post = Request::new(Body::default());
+        *post.method_mut() = Method::POST;
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let is_silent = how == Some(IdleEnd::Vanish) && [monotonic, wall] == [Duration::ZERO; 2];
+        let limit = if is_silent { Duration::from_millis(100) } else { Duration::from_mins(1) };
+        let sent = timeout(limit, client.send(&post, false, deadline)).await;
+        sent.is_ok_and(|sent| sent.is_ok_and(|received| received.response.status() == StatusCode::OK))
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_repeatable_is_sent_once_whatever_the_connection_has_met() {
+        let ends = [IdleEnd::Close, IdleEnd::Reset, IdleEnd::TimeOut, IdleEnd::Forget, IdleEnd::Vanish];
+        let too_long = MOMENT + Duration::from_secs(1);
+        for how in ends {
+            for idle in [[too_long, too_long], [Duration::ZERO, too_long], [too_long, Duration::ZERO]] {
+                let upstream = Upstream::start();
+                assert!(post_after(Some(how), idle, &upstream).await, "{how:?} after {idle:?}");
+                assert_eq!((upstream.calls(), upstream.connections()), (2, 2), "{how:?} after {idle:?}");
+            }
+            // It sees what the server has said. Of anything else it does not know whether the server got the request.
+            let upstream = Upstream::start();
+            let is_seen = matches!(how, IdleEnd::Close | IdleEnd::Reset | IdleEnd::TimeOut);
+            assert_eq!(post_after(Some(how), [Duration::ZERO; 2], &upstream).await, is_seen, "{how:?} just now");
+            assert_eq!(upstream.calls(), 1 + usize::from(is_seen), "{how:?} just now");
+        }
+        let upstream = Upstream::start();
+        assert!(post_after(None, [Duration::ZERO; 2], &upstream).await);
+        assert_eq!((upstream.calls(), upstream.connections()), (2, 1), "one that was used a moment ago");
+        upstream.then(Answer::ok("good")).then(Answer::status(408));
+        assert!(!post_after(None, [Duration::ZERO; 2], &upstream).await);
+        assert_eq!(upstream.calls(), 4, "a 408");
     }
 
     #[test]

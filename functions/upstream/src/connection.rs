@@ -23,6 +23,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::client::BoxError;
+
 /// Load balancers of AWS close a connection that was idle for 60 seconds, and NAT gateways forget it after 350.
 pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 /// The most lines of a response's head.
@@ -55,10 +57,13 @@ pub(crate) struct Received {
 }
 
 /// Why a request got no response.
-pub(crate) struct Unanswered {
-    pub(crate) error: hyper::Error,
-    /// Whether the connection failed before a byte of the response arrived.
-    pub(crate) without_a_byte: bool,
+pub(crate) enum Unanswered {
+    /// Nothing of it was sent.
+    Unsent(BoxError),
+    /// The connection failed before a byte of the response arrived.
+    WithoutAByte(BoxError),
+    /// The connection failed later than that.
+    Broken(BoxError),
 }
 
 /// A moment. After a freeze, the two clocks may differ on how long ago it was.
@@ -80,9 +85,9 @@ impl Connection {
         Ok(Self { sender, received, latency: Duration::ZERO, used: Clocks::now() })
     }
 
-    /// Whether it is open, as far as is known, and was not idle for too long.
-    pub(crate) fn is_usable(&self) -> bool {
-        !self.sender.is_closed() && self.used.is_within(MAX_IDLE)
+    /// Whether it is open, as far as is known, and was idle for at most `limit`.
+    pub(crate) fn is_usable(&self, limit: Duration) -> bool {
+        !self.sender.is_closed() && self.used.is_within(limit)
     }
 
     /// Waits until its task has seen the end of the latest response, and returns whether it is still open.
@@ -100,11 +105,10 @@ impl Connection {
                 self.latency = sent.elapsed();
                 Ok(Received { response, connection: self })
             }
-            Err(error) => {
-                // What arrives before the request is sent, and then cancels it, is no response to it.
-                let without_a_byte = error.is_canceled() || self.received.load(Ordering::Relaxed) == 0;
-                Err(Unanswered { error, without_a_byte })
-            }
+            // What arrives before the request is sent, and then cancels it, is no response to it.
+            Err(error) if error.is_canceled() => Err(Unanswered::Unsent(error.into())),
+            Err(error) if self.received.load(Ordering::Relaxed) == 0 => Err(Unanswered::WithoutAByte(error.into())),
+            Err(error) => Err(Unanswered::Broken(error.into())),
         }
     }
 }

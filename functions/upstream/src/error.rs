@@ -4,7 +4,7 @@ use std::{error, fmt, sync::Arc, time::Duration};
 
 use handler::{Problem, http::StatusCode};
 
-use crate::client::BoxError;
+use crate::{client::BoxError, connection::Unanswered};
 
 type Cause = Arc<dyn error::Error + Send + Sync>;
 
@@ -84,7 +84,9 @@ impl error::Error for Error {}
 /// Why one attempt, or several, got no good response.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// DNS, connect or TLS failed, or the response was cut or malformed.
+    /// DNS, connect or TLS failed, or the connection ended before the request was sent on it.
+    Unsent(Cause),
+    /// The request was sent, and the response did not come, or was cut or malformed.
     Unreachable(Cause),
     /// The response is complete, but cannot be used.
     Unusable(Cause),
@@ -136,17 +138,23 @@ impl Failure {
     /// Whether another attempt may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut | Self::TokenRefused => true,
+            Self::Unsent(_) | Self::Unreachable(_) | Self::TimedOut | Self::TokenRefused => true,
             Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
             _ => false,
         }
+    }
+
+    /// Whether the upstream has certainly not done what it was asked for: it did not get the request, or says with a 401
+    /// that it did not apply it (RFC 9110, section 15.5.2).
+    pub(crate) fn is_without_effect(&self) -> bool {
+        matches!(self, Self::Unsent(_) | Self::TokenRefused)
     }
 
     /// Whether this shows that the upstream is healthy, or that it is not. One that refuses this request is healthy.
     /// `None` if this shows neither.
     pub(crate) fn is_healthy(&self) -> Option<bool> {
         match self {
-            Self::Unreachable(_) | Self::TimedOut => Some(false),
+            Self::Unsent(_) | Self::Unreachable(_) | Self::TimedOut => Some(false),
             Self::Status { status, .. } => Some(!status.is_server_error() && *status != StatusCode::TOO_MANY_REQUESTS),
             Self::TokenRefused | Self::Unusable(_) | Self::Invalid(_) | Self::TooLarge(_) => Some(true),
             Self::DeadlineExceeded
@@ -187,7 +195,9 @@ impl Failure {
     /// The problem that the caller gets.
     pub(crate) fn into_problem(self) -> Problem {
         match self {
-            Self::Unreachable(cause) | Self::Unusable(cause) => Problem::upstream_unreachable().because(Chained(cause)),
+            Self::Unsent(cause) | Self::Unreachable(cause) | Self::Unusable(cause) => {
+                Problem::upstream_unreachable().because(Chained(cause))
+            }
             Self::TimedOut | Self::DeadlineExceeded => Problem::upstream_timeout(),
             Self::Status { status, .. } => Problem::upstream_error(status),
             Self::TokenRefused => Problem::upstream_error(StatusCode::UNAUTHORIZED),
@@ -205,6 +215,15 @@ impl Failure {
             }
             Self::Parameter(fault) => Problem::invalid_parameter(format!("A parameter of the path {fault}.")),
             Self::Bug(cause) => Problem::internal().because(Chained(cause)),
+        }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Unsent(cause) => Self::Unsent(cause.into()),
+            Unanswered::WithoutAByte(cause) | Unanswered::Broken(cause) => Self::Unreachable(cause.into()),
         }
     }
 }

@@ -25,6 +25,8 @@ const CONDITIONS: [HeaderName; 2] = [IF_NONE_MATCH, IF_MODIFIED_SINCE];
 const RESERVED: [&str; 7] =
     ["connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"];
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// A request to an [`Upstream`], made by [`Upstream::get`] and the like. Nothing is sent before [`send`](Self::send) or
 /// [`json`](Self::json).
 #[must_use = "a request is sent by `send` or `json`"]
@@ -97,6 +99,36 @@ impl<'a> Request<'a> {
         self.encoded(content_type, Ok(body.into()))
     }
 
+    /// Sends an `Idempotency-Key` that no other request has, so that a `POST` or a `PATCH` may be repeated: the upstream
+    /// must do only once what it is asked for several times with one key. All attempts have the same key. It is a string as
+    /// [the IETF's draft](https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header) has it.
+    ///
+    /// ```
+    /// # use handler::Problem;
+    /// # use upstream::Upstream;
+    /// static PAYMENTS: Upstream = Upstream::new("PAYMENTS");
+    ///
+    /// async fn pay(cents: u64) -> Result<u64, Problem> {
+    ///     Ok(PAYMENTS.post("/payments", []).with_json(&cents).idempotent().json().await?)
+    /// }
+    /// ```
+    ///
+    /// Without a key, a `POST` or a `PATCH` is repeated only if the upstream cannot have got it, or has refused the token of
+    /// `NAME_SECRET_ID` with a 401 and there is another one.
+    pub fn idempotent(self) -> Self {
+        let mut key = [0; 16];
+        // Not by `fastrand`: environments that begin as copies of one snapshot would make equal keys.
+        let random = rustls::crypto::ring::default_provider().secure_random.fill(&mut key);
+        let key = random.map(|()| format!("\"{:032x}\"", u128::from_be_bytes(key)));
+        let key = key.map_err(|_| Failure::bug("there is no randomness for an idempotency key"));
+        self.keyed(key)
+    }
+
+    /// The same with the author's own `key`, which is sent as it is.
+    pub fn idempotency_key(self, key: &str) -> Self {
+        self.keyed(Ok(key))
+    }
+
     /// Lets no stored response answer this request, and stores none.
     pub fn without_cache(self) -> Self {
         self.with(|prepared| {
@@ -132,6 +164,13 @@ impl<'a> Request<'a> {
     /// As [`send`](Self::send). A body that is not a `T` is a 502, `upstream-response-invalid`.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         self.send().await?.json()
+    }
+
+    fn keyed(self, key: Result<impl AsRef<str>, Failure>) -> Self {
+        self.with(|prepared| {
+            prepared.headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key?.as_ref()).map_err(Failure::bug)?);
+            Ok(())
+        })
     }
 
     fn encoded(self, content_type: &str, body: Result<impl Into<Bytes>, Failure>) -> Self {
@@ -200,8 +239,33 @@ impl Prepared {
         self.method == Method::HEAD
     }
 
-    /// Whether two attempts do no more than one (RFC 9110, section 9.2.2), and so may be repeated.
-    pub(crate) fn is_idempotent(&self) -> bool {
-        self.method.is_idempotent()
+    /// Whether sending it twice does no more than sending it once: by its method (RFC 9110, section 9.2.2), or because the
+    /// upstream knows it by its key.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent() || self.headers.contains_key(IDEMPOTENCY_KEY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_repeatable_by_its_method_or_its_key() {
+        let upstream =
+            Upstream::new("A").with_settings(|name| (name == "A_URL").then(|| "https://a.example".to_owned()));
+        let of = |request: Request<'_>| request.prepared.unwrap();
+        for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "ADD"] {
+            let request = || upstream.request(method.parse().unwrap(), "/", []);
+            let is_idempotent = !matches!(method, "POST" | "PATCH" | "ADD");
+            assert_eq!(of(request()).is_repeatable(), is_idempotent, "{method}");
+            assert!(of(request().idempotency_key("a")).is_repeatable(), "{method}");
+            assert!(of(request().header("Idempotency-Key", "a")).is_repeatable(), "{method}");
+        }
+        let key = |request| of(request).headers[IDEMPOTENCY_KEY].to_str().unwrap().to_owned();
+        let keys = [(); 2].map(|()| key(upstream.post("/", []).idempotent()));
+        assert!(keys[0] != keys[1] && keys[0].len() == 34 && keys[0].starts_with('"'), "{keys:?}");
+        assert_eq!(key(upstream.post("/", []).idempotency_key("order 7")), "order 7");
+        assert!(matches!(upstream.post("/", []).idempotency_key("\n").prepared, Err(Failure::Bug(_))));
     }
 }

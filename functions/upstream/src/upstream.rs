@@ -408,6 +408,72 @@ mod tests {
         }
     }
 
+    /// How many calls and connections a `POST` costs the server that does this, and the headers of these calls. Before
+    /// that, the server has had one call, if the connection `is_kept`.
+    async fn post(does: &Behaviour, is_kept: bool, key: Option<&str>) -> (usize, Vec<Option<String>>) {
+        let (upstream, server) = start_with(&[("UPSTREAM_ATTEMPT_TIMEOUT_MS", "1000")]);
+        if is_kept {
+            fetch(&upstream).await.unwrap();
+        }
+        let before = (server.calls(), server.connections());
+        server.always(does.clone());
+        let mut prepared = Prepared::new(Method::POST, upstream.settings.url.clone());
+        if let Some(key) = key {
+            prepared.headers.insert("idempotency-key", key.parse().unwrap());
+        }
+        let answer = Arc::clone(&upstream).exchange(Arc::new(prepared)).await;
+        assert!(answer.is_err(), "{does:?}");
+        // A connection that is reset at once is no call.
+        let made = (server.calls() - before.0).max(server.connections() - before.1);
+        let requests = server.requests().split_off(before.0);
+        (made, requests.iter().map(|request| request.header("idempotency-key").map(str::to_owned)).collect())
+    }
+
+    #[tokio::test]
+    async fn a_post_is_sent_twice_only_with_a_key() {
+        let early_hints = "HTTP/1.1 103 \r\n\r\n";
+        for (does, with_a_key) in [
+            (Behaviour::ResetAtConnect, 3),
+            (Behaviour::ResetMidHeader, 3),
+            (Behaviour::ResetMidBody, 3),
+            (Behaviour::Truncate, 3),
+            (Behaviour::LengthTooLong, 3),
+            (Behaviour::MalformedHeaders, 3),
+            (Behaviour::MalformedChunks, 3),
+            (Behaviour::Raw { bytes: Arc::from(early_hints.as_bytes()), close: true }, 3),
+            (Behaviour::Silent, 3),
+            (Answer::status(503).retry_after(0).into(), 3),
+            (Answer::status(429).into(), 3),
+            (Answer::status(502).into(), 3),
+            (Answer::status(504).into(), 3),
+            (Answer::status(408).into(), 1),
+            (Answer::status(401).into(), 1),
+            (Answer::status(500).into(), 1),
+            (Answer::status(304).into(), 1),
+            (Behaviour::redirect(307, "/elsewhere"), 1),
+            (Behaviour::redirect(308, "/elsewhere"), 1),
+        ] {
+            for is_kept in [false, true] {
+                let (made, keys) = post(&does, is_kept, None).await;
+                assert!(made == 1 && keys.iter().all(Option::is_none), "{does:?}, kept: {is_kept}: {made}, {keys:?}");
+            }
+            let (made, keys) = post(&does, false, Some("1")).await;
+            assert_eq!(made, with_a_key, "{does:?}");
+            assert!(keys.iter().all(|key| key.as_deref() == Some("1")), "{does:?}: {keys:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_post_that_was_not_sent_is_tried_again() {
+        let (upstream, server) = start();
+        server.refuse().await;
+        let mut job = job(&upstream, 5000, 3);
+        job.prepared = Arc::new(Prepared::new(Method::POST, upstream.settings.url.clone()));
+        let result = upstream.call(None, &job, HeaderMap::new()).await;
+        assert!(matches!(result.response, Err(Failure::Unsent(_))));
+        assert_eq!(result.tally.attempts, 3);
+    }
+
     #[tokio::test]
     async fn one_failure_answers_all_that_waited_for_it() {
         for status in [302, 401, 404, 500] {
@@ -493,7 +559,7 @@ mod tests {
         }
         let call = upstream.calls().values().next().cloned().expect("a call under way");
         server.refuse().await;
-        assert!(matches!(call.result().await.response, Err(Failure::Unreachable(_))));
+        assert!(matches!(call.result().await.response, Err(Failure::Unsent(_))));
         server.listen();
         assert_eq!(fetch(&upstream).await.ok().as_ref().map(text).as_deref(), Some("good"));
     }

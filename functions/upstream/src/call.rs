@@ -14,10 +14,10 @@ use crate::{
     breaker::OPEN_FOR,
     entry::Entry,
     error::Failure,
+    fleet::{Permission, Report},
     request::Prepared,
     retry::{Retries, least},
     settings::Settings,
-    shared::{Leave, News},
     upstream::Inner,
 };
 
@@ -54,7 +54,7 @@ pub(crate) struct CallResult {
     /// Whether the stored response is now another environment's.
     pub(crate) shared: bool,
     /// What to tell the other environments.
-    pub(crate) news: Option<News>,
+    pub(crate) report: Option<Report>,
 }
 
 /// What the attempts of a call came to.
@@ -91,29 +91,29 @@ impl Inner {
     /// Before that, asks what other environments know. `trace` continues the trace of the request.
     pub(crate) async fn call(&self, mut stored: Option<Arc<Entry>>, job: &Job, trace: HeaderMap) -> CallResult {
         let Job { prepared, deadline, .. } = job;
-        let table = self.shared.as_ref().filter(|_| prepared.uses_cache());
+        let fleet = self.fleet.as_ref().filter(|_| prepared.uses_cache());
         let began = Instant::now();
         let own = stored.clone();
-        let allowed = match table {
-            Some(table) if !self.breaker.is_waiting() => {
-                table.leave(&mut stored, self.breaker.is_open(), *deadline).await
+        let permission = match fleet {
+            Some(fleet) if !self.breaker.is_waiting() => {
+                fleet.permission(&mut stored, self.breaker.is_open(), *deadline).await
             }
-            _ => Leave::Call,
+            _ => Permission::Call,
         };
         let mut shared = stored.as_ref().map(Arc::as_ptr) != own.as_ref().map(Arc::as_ptr);
         if let Some(entry) = stored.as_ref().filter(|_| shared) {
             self.cache.put(prepared, entry, began);
         }
-        let (lease, renews, probe) = match allowed {
-            Leave::Call => (None, false, false),
-            Leave::Lease { lease, renews, probe } => {
+        let (lease, renews, probe) = match permission {
+            Permission::Call => (None, false, false),
+            Permission::Lease { lease, renews, probe } => {
                 if probe {
                     self.breaker.hold(Duration::ZERO);
                 }
                 (Some(lease), renews, probe)
             }
-            Leave::Use(entry) => return CallResult { shared, ..Ok(entry).into() },
-            Leave::Fail(failure) => {
+            Permission::Use(entry) => return CallResult { shared, ..Ok(entry).into() },
+            Permission::Fail(failure) => {
                 if let Failure::Open(left) = failure {
                     self.breaker.hold(left);
                 }
@@ -142,8 +142,8 @@ impl Inner {
             if lease.is_some() && is_of_use && is_healthy == Some(false) && !self.breaker.is_open() {
                 result.tally.opened |= self.breaker.hold(OPEN_FOR);
             }
-            if let (None, Some(table)) = (self.cache.get(prepared), table)
-                && let Some(late) = table.late().await
+            if let (None, Some(fleet)) = (self.cache.get(prepared), fleet)
+                && let Some(late) = fleet.late_response().await
             {
                 self.cache.put(prepared, &late, began);
                 shared = true;
@@ -152,8 +152,9 @@ impl Inner {
         result.shared = shared;
         let response = result.response.as_ref().ok().filter(|_| renews).cloned();
         let open_for = self.breaker.open_for().filter(|left| !left.is_zero());
-        let is_news = table.is_some() && (lease.is_some() || result.tally.opened);
-        result.news = is_news.then_some(News { lease, response, is_healthy: is_healthy == Some(true), open_for });
+        let is_to_be_told = fleet.is_some() && (lease.is_some() || result.tally.opened);
+        result.report =
+            is_to_be_told.then_some(Report { lease, response, is_healthy: is_healthy == Some(true), open_for });
         if probe && is_healthy.is_none() {
             // Another environment may be able to make the call.
             self.breaker.hold(PROBE_PAUSE);
@@ -268,7 +269,7 @@ pub(crate) fn last_start(settings: &Settings, deadline: Instant) -> Instant {
 /// A result without a call.
 impl From<Result<Arc<Entry>, Failure>> for CallResult {
     fn from(response: Result<Arc<Entry>, Failure>) -> Self {
-        Self { response, status: None, tally: Tally::default(), took: Duration::ZERO, shared: false, news: None }
+        Self { response, status: None, tally: Tally::default(), took: Duration::ZERO, shared: false, report: None }
     }
 }
 

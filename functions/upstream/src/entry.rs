@@ -170,7 +170,7 @@ impl Entry {
         self.policy.while_revalidating().is_some_and(|window| self.policy.staleness(now) <= window)
     }
 
-    /// Whether it may stand in for a failing upstream. The `operators` setting limits for how long.
+    /// Whether it may be used instead of an error. The `operators` setting limits for how long.
     pub(crate) fn may_be_used_if_error(&self, operators: Duration, now: SystemTime) -> bool {
         self.policy.if_error(operators).is_some_and(|window| self.policy.staleness(now) <= window)
     }

@@ -45,7 +45,7 @@
 //!
 //! The modules, in the order in which a request meets them: `request` says what is sent, and `target` where. `upstream`
 //! answers it from the `cache`, whose [`freshness`] decides how an `entry` may be used, or from a `call`. `retry` and
-//! `breaker` decide when the upstream is called. `shared` and `table` exchange this with other environments. `secret` loads
+//! `breaker` decide when the upstream is called. `fleet` exchanges this with other environments. `secret` loads
 //! the upstream's token, `attempt` makes one attempt: `client` chooses the `connection`, `tls` says whom it trusts, and
 //! `coding` decodes the response. `error` lists how a call can fail, and `response` is what the author gets.
 
@@ -60,6 +60,7 @@ mod coding;
 mod connection;
 mod entry;
 mod error;
+mod fleet;
 pub mod freshness;
 mod http_date;
 mod request;
@@ -67,8 +68,6 @@ mod response;
 mod retry;
 mod secret;
 mod settings;
-mod shared;
-mod table;
 mod target;
 mod tls;
 mod upstream;

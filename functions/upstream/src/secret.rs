@@ -51,9 +51,9 @@ struct Token {
     load: Option<Load>,
 }
 
-/// `None` while the load is under way. If it panics, the sender is dropped without an outcome.
-type Load = watch::Receiver<Option<Outcome>>;
-type Outcome = Result<HeaderValue, Failure>;
+/// `None` while the load is under way. If it panics, the sender is dropped without a result.
+type Load = watch::Receiver<Option<Loaded>>;
+type Loaded = Result<HeaderValue, Failure>;
 
 impl Secret {
     /// The secret that `settings` name. `None` if they name none.
@@ -63,21 +63,21 @@ impl Secret {
     }
 
     /// The value of the `Authorization` header. Callers that need it at the same time load it once.
-    pub(crate) async fn authorization(&self, deadline: Instant) -> Outcome {
+    pub(crate) async fn authorization(&self, deadline: Instant) -> Loaded {
         self.known_or_loaded(deadline, Inner::load).await
     }
 
-    async fn known_or_loaded<F>(&self, deadline: Instant, load: impl FnOnce(Arc<Inner>) -> F) -> Outcome
+    async fn known_or_loaded<F>(&self, deadline: Instant, load: impl FnOnce(Arc<Inner>) -> F) -> Loaded
     where
-        F: Future<Output = Outcome> + Send + 'static,
+        F: Future<Output = Loaded> + Send + 'static,
     {
         let loading = async {
             let mut load = match self.known_or_load(load).await {
-                Known::Now(outcome) => return outcome,
+                Known::Now(loaded) => return loaded,
                 Known::Later(load) => load,
             };
             match load.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(outcome)) => outcome.clone(),
+                Ok(Some(loaded)) => loaded.clone(),
                 _ => Err(Failure::bug("a load of the secret panicked")),
             }
         };
@@ -90,11 +90,11 @@ impl Secret {
     /// request that began it is gone, or else a secret that takes longer than a request would never be loaded.
     async fn known_or_load<F>(&self, load: impl FnOnce(Arc<Inner>) -> F) -> Known
     where
-        F: Future<Output = Outcome> + Send + 'static,
+        F: Future<Output = Loaded> + Send + 'static,
     {
         let mut token = self.0.token.lock().await;
-        if let Some(outcome) = token.known() {
-            return Known::Now(outcome);
+        if let Some(loaded) = token.known() {
+            return Known::Now(loaded);
         }
         let under_way = token.load.clone().filter(|load| load.has_changed().is_ok() && load.borrow().is_none());
         let load = under_way.unwrap_or_else(|| {
@@ -102,8 +102,8 @@ impl Secret {
             let (inner, loading) = (Arc::clone(&self.0), load(Arc::clone(&self.0)));
             let task = spawn(async move {
                 let loaded = loading.await;
-                let outcome = inner.token.lock().await.keep(loaded);
-                sender.send_replace(Some(outcome));
+                let loaded = inner.token.lock().await.keep(loaded);
+                sender.send_replace(Some(loaded));
             });
             // It must be done before Lambda freezes the process.
             after_response(async move { drop(task.await) });
@@ -136,13 +136,13 @@ impl Secret {
 }
 
 enum Known {
-    Now(Outcome),
+    Now(Loaded),
     Later(Load),
 }
 
 impl Token {
     /// The token, or why there is none. `None` if it must be loaded.
-    fn known(&self) -> Option<Outcome> {
+    fn known(&self) -> Option<Loaded> {
         let current = self.since.is_some_and(|since| since.elapsed() < USED_FOR);
         if let Some(authorization) = self.authorization.as_ref().filter(|_| current) {
             return Some(Ok(authorization.clone()));
@@ -152,8 +152,8 @@ impl Token {
         Some(self.authorization.clone().ok_or_else(|| failure.clone()))
     }
 
-    /// Keeps the outcome of a load, and returns what follows from it.
-    fn keep(&mut self, loaded: Outcome) -> Outcome {
+    /// Keeps the result of a load, and returns what follows from it.
+    fn keep(&mut self, loaded: Loaded) -> Loaded {
         match loaded.clone() {
             Ok(authorization) => {
                 self.authorization = Some(authorization);
@@ -172,7 +172,7 @@ impl Token {
 }
 
 impl Inner {
-    async fn load(self: Arc<Self>) -> Outcome {
+    async fn load(self: Arc<Self>) -> Loaded {
         let secret = SECRETS.get().await.get_secret_value().secret_id(&self.id).send().await;
         let secret = secret.map_err(|error| failure(self.name, &error.into()))?;
         let unusable = |fault: &str| Failure::misconfigured(fault.replace("{NAME}", self.name));
@@ -320,8 +320,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_load_that_panics_is_not_the_last_one() {
         let secret = secret();
-        let outcome = secret.known_or_loaded(in_time(1000), |_| async { panic!("in a load") }).await;
-        assert!(matches!(outcome, Err(Failure::Bug(_))), "{outcome:?}");
+        let loaded = secret.known_or_loaded(in_time(1000), |_| async { panic!("in a load") }).await;
+        assert!(matches!(loaded, Err(Failure::Bug(_))), "{loaded:?}");
         let load = |_| async { Ok(HeaderValue::from_static("Bearer token")) };
         assert!(secret.known_or_loaded(in_time(1000), load).await.is_ok());
     }
@@ -347,13 +347,13 @@ mod tests {
     async fn nobody_waits_for_a_new_token_while_there_is_an_old_one() {
         let secret = secret();
         let (first, second) = (HeaderValue::from_static("Bearer first"), HeaderValue::from_static("Bearer second"));
-        let load = |outcome: Outcome| {
+        let load = |loaded: Loaded| {
             |_| async {
                 sleep(Duration::from_secs(1)).await;
-                outcome
+                loaded
             }
         };
-        let known = async |outcome: Outcome| secret.known_or_loaded(in_time(2000), load(outcome)).await.ok();
+        let known = async |loaded: Loaded| secret.known_or_loaded(in_time(2000), load(loaded)).await.ok();
         assert_eq!(known(Ok(first.clone())).await, Some(first.clone()));
         sleep(USED_FOR).await;
         let began = Instant::now();

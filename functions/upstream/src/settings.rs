@@ -30,7 +30,7 @@ pub(crate) struct Settings {
     pub(crate) max_attempts: u32,
     /// The largest body, after decompression.
     pub(crate) max_body_bytes: usize,
-    /// How long the last good response may stand in for a failing upstream.
+    /// How long the last good response may be used instead of an error.
     pub(crate) stale_if_error: Duration,
     /// CA certificates in PEM to trust for the upstream, instead of Mozilla's.
     pub(crate) ca_file: Option<CaFile>,

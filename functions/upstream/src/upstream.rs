@@ -21,11 +21,11 @@ use crate::{
     call::{Call, CallResult, Job, last_start},
     entry::Entry,
     error::Failure,
+    fleet::{Fleet, Report},
     request::Prepared,
     retry::RetryBudget,
     secret::Secret,
     settings::{InvalidSetting, Settings},
-    shared::{News, Shared},
 };
 
 /// A service that an endpoint calls, with its settings, its connections, its circuit breaker and its cache. It is a
@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     pub(crate) breaker: Breaker,
     pub(crate) retry_budget: RetryBudget,
-    pub(crate) shared: Option<Shared>,
+    pub(crate) fleet: Option<Fleet>,
     /// The calls that are under way, for all requests that need their outcome, by what they ask for.
     calls: Mutex<HashMap<String, Call>>,
 }
@@ -151,7 +151,7 @@ impl Inner {
         let settings = settings?;
         Ok(Arc::new(Self {
             secret: Secret::new(&settings),
-            shared: Shared::new(&settings),
+            fleet: Fleet::new(&settings),
             settings,
             known_as,
             client: Client::default(),
@@ -189,7 +189,7 @@ impl Inner {
             |shared| CacheStatus::Stale { forwarded: None, because: "stale-while-revalidate", shared };
         let taken = stored.as_ref().filter(|entry| prepared.takes(entry, now));
         if let Some(entry) = taken.filter(|entry| entry.is_fresh(now)) {
-            if self.shared.as_ref().is_some_and(|shared| shared.is_due(entry, now)) {
+            if self.fleet.as_ref().is_some_and(|fleet| fleet.is_due(entry, now)) {
                 self.refresh(stored.clone(), &job);
             }
             return answer(Arc::clone(entry), CacheStatus::Hit { shared: false }, now);
@@ -241,7 +241,7 @@ impl Inner {
                 let result = call.result().await;
                 tell(&result);
                 record("breaker_state", upstream.breaker.state_name());
-                upstream.share(result.news).await;
+                upstream.tell_fleet(result.report).await;
                 if let Some(failure) = result.response.err().filter(|failure| !matches!(failure, Failure::Open(_))) {
                     let error: &dyn std::error::Error = &failure.into_problem();
                     warn!(error, "the stored response could not be refreshed");
@@ -261,9 +261,9 @@ impl Inner {
             if is_own {
                 let mut result = call.result().await;
                 tell(&result);
-                if let Some(news) = result.news.take() {
+                if let Some(report) = result.report.take() {
                     let upstream = Arc::clone(self);
-                    after_response(async move { upstream.share(Some(news)).await });
+                    after_response(async move { upstream.tell_fleet(Some(report)).await });
                 }
                 return result;
             }
@@ -310,9 +310,9 @@ impl Inner {
         (call, true)
     }
 
-    async fn share(&self, news: Option<News>) {
-        if let (Some(shared), Some(news)) = (&self.shared, news) {
-            shared.tell(news).await;
+    async fn tell_fleet(&self, report: Option<Report>) {
+        if let (Some(fleet), Some(report)) = (&self.fleet, report) {
+            fleet.report(report).await;
         }
     }
 

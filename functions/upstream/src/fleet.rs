@@ -19,12 +19,11 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{
-    entry::Entry,
-    error::Failure,
-    settings::Settings,
-    table::{Items, Lease, Table, TableError},
-};
+use crate::{entry::Entry, error::Failure, settings::Settings};
+
+mod table;
+
+use table::{Items, Lease, Table, TableError};
 
 /// How long the table is left alone after it failed.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -38,13 +37,13 @@ const EARLY: f64 = 0.1;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// One environment's view of what all of them share.
-pub(crate) struct Shared {
+pub(crate) struct Fleet {
     table: Table,
     stale_if_error: Duration,
     attempt_timeout: Duration,
-    patience: Duration,
+    timeout: Duration,
     /// This environment's moment within [`EARLY`], from 0 to 1.
-    moment: f64,
+    jitter: f64,
     state: Mutex<State>,
 }
 
@@ -60,7 +59,7 @@ struct State {
 type Reading = JoinHandle<Result<Items, TableError>>;
 
 /// How the upstream may be called.
-pub(crate) enum Leave {
+pub(crate) enum Permission {
     /// Independently of other environments.
     Call,
     /// As the only environment that calls. If it `renews`, it shares a good response. If it is a `probe`, the upstream
@@ -74,7 +73,7 @@ pub(crate) enum Leave {
 
 /// What an environment tells the others.
 #[derive(Clone)]
-pub(crate) struct News {
+pub(crate) struct Report {
     pub(crate) lease: Option<Lease>,
     /// The good response, if it should be shared.
     pub(crate) response: Option<Arc<Entry>>,
@@ -84,15 +83,15 @@ pub(crate) struct News {
     pub(crate) open_for: Option<Duration>,
 }
 
-impl Shared {
+impl Fleet {
     /// Uses the table that `settings` name. `None` if they name none.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         Some(Self {
             table: Table::new(settings)?,
             stale_if_error: settings.stale_if_error,
             attempt_timeout: settings.attempt_timeout,
-            patience: settings.shared_state_timeout,
-            moment: fastrand::f64(),
+            timeout: settings.shared_state_timeout,
+            jitter: fastrand::f64(),
             state: Mutex::default(),
         })
     }
@@ -100,23 +99,28 @@ impl Shared {
     /// Whether `entry` should be renewed: a little before it becomes stale.
     pub(crate) fn is_due(&self, entry: &Entry, now: SystemTime) -> bool {
         let renewed_long_ago = now.duration_since(entry.received()).is_ok_and(|since| since >= RENEWED_EVERY);
-        renewed_long_ago && entry.is_stale_within(EARLY * self.moment, now)
+        renewed_long_ago && entry.is_stale_within(EARLY * self.jitter, now)
     }
 
-    /// Decides how the upstream may be called. `is_ill` is this environment's own view of its health. A response in the
+    /// Decides how the upstream may be called. `is_unhealthy` is this environment's own view of its health. A response in the
     /// table that is later than `stored` replaces it.
-    pub(crate) async fn leave(&self, stored: &mut Option<Arc<Entry>>, is_ill: bool, deadline: Instant) -> Leave {
-        if !self.is_to_be_asked(is_ill) {
-            return Leave::Call;
+    pub(crate) async fn permission(
+        &self,
+        stored: &mut Option<Arc<Entry>>,
+        is_unhealthy: bool,
+        deadline: Instant,
+    ) -> Permission {
+        if !self.is_to_be_asked(is_unhealthy) {
+            return Permission::Call;
         }
         // Not a part of the time that the table may take: it is this process that makes the client.
         self.table.client().await;
-        let mut patience = self.patience(deadline);
+        let mut give_up_at = self.give_up_at(deadline);
         let enough = deadline.min(Instant::now() + self.attempt_timeout);
         let mut wait = FIRST_WAIT;
         let mut waited = false;
         loop {
-            let Some(Items { response, agreed }) = self.read(patience).await else { return Leave::Call };
+            let Some(Items { response, agreed }) = self.read(give_up_at).await else { return Permission::Call };
             let now = SystemTime::now();
             let response = response.map(Arc::new);
             let received = stored.as_ref().map(|stored| stored.received());
@@ -124,56 +128,56 @@ impl Shared {
                 *stored = Some(Arc::clone(later));
                 if waited || later.is_fresh(now) || later.may_be_used_while_revalidating(now) {
                     record("shared_state", "hit");
-                    return Leave::Use(Arc::clone(later));
+                    return Permission::Use(Arc::clone(later));
                 }
             }
             record("shared_state", if response.is_some() { "stale" } else { "miss" });
             if let Some(left) = agreed.open_until.and_then(|until| until.duration_since(now).ok()) {
-                return Leave::Fail(Failure::Open(left));
+                return Permission::Fail(Failure::Open(left));
             }
             let probe = agreed.open_until.is_some();
             let renews = probe || response.as_ref().is_none_or(|response| self.is_due(response, now));
             let is_shared =
                 response.as_ref().map(|response| response.received()) == stored.as_ref().map(|s| s.received());
             if !probe && !renews && !is_shared || waited && agreed.leased_until.is_none() {
-                return Leave::Call;
+                return Permission::Call;
             }
             if agreed.leased_until.is_none() {
                 let ahead = deadline.saturating_duration_since(Instant::now()) + ASKED_EVERY;
-                match self.ask(patience, self.table.clone().lease(agreed, ahead)).await {
-                    None => return Leave::Call,
-                    Some(Some(lease)) => return Leave::Lease { lease, renews, probe },
+                match self.ask(give_up_at, self.table.clone().lease(agreed, ahead)).await {
+                    None => return Permission::Call,
+                    Some(Some(lease)) => return Permission::Lease { lease, renews, probe },
                     Some(None) => {}
                 }
             }
             // Another environment has the lease.
             match stored {
-                _ if probe => return Leave::Fail(Failure::Open(ASKED_EVERY)),
-                Some(stored) if stored.is_fresh(now) => return Leave::Use(Arc::clone(stored)),
+                _ if probe => return Permission::Fail(Failure::Open(ASKED_EVERY)),
+                Some(stored) if stored.is_fresh(now) => return Permission::Use(Arc::clone(stored)),
                 Some(stored) if is_shared && stored.may_be_used_if_error(self.stale_if_error, now) => {}
-                _ => return Leave::Call,
+                _ => return Permission::Call,
             }
             if Instant::now() + wait > enough {
-                return Leave::Fail(Failure::TimedOut);
+                return Permission::Fail(Failure::TimedOut);
             }
             // Random, so that the waiting environments do not all read at once.
             sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             wait *= 2;
             waited = true;
-            patience = self.patience(deadline);
+            give_up_at = self.give_up_at(deadline);
         }
     }
 
-    /// The response from a read that came too late for [`leave`](Self::leave), if the read has finished by now.
-    pub(crate) async fn late(&self) -> Option<Arc<Entry>> {
+    /// The response from a read that came too late for [`permission`](Self::permission), if the read has finished by now.
+    pub(crate) async fn late_response(&self) -> Option<Arc<Entry>> {
         let late = self.state().late.take().filter(JoinHandle::is_finished)?;
         let items = late.await.ok()?.ok()?;
         items.response.map(Arc::new)
     }
 
     /// Tells the other environments. Only the next invocation waits for this.
-    pub(crate) async fn tell(&self, News { lease, response, is_healthy, open_for }: News) {
-        let told = async {
+    pub(crate) async fn report(&self, Report { lease, response, is_healthy, open_for }: Report) {
+        let reported = async {
             match &response {
                 Some(response) if response.may_be_stored() => {
                     let until = response.received() + response.of_use_for(self.stale_if_error) + RENEWED_EVERY;
@@ -190,21 +194,21 @@ impl Shared {
                 (None, None) => Ok(()),
             }
         };
-        if let Err(error) = told.await {
+        if let Err(error) = reported.await {
             self.pause(&error);
         }
     }
 
     /// When a request with this `deadline` goes on without the table. Half of its time is left for the upstream.
-    fn patience(&self, deadline: Instant) -> Instant {
+    fn give_up_at(&self, deadline: Instant) -> Instant {
         let now = Instant::now();
-        now + self.patience.min(deadline.saturating_duration_since(now) / 2)
+        now + self.timeout.min(deadline.saturating_duration_since(now) / 2)
     }
 
-    async fn read(&self, patience: Instant) -> Option<Items> {
+    async fn read(&self, give_up_at: Instant) -> Option<Items> {
         let mut reading = spawn(self.table.clone().read());
-        let Ok(read) = timeout_at(patience, &mut reading).await else {
-            // The read goes on: its connection can be reused, and its result can stand in if the upstream fails.
+        let Ok(read) = timeout_at(give_up_at, &mut reading).await else {
+            // The read goes on: its connection can be reused, and its result can be used if the upstream fails.
             self.state().late = Some(reading);
             return self.used(Err(TableError::Late));
         };
@@ -213,10 +217,10 @@ impl Shared {
 
     async fn ask<T: Send + 'static>(
         &self,
-        patience: Instant,
+        give_up_at: Instant,
         asked: impl Future<Output = Result<T, TableError>> + Send + 'static,
     ) -> Option<T> {
-        let answer = timeout_at(patience, spawn(asked)).await;
+        let answer = timeout_at(give_up_at, spawn(asked)).await;
         self.used(answer.map_or_else(|_| Err(TableError::Late), |answer| answer.unwrap_or(Err(TableError::Late))))
     }
 
@@ -232,10 +236,10 @@ impl Shared {
     }
 
     /// Whether it is time to ask the table. Before a probe it always is, unless the table failed a moment ago.
-    fn is_to_be_asked(&self, is_ill: bool) -> bool {
+    fn is_to_be_asked(&self, is_unhealthy: bool) -> bool {
         let mut state = self.state();
         let lately = |at: Option<Instant>, span| at.is_some_and(|at| at.elapsed() < span);
-        let is_time = !lately(state.failed, PAUSE) && (is_ill || !lately(state.asked, ASKED_EVERY));
+        let is_time = !lately(state.failed, PAUSE) && (is_unhealthy || !lately(state.asked, ASKED_EVERY));
         if is_time {
             state.asked = Some(Instant::now());
         }
@@ -258,14 +262,14 @@ mod tests {
         let variables = [("UPSTREAM_URL", "https://example.com"), ("SHARED_STATE_TABLE", "table")];
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let shared = Shared::new(&Settings::read("UPSTREAM", variable).unwrap()).expect("a table");
-        assert!(shared.is_to_be_asked(false));
-        assert!(!shared.is_to_be_asked(false), "just asked");
-        assert!(shared.is_to_be_asked(true), "before a probe");
-        shared.pause(&TableError::Late);
+        let fleet = Fleet::new(&Settings::read("UPSTREAM", variable).unwrap()).expect("a table");
+        assert!(fleet.is_to_be_asked(false));
+        assert!(!fleet.is_to_be_asked(false), "just asked");
+        assert!(fleet.is_to_be_asked(true), "before a probe");
+        fleet.pause(&TableError::Late);
         advance(PAUSE.saturating_sub(Duration::from_millis(1))).await;
-        assert!(!shared.is_to_be_asked(false) && !shared.is_to_be_asked(true));
+        assert!(!fleet.is_to_be_asked(false) && !fleet.is_to_be_asked(true));
         advance(Duration::from_millis(1)).await;
-        assert!(shared.is_to_be_asked(false));
+        assert!(fleet.is_to_be_asked(false));
     }
 }

@@ -1,6 +1,6 @@
 """`make new`: writes the boilerplate of a new endpoint: crate, route, template, contract, first payloads.
 
-    new.py NAME [ROUTE] [METHODS]
+    new.py NAME [ROUTE] [METHODS] [UPSTREAMS]
 
 It inserts text, so that existing files keep their comments and their order. Before it writes anything, it checks its
 arguments and finds every place to insert.
@@ -34,10 +34,67 @@ class Refused(Exception):
     """The endpoint cannot be written. The message says why."""
 
 
+# Lambda's limit for the description of a version, which has the values of the settings: see Globals in template.yaml.
+DESCRIPTION = 256
+# The longest log level, and the longest name of a secret with its suffix, as PricesSecretId allows it.
+LOG_LEVEL, SECRET = len("TRACE"), 32 + len("-AbCdEf")
+
+
+class Upstream:
+    """A service that the endpoint calls."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.static = name, name.replace("-", "_").upper()
+        self.id = "".join(word.capitalize() for word in name.split("-"))
+
+    def parameters(self, route: str, url_bytes: int) -> str:
+        return rf"""  {self.id}Url:
+    Type: String
+    Default: https://{self.name}.example.com
+    AllowedPattern: ^(https://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]]+)|http://(localhost|127\.0\.0\.1|\[::1\]))(:[0-9]+)?([/?][^\s#]*)?$
+    ConstraintDescription: An https URL of up to {url_bytes} characters, without credentials and fragment; http only to a loopback address.
+    # A version's description contains this, and holds at most {DESCRIPTION} characters.
+    MaxLength: {url_bytes}
+    Description: The URL of the upstream {self.name}, which {route} calls.
+  {self.id}SecretId:
+    Type: String
+    Default: ""
+    # An ARN, because a policy for a name needs a wildcard for the suffix that Secrets Manager adds.
+    AllowedPattern: ^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{{12}}:secret:[A-Za-z0-9/_+=.@-]{{1,32}}-[A-Za-z0-9]{{6}})?$
+    ConstraintDescription: The complete ARN of a Secrets Manager secret, including its six-character suffix, or empty. The name has up to 32 characters.
+    MaxLength: 128
+    Description: Secret that is sent to the upstream {self.name} as a bearer token. If empty, no token is sent.
+"""
+
+    def policy(self, endpoint: str) -> str:
+        return f"""  {endpoint}{self.id}SecretPolicy:
+    Type: AWS::IAM::Policy
+    Condition: Has{self.id}Secret
+    Properties:
+      PolicyName: {endpoint}-{self.name}-secret
+      Roles: [!Ref {endpoint}Role]
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement:
+          - Effect: Allow
+            Action: secretsmanager:GetSecretValue
+            Resource: !Ref {self.id}SecretId
+
+"""
+
+    def variables(self) -> str:
+        return f"""          {self.static}_URL: !Ref {self.id}Url
+          {self.static}_SECRET_ID: !If [Has{self.id}Secret, !Ref {self.id}SecretId, !Ref AWS::NoValue]
+          {self.static}_TIMEOUT_MS: "5000"
+          {self.static}_ATTEMPT_TIMEOUT_MS: "2000"
+"""
+
+
 class Endpoint:
-    def __init__(self, name: str, route: str, methods: str) -> None:
+    def __init__(self, name: str, route: str, methods: str, upstreams: str) -> None:
         self.name, self.route = name, route or f"/{name}"
         self.methods = [method.strip().upper() for method in (methods or "GET").split(",")]
+        self.upstreams = [Upstream(upstream.strip().lower()) for upstream in upstreams.split(",") if upstream]
         self.id = name.replace("-", "")
         # `{name+}` takes the rest of the path.
         self.parameters = re.findall(r"\{(.*?)\+?\}", self.route)
@@ -65,6 +122,16 @@ class Endpoint:
             raise Refused(f"METHODS={','.join(unknown)}: an endpoint can have {', '.join(METHODS)}.")
         if len(set(self.methods)) != len(self.methods):
             raise Refused(f"METHODS={','.join(self.methods)}: a method appears twice.")
+        names = [upstream.name for upstream in self.upstreams]
+        if any(not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 20 for name in names):
+            raise Refused(f"UPSTREAMS={','.join(names)}: a name is as in UPSTREAMS=prices,exchange-rates, of at most 20 characters.")
+        if len(set(names)) != len(names):
+            raise Refused(f"UPSTREAMS={','.join(names)}: a name appears twice.")
+        if len(names) > 3:
+            raise Refused(
+                f"UPSTREAMS={','.join(names)}: the description of a version has no room for the settings of more than three; "
+                "add the others to template.yaml by hand."
+            )
         for there in (f"functions/{self.name}", f"events/{self.name}", f"{self.name}/Cargo.toml"):
             if (ROOT / there).exists():
                 raise Refused(f"NAME={self.name}: {there} already exists.")
@@ -85,6 +152,7 @@ class Endpoint:
             "openapi.yaml": self.openapi(),
             f"functions/{self.name}/Cargo.toml": self.manifest(),
             f"functions/{self.name}/src/main.rs": self.main(),
+            **({f"functions/{self.name}/tests/failing_upstreams.rs": self.test()} if self.upstreams else {}),
             **{f"events/{self.name}/{case}": json.dumps(content, indent=2) + "\n" for case, content in self.events()},
         }
 
@@ -94,7 +162,19 @@ class Endpoint:
     def manifest(self) -> str:
         manifest = read("functions/hello/Cargo.toml")
         manifest = re.sub(r"(?m)^\[package\.metadata.*\n(?:.+\n)*\n", "", manifest).replace('"hello', f'"{self.name}')
-        return re.sub(r"description = .*", f'description = "`{self.route}`"', manifest)
+        manifest = re.sub(r"description = .*", f'description = "`{self.route}`"', manifest)
+        if not self.upstreams:
+            return manifest
+        permissions = "".join(f'{upstream.id}SecretId = ["secretsmanager:GetSecretValue"]\n' for upstream in self.upstreams)
+        declared = f"""[package.metadata.endpoint]
+links = ["aws", "http"]
+
+[package.metadata.endpoint.permissions]
+{permissions}
+"""
+        tokio = 'tokio = { workspace = true, features = ["macros"] }\n' if len(self.upstreams) > 1 else ""
+        manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", declared)
+        return insert(manifest, r"(?=\n\[dev-dependencies\]\n)", f"{tokio}upstream.workspace = true\n")
 
     def main(self) -> str:
         has_body = any(method in WITH_BODY for method in self.methods)
@@ -102,6 +182,13 @@ class Endpoint:
         used = ["Problem", "Request", "Resource", "Response"] + ["body"] * has_body
         used += [method.lower() for method in self.methods[:1]] + ["http::StatusCode"] + ["json"] * answers
         used += ["path"] * bool(self.parameters)
+        statics = "".join(
+            f"""
+/// The environment variable `{upstream.static}_URL` says where it is. docs/upstream.md lists its other settings.
+static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
+"""
+            for upstream in self.upstreams
+        )
         first, *others = [f"{method.lower()}({METHODS[method][0]})" for method in self.methods]
         at = f'.at("{self.route}")' if self.parameters else ""
         derives = ["Deserialize"] * has_body + ["Serialize"] * answers
@@ -113,6 +200,15 @@ class Endpoint:
     message: String,
 }}
 """
+        if self.upstreams:
+            message = """
+/// The JSON body of an upstream's response: write here what the endpoint needs of it.
+#[derive(Deserialize, Serialize)]
+struct Answer {
+    message: String,
+}
+""" * answers + message.replace("a request and an answer", "a request") * has_body
+            derives = ["Deserialize", "Serialize"] * (has_body or answers)
         serde = f"use serde::{{{', '.join(derives)}}};\n" if len(derives) > 1 else "".join(
             f"use serde::{name};\n" for name in derives
         )
@@ -121,7 +217,7 @@ class Endpoint:
 use std::process::ExitCode;
 
 use handler::{{{", ".join(sorted(used, key=order))}}};
-{serde}
+{serde}{"use tokio::try_join;" + chr(10) if len(self.upstreams) > 1 else ""}{"use upstream::Upstream;" + chr(10) if self.upstreams else ""}{statics}
 fn main() -> ExitCode {{
     handler::run(endpoint())
 }}
@@ -141,7 +237,9 @@ mod tests {{
 
     def operation(self, method: str) -> str:
         function, status, _ = METHODS[method]
-        if method in WITH_BODY:
+        if self.upstreams:
+            body = self.calls(method)
+        elif method in WITH_BODY:
             checks = "".join(f'    path(&request, "{name}")?;\n' for name in self.parameters)
             body = f"{checks}    let message: Message = body(&request, 16 * 1024)?;\n"
             body += f"    json(StatusCode::{status}, &message)\n"
@@ -159,6 +257,41 @@ mod tests {{
         request = "request" if "&request" in body else "_request"
         return f"\nasync fn {function}({request}: Request) -> Result<Response, Problem> {{\n{body}}}\n"
 
+    def calls(self, method: str) -> str:
+        """The body of an operation that asks all upstreams at once."""
+        read, sent, answered = "", "", ".json::<Answer>()"
+        if method in WITH_BODY:
+            read, sent = "    let message: Message = body(&request, 16 * 1024)?;\n", ".with_json(&message)"
+        if method == "DELETE":
+            answered = ".send()"
+        place = "/{}" * len(self.parameters)
+        values = ", ".join(f'path(&request, "{name}")?' for name in self.parameters)
+        calls, names = "", [f"from_{upstream.static.lower()}" for upstream in self.upstreams]
+        for name, upstream in zip(names, self.upstreams, strict=True):
+            calls += f'    let {name} = {upstream.static}.{method.lower()}("{place}", [{values}]){sent}{answered};\n'
+        all_of_them = f"try_join!({', '.join(names)})?" if len(names) > 1 else f"{names[0]}.await?"
+        status = METHODS[method][1]
+        if method == "DELETE":
+            return f"{read}{calls}    {all_of_them};\n    let mut response = Response::default();\n    *response.status_mut() = StatusCode::{status};\n    Ok(response)\n"
+        return f"{read}{calls}    json(StatusCode::{status}, &{all_of_them})\n"
+
+    def test(self) -> str:
+        names = ", ".join(f'"{upstream.static}"' for upstream in self.upstreams)
+        return f"""//! `{self.route}` while one of its upstreams fails. docs/upstream.md lists the faults.
+
+use testbed::upstream::Fault;
+
+#[tokio::test]
+async fn a_failing_upstream_becomes_a_problem() {{
+    for upstream in [{names}] {{
+        for fault in ["refuses connections", "resets in the body", "answers 503"].map(Fault::named) {{
+            let answer = fault.answer_of("{self.name}", env!("CARGO_BIN_EXE_{self.name}"), upstream).await;
+            assert_eq!((answer.status, &*answer.problem()), (fault.status, fault.what), "{{upstream}} {{}}", fault.name);
+        }}
+    }}
+}}
+"""
+
     def events(self) -> list[tuple[str, object]]:
         plain = json.loads(read("events/hello/plain.http-api.json"))
         path = re.sub(r"\{(.*?)\+?\}", r"a-\1", self.route)
@@ -172,6 +305,8 @@ mod tests {{
                 event["pathParameters"] = {name: f"a-{name}" for name in self.parameters}
             sent = {"message": "hello"}
             told = {"message": " ".join(f"a-{name}" for name in self.parameters) or self.name}
+            if self.upstreams:
+                told = sent if len(self.upstreams) == 1 else [sent] * len(self.upstreams)
             if method in WITH_BODY:
                 event["headers"]["content-type"] = "application/json"
                 event["body"] = json.dumps(sent)
@@ -183,23 +318,28 @@ mod tests {{
                     "x-content-type-options": "nosniff",
                     "x-request-id": "{request_id}",
                 },
-                "body": "" if method == "DELETE" else sent if method in WITH_BODY else told,
+                "body": "" if method == "DELETE" else sent if method in WITH_BODY and not self.upstreams else told,
             }
             case = "plain" if number == 0 else method.lower()
             files += [(f"{case}.http-api.json", event), (f"{case}.answer.json", answer)]
+        if self.upstreams:
+            urls = {f"{upstream.static}_URL": f"{{upstream}}/{upstream.name}" for upstream in self.upstreams}
+            files += [("settings.json", urls), ("upstream.json", sent)]
         return files
 
     def template(self) -> str:
         text = read("template.yaml")
+        head = "    Metadata: { BuildMethod: rust-cargolambda }\n"
+        settings = "      VersionDescription: !Ref LogLevel\n"
+        if self.upstreams:
+            head, settings = self.upstream_settings()
         block = f"""  {self.id}Function:
     Type: AWS::Serverless::Function
-    Metadata: {{ BuildMethod: rust-cargolambda }}
-    Properties:
+{head}    Properties:
       FunctionName: !Sub ${{AWS::StackName}}-{self.name}
       CodeUri: functions/{self.name}
       Role: !GetAtt {self.id}Role.Arn
-      VersionDescription: !Ref LogLevel
-      LoggingConfig: {{ LogGroup: !Ref {self.id}Logs }}
+{settings}      LoggingConfig: {{ LogGroup: !Ref {self.id}Logs }}
       DeploymentPreference:
         Alarms: !If [IsProd, [!Ref {self.id}Errors], [!Ref AWS::NoValue]]
       Events:
@@ -214,16 +354,64 @@ mod tests {{
             text = insert(text, rf"(?<=  Fn::ForEach::{loop}:\n    - Name\n    - \[)[^\]]*(?=\])", f", {self.name}", after=True)
         text = insert(text, r"(?=        - !If \[HasManagedInstances, !Ref fetchoninstancesLogs,)", f"        - !Ref {self.id}Logs\n")
         text = insert(text, r"(?<=\\\")(?=\)\n\n  WhichRequestsFailedQuery:)", f'\n            OR \\"${{AWS::StackName}}-{self.name}\\"')
-        if self.route != f"/{self.name}":
-            text = insert(text, r"(?<=\nMappings:\n)(  #.*\n)*  Functions:\n", f"    {self.name}:\n      Path: {json.dumps(self.route)}\n", after=True)
+        own = f"      Path: {json.dumps(self.route)}\n" if self.route != f"/{self.name}" else ""
+        if self.upstreams:
+            own += "      # 80 % of the upstreams' time limit.\n      SlowMs: 4000\n"
+            text = self.with_upstreams(text)
+        if own:
+            text = insert(text, r"(?<=\nMappings:\n)(  #.*\n)*  Functions:\n", f"    {self.name}:\n{own}", after=True)
         allowed = [method for method in self.methods if method not in listed(text, "AllowMethods")]
         text = insert(text, r"(?<=AllowMethods: \[)[^\]]*(?=\])", "".join(f", {method}" for method in allowed), after=True)
         if any(method in WITH_BODY for method in self.methods) and "content-type" not in listed(text, "AllowHeaders"):
             text = insert(text, r"(?<=AllowHeaders: \[)[^\]]*(?=\])", ", content-type", after=True)
         return text
 
+    def upstream_settings(self) -> tuple[str, str]:
+        """The lines of the function's block that are for its upstreams."""
+        policies = ", ".join(f"{self.id}{upstream.id}SecretPolicy" for upstream in self.upstreams)
+        values = " ".join(f"${{{upstream.id}Url}} ${{{upstream.id}Secret}}" for upstream in self.upstreams)
+        secrets = "".join(
+            f'          {upstream.id}Secret: !If [Has{upstream.id}Secret, !Select [6, !Split [":", !Ref {upstream.id}SecretId]], ""]\n'
+            for upstream in self.upstreams
+        )
+        return (
+            f"""    # If a policy's condition does not hold, CloudFormation does not wait for it.
+    DependsOn: [{policies}]
+    Metadata: {{ BuildMethod: rust-cargolambda, cfn-lint: {{ config: {{ ignore_checks: [E3005] }} }} }}
+""",
+            f"""      # TLS is limited by the CPU, and more memory brings more CPU.
+      MemorySize: 256
+      # Longer than the upstreams' limits plus a cold start, shorter than the 30 s that API Gateway waits.
+      Timeout: 10
+      VersionDescription: !Sub
+        - ${{LogLevel}} {values}
+        # The secrets' names, because the description has no room for their ARNs.
+        - {secrets.lstrip()}      Environment:
+        Variables:
+{"".join(upstream.variables() for upstream in self.upstreams)}""",
+        )
+
+    def with_upstreams(self, text: str) -> str:
+        """`text` with what the function's block refers to: parameters, unless another function has the upstream too, and
+        policies."""
+        own = [upstream for upstream in self.upstreams if not re.search(rf"^  {upstream.id}Url:$", text, re.MULTILINE)]
+        count = len(self.upstreams)
+        url_bytes = min(92, (DESCRIPTION - LOG_LEVEL - 2 * count) // count - SECRET)
+        parameters = "".join(upstream.parameters(self.route, url_bytes) for upstream in own)
+        conditions = "".join(f'  Has{upstream.id}Secret: !Not [!Equals [!Ref {upstream.id}SecretId, ""]]\n' for upstream in own)
+        policies = "".join(upstream.policy(self.id) for upstream in self.upstreams)
+        listed = ", ".join(f"{upstream.id}Url, {upstream.id}SecretId" for upstream in own)
+        group = f'      - Label: {{ default: "The upstreams of {self.route}" }}\n        Parameters: [{listed}]\n' if own else ""
+        text = insert(text, r"(?=      - Label: \{ default: Limits \}\n)", group)
+        text = insert(text, r"(?=\nRules:\n)", parameters)
+        text = insert(text, r"(?=\nMappings:\n)", conditions)
+        text = insert(text, r"(?=  # The resources that every function has\.\n)", policies)
+        loop = r"(?<=  Fn::ForEach::Upstreams:\n    - Name\n    - \[)[^\]]*(?=\])"
+        return insert(text, loop, f", {self.name}", after=True)
+
     def openapi(self) -> str:
         schema = "{ type: object, required: [message], properties: { message: { type: string } }, additionalProperties: false }"
+        several = f"{{ type: array, items: {schema}, minItems: {len(self.upstreams)}, maxItems: {len(self.upstreams)} }}"
         response = 'headers: { x-request-id: { $ref: "#/components/headers/x-request-id" } }'
         item = f"  {self.route.replace('+}', '}')}:\n    summary: Say here what it is for.\n"
         if self.parameters:
@@ -238,9 +426,11 @@ mod tests {{
             item += f"    {method.lower()}:\n      operationId: {method.lower()}{self.id.capitalize()}\n"
             if method in WITH_BODY:
                 item += f"      requestBody:\n        required: true\n        content:\n          application/json:\n            schema: {schema}\n"
+            if self.upstreams and self.parameters:
+                item += "      # A parameter such as `..`, which would lead out of an upstream's path.\n      x-refuses: [400]\n"
             item += f'      responses:\n        "{status}":\n          description: Say here what it is.\n          {response}\n'
             if status != 204:
-                item += f"          content:\n            application/json:\n              schema: {schema}\n"
+                item += f"          content:\n            application/json:\n              schema: {several if len(self.upstreams) > 1 else schema}\n"
             item += '        "400": { $ref: "#/components/responses/BadRequest" }\n'
             if self.parameters:
                 item += '        "404": { $ref: "#/components/responses/NotFound" }\n'
@@ -249,6 +439,9 @@ mod tests {{
                 item += '        "415": { $ref: "#/components/responses/UnsupportedMediaType" }\n'
                 item += '        "422": { $ref: "#/components/responses/UnprocessableContent" }\n'
             item += '        "500": { $ref: "#/components/responses/InternalError" }\n'
+            if self.upstreams:
+                item += '        "502": { $ref: "#/components/responses/BadGateway" }\n'
+                item += '        "503": { $ref: "#/components/responses/Unavailable" }\n'
             item += '        "504": { $ref: "#/components/responses/GatewayTimeout" }\n'
         item += f"    options:\n      operationId: options{self.id.capitalize()}\n      responses:\n"
         item += '        "204": { $ref: "#/components/responses/Methods" }\n'
@@ -303,8 +496,8 @@ def write(endpoint: Endpoint) -> None:
         raise Refused(f"The endpoint cannot be written: {error!r}.") from error
 
 
-def main(name: str, route: str = "", methods: str = "") -> None:
-    endpoint = Endpoint(name, route, methods)
+def main(name: str, route: str = "", methods: str = "", upstreams: str = "") -> None:
+    endpoint = Endpoint(name, route, methods, upstreams)
     endpoint.check()
     write(endpoint)
     print(f"""

@@ -59,6 +59,12 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
                 self.end_headers()
                 self.wfile.write(upstream.body)
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                self.do_GET()
+
+            do_PUT = do_PATCH = do_DELETE = do_POST
+
         server = serving(UpstreamHandler)
         servers.append(server)
         upstream.url = f"http://127.0.0.1:{server.server_port}/{name}"

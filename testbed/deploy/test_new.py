@@ -167,6 +167,9 @@ MadeHooksTable = ["dynamodb:PutItem"]
         ({"NAME": "madeorders", "ROUTE": "/{a+}/b"}, "a route has segments"),
         ({"NAME": "madeorders", "METHODS": "FETCH"}, "an endpoint can have GET, POST"),
         ({"NAME": "madeorders", "METHODS": "GET,GET"}, "a method appears twice"),
+        ({"NAME": "madeorders", "UPSTREAMS": "prices,a b"}, "a name is as in UPSTREAMS="),
+        ({"NAME": "madeorders", "UPSTREAMS": "prices,prices"}, "a name appears twice"),
+        ({"NAME": "madeorders", "UPSTREAMS": "a,b,c,d"}, "no room for the settings of more than three"),
     ],
 )
 def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wanted: dict[str, str], why: str) -> None:
@@ -189,8 +192,12 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     names = "{type}/{path}/{request}/{self}/{json}/{get}/{shop}/{shot}/{a}/{b}/{c}/{d}/{e}"
     passes(copy, "make", "new", "NAME=core", f"ROUTE=/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE")
     passes(copy, "make", "new", "NAME=serde", "ROUTE=/things/{type}", "METHODS=GET,POST")
+    # Keywords, crates, and an upstream that two endpoints share.
+    passes(copy, "make", "new", "NAME=tokio", f"ROUTE=/tokio/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE", "UPSTREAMS=type,self,std")
+    passes(copy, "make", "new", "NAME=std", "METHODS=DELETE", "UPSTREAMS=type")
     passes(copy, "make", "check")
-    assert passes(copy, "cargo", "test", "--bin=core", "--bin=serde").count("answers_its_events ... ok") == 2
+    tested = passes(copy, "cargo", "test", "--bin=core", "--bin=serde", "--bin=tokio", "--bin=std", "--test=failing_upstreams")
+    assert tested.count("answers_its_events ... ok") == 4 and tested.count("a_failing_upstream_becomes_a_problem ... ok") == 2
     undo(copy)
 
 
@@ -200,15 +207,16 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=madeshop-orders", "ROUTE=/madeshops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
     passes(copy, "make", "new", "NAME=madedrop", "ROUTE=/madeshops/{shop}/orders/{order}", "METHODS=DELETE")
     passes(copy, "make", "new", "NAME=madefiles", "ROUTE=/madefiles/{name+}")
+    passes(copy, "make", "new", "NAME=madequotes", "ROUTE=/madequotes/{symbol}", "METHODS=GET,POST", "UPSTREAMS=madeprices,exchange-rates")
     make_public_webhook(copy)
     assert "already" in run(copy, "make", "new", "NAME=madeorders").stderr
     passes(copy, "make", "check")
     passes(copy, "make", "events")
     assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
-    bins = ["--bin=madeorders", "--bin=madeshop-orders", "--bin=madedrop", "--bin=madefiles", "--bin=madehook"]
-    replayed = passes(copy, "cargo", "test", *bins)
-    # The test of `madehook` runs once more in a process with its settings.
-    assert replayed.count("answers_its_events ... ok") == 5
+    bins = ["--bin=madeorders", "--bin=madeshop-orders", "--bin=madedrop", "--bin=madefiles", "--bin=madehook", "--bin=madequotes"]
+    replayed = passes(copy, "cargo", "test", *bins, "--test=failing_upstreams")
+    # Those with settings run once more, in a process that has them.
+    assert replayed.count("answers_its_events ... ok") == 6 and "a_failing_upstream_becomes_a_problem ... ok" in replayed
     # These include the contract, side by side against `make run` and against what `sam deploy` put into the emulator.
     tests = (["template"], ["contract", "-k", "local"], ["contract", "-k", "not local"])
     with ThreadPoolExecutor() as pool:
@@ -218,6 +226,6 @@ def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
         ]
     tested = "".join(result.result() for result in results)
     for where in ("local", "deployed"):
-        for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "DELETE /madeshops/{shop}/orders/{order}", "GET /madefiles/{name}", "POST /madehook"):
+        for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "DELETE /madeshops/{shop}/orders/{order}", "GET /madefiles/{name}", "POST /madehook", "GET /madequotes/{symbol}", "POST /madequotes/{symbol}"):
             assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
     undo(copy)

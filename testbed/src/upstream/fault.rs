@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Answer, Behaviour, Certificate, Upstream};
+use crate::{Case, Function, HttpAnswer, settings, steady_upstream};
 
 /// A way in which an upstream fails, and what the crate `upstream` makes of it with three attempts: a line of the table
 /// "Fault by fault" in docs/upstream.md.
@@ -134,6 +135,30 @@ impl Fault {
             Does::Refuse => upstream.refuse().await,
             Does::Present(_) => {}
         }
+    }
+
+    /// The answer of `function` to its plain case, while its upstream `name` has this fault and its others are well. The
+    /// `executable` is `env!("CARGO_BIN_EXE_…")` in a test of the function's package.
+    ///
+    /// # Panics
+    ///
+    /// If there is no answer.
+    pub async fn answer_of(&self, function: &str, executable: &str, name: &str) -> HttpAnswer {
+        let (well, failing) = (steady_upstream(), self.upstream());
+        self.begin(&failing).await;
+        let ca_file = failing.ca_file().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+        let of_upstream = |setting: &str, value: &str| (format!("{name}_{setting}"), value.to_owned());
+        let mut all = settings(function, &well);
+        all.extend([
+            of_upstream("URL", &failing.url("/")),
+            of_upstream("CA_FILE", &ca_file),
+            of_upstream("TIMEOUT_MS", "60000"),
+            of_upstream("ATTEMPT_TIMEOUT_MS", self.attempt_timeout_ms()),
+        ]);
+        let all: Vec<_> = all.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let outcome =
+            Function::start(executable.as_ref(), &all).await.invoke(&Case::plain(function).invocation()).await;
+        HttpAnswer::try_from(outcome).expect("an answer")
     }
 
     /// Whether the upstream's certificate is at fault, which cannot begin or end while the upstream runs.

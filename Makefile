@@ -64,33 +64,36 @@ test: tools ## prove that everything works
 compiled: lint
 	cargo test --quiet --no-run
 
+# Each test executable and each of these groups of pytest's runs only if its inputs have changed since it passed.
+unchanged = python3 $(CURDIR)/testbed/unchanged.py
+RUNNER = target."cfg(all())".runner = ["python3", "$(CURDIR)/testbed/unchanged.py", "cargo"]
+
 tested: compiled build
-	cargo test
+	cargo test --config '$(RUNNER)'
 
 READY = compiled build .venv/deploy
 pytests = $(1:%=testbed/deploy/test_%.py)
 
 deployed: $(READY)
-	.venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(new) $(stack) $(template)))
+	$(unchanged) '*' .venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(new) $(stack) $(template)))
 
-# These run again only when their inputs have changed: the code of one endpoint is not an input of the others' tests.
-# Each function with tests in functions/NAME/tests/test_*.py has its own.
+# The code of one endpoint is not an input of the others' tests. Each function with tests in functions/NAME/tests/test_*.py
+# has its own group.
 OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py)))
-PASSED = target/passed/new target/passed/stack target/passed/template $(OWN:%tests/=target/passed/%tests)
+PASSED = $(addprefix passed/,new stack template $(OWN))
 new = new
 stack = deploy stack
-template = shim template
-files = $(shell find $(1) -not -path '*__pycache__*')
+template = groups harness makefile shim template workflows
 
 # A deployment gives these functions their permissions.
 CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)\.workspace' functions/*/Cargo.toml))
 
-target/passed/new: | $(READY)
-target/passed/stack: $(if $(CALL_AWS),$(call files,$(CALL_AWS))) | $(READY)
-$(foreach tests,$(OWN),$(eval target/passed/$(tests:/=): $(call files,$(tests:tests/=)) | $(READY)))
-$(PASSED): $(call files,Cargo.* Makefile *.yaml *.toml events/* functions/handler functions/aws testbed) | .venv/deploy .venv/checkov/ready
-	.venv/bin/pytest $(if $(findstring /tests,$@),$(@:target/passed/%=%),$(call pytests,$($(@F))))
-	@mkdir -p $(@D) && touch $@
+passed/new passed/stack $(OWN:%=passed/%): $(READY)
+passed/stack: endpoints = $(notdir $(CALL_AWS))
+$(OWN:%=passed/%): endpoints = $(word 3,$(subst /, ,$@))
+.PHONY: $(PASSED)
+$(PASSED): .venv/deploy .venv/checkov/ready
+	$(unchanged) '$(endpoints)' .venv/bin/pytest $(if $(findstring /tests,$@),$(@:passed/%=%),$(call pytests,$($(@F))))
 
 check: ## check format and lints (clippy), as an editor does on save
 	@cargo fmt --all --check

@@ -1,0 +1,119 @@
+"""`make test` runs a command again when one of its inputs has changed, and only then."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import ROOT, environment
+
+FILES = [
+    "Cargo.toml", "events/orders/get.json", "events/carts/get.json", "functions/orders/src/main.rs", "functions/orders/Cargo.toml",
+    "functions/carts/src/main.rs", "functions/carts/Cargo.toml", "functions/handler/src/lib.rs", "target/lambda/orders/bootstrap.zip",
+    "target/lambda/carts/bootstrap.zip",
+]  # fmt: skip
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for file in FILES:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(file)
+    (tmp_path / ".gitignore").write_text("/target\n/runs\n")
+    (tmp_path / "testbed").mkdir()
+    shutil.copy(ROOT / "testbed/unchanged.py", tmp_path / "testbed")
+    executable = tmp_path / "target/debug/deps/test"
+    executable.parent.mkdir(parents=True)
+    executable.write_text(f"#!/bin/sh\necho >> {tmp_path}/runs\n[ ! -e {tmp_path}/target/broken ]\n")
+    executable.chmod(0o755)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def run(copy: Path, functions: str = "orders", **env: str) -> tuple[int, int]:
+    """Returns the status, and how often the command has run so far."""
+    without_ci = {name: value for name, value in environment().items() if name != "CI"}
+    command = [sys.executable, "testbed/unchanged.py", functions, str(copy / "target/debug/deps/test")]
+    status = subprocess.run(command, cwd=copy, env=without_ci | env, stdout=subprocess.DEVNULL).returncode
+    runs = copy / "runs"
+    return status, len(runs.read_text()) if runs.exists() else 0
+
+
+def write(file: str) -> Callable[[Path], object]:
+    return lambda copy: (copy / file).write_text("# another")
+
+
+OWN = {
+    "of its code": write("functions/orders/src/main.rs"),
+    "of its cases": write("events/orders/get.json"),
+    "of its zip": write("target/lambda/orders/bootstrap.zip"),
+    "of its executable": lambda copy: (copy / "target/debug/deps/test").open("a").write("# another\n"),
+    "of a library": write("functions/handler/src/lib.rs"),
+    "of another's declarations": write("functions/carts/Cargo.toml"),
+    "a deletion": lambda copy: (copy / "events/orders/get.json").unlink(),
+    "a new file": write("functions/orders/src/more.rs"),
+    "a new name": lambda copy: (copy / "events/orders/get.json").rename(copy / "events/orders/head.json"),
+    "a new endpoint": lambda copy: (copy / "events/new").mkdir(),
+}
+OTHER = {
+    "nothing": lambda _: None,
+    "of another's code": write("functions/carts/src/main.rs"),
+    "of another's cases": write("events/carts/get.json"),
+    "of another's zip": write("target/lambda/carts/bootstrap.zip"),
+    "the same again": write("Cargo.toml"),
+}
+
+
+@pytest.mark.parametrize("change", OWN)
+def test_it_runs_again_after_a_change(copy: Path, change: str) -> None:
+    assert (run(copy), run(copy)) == ((0, 1), (0, 1))
+    OWN[change](copy)
+    assert (run(copy), run(copy)) == ((0, 2), (0, 2))
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_it_does_not_run_again_after_other_changes(copy: Path, change: str) -> None:
+    write("Cargo.toml")(copy)
+    assert run(copy) == (0, 1)
+    OTHER[change](copy)
+    assert run(copy) == (0, 1)
+
+
+def test_what_failed_runs_again(copy: Path) -> None:
+    (copy / "target/broken").touch()
+    assert (run(copy), run(copy)) == ((1, 1), (1, 2))
+
+
+def test_what_passed_before_it_failed_runs_no_more(copy: Path) -> None:
+    code = copy / "functions/orders/src/main.rs"
+    assert run(copy) == (0, 1)
+    before = code.read_text()
+    code.write_text("broken")
+    (copy / "target/broken").touch()
+    assert run(copy) == (1, 2)
+    code.write_text(before)
+    assert run(copy) == (0, 2)
+
+
+def test_in_ci_everything_runs(copy: Path) -> None:
+    assert (run(copy), run(copy, CI="true")) == ((0, 1), (0, 2))
+
+
+def test_it_runs_again_with_other_settings(copy: Path) -> None:
+    assert (run(copy), run(copy, PROPTEST_CASES="9")) == ((0, 1), (0, 2))
+
+
+def test_what_tests_all_endpoints_runs_again_after_a_change_of_any(copy: Path) -> None:
+    assert run(copy, "*") == (0, 1)
+    OTHER["of another's code"](copy)
+    assert run(copy, "*") == (0, 2)
+
+
+@pytest.mark.parametrize(("package", "runs"), [("functions/orders", 1), ("functions/handler", 1), ("functions/carts", 2), ("testbed", 2)])
+def test_cargos_tests_run_again_after_a_change_of_what_they_may_start(copy: Path, package: str, runs: int) -> None:
+    for expected in (1, runs):
+        assert run(copy, "cargo", CARGO_MANIFEST_DIR=str(copy / package)) == (0, expected)
+        OTHER["of another's code"](copy)

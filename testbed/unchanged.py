@@ -3,7 +3,8 @@
     unchanged.py FUNCTIONS COMMAND [ARGUMENT...]
 
 FUNCTIONS are the endpoints that the command tests, with spaces between them; `*` is all. `unchanged.py cargo` is for
-Cargo, as a runner of test executables: those in functions/NAME start no endpoint but NAME, those in testbed start any.
+Cargo, as a runner of test executables: those in functions/NAME use no endpoint but NAME, and testbed/Cargo.toml lists those
+of its own that use any. One that uses another endpoint fails.
 
 The inputs are the contents and names of all files of this repository, tracked or not, but of the other endpoints' folders
 in functions/ and events/ only their Cargo.toml; FUNCTIONS' zips; the command itself, if it is in target/; the compiler's
@@ -15,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -52,10 +54,14 @@ def key(files: Iterable[Path], command: list[str]) -> str:
 
 def main(functions: str, *command: str) -> int:
     executable = Path(command[0]).absolute()
-    if functions == "cargo":
-        package = Path(os.environ["CARGO_MANIFEST_DIR"]).relative_to(ROOT)
-        functions = package.name if package.parts[0] == "functions" else "*"
     own = [executable] if executable.is_relative_to(ROOT / "target") else []
+    if functions == "cargo" and not own:  # rustdoc's, which is made anew for each run
+        return subprocess.run(command).returncode
+    if cargo := functions == "cargo":
+        package = Path(os.environ["CARGO_MANIFEST_DIR"])
+        metadata = tomllib.loads((package / "Cargo.toml").read_text())["package"].get("metadata", {})
+        uses_all = executable.name.rpartition("-")[0] in metadata.get("uses-endpoints", [])
+        functions = "*" if uses_all else package.name
     tested = ENDPOINTS if functions == "*" else ENDPOINTS & set(functions.split())
     now = key([*inputs(tested), *own], [functions, *command])
     passed = ROOT / "target" / "passed" / now
@@ -63,6 +69,8 @@ def main(functions: str, *command: str) -> int:
     if passed.exists() and "CI" not in os.environ:
         print(f"passed before, with the same inputs: {what}", flush=True)
         return 0
+    if cargo:  # testbed/src/function.rs reads this
+        os.environ["TESTED_ENDPOINTS"] = " ".join(sorted(tested))
     status = subprocess.run(command).returncode
     if status == 0:
         passed.parent.mkdir(parents=True, exist_ok=True)

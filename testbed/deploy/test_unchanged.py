@@ -24,7 +24,7 @@ def copy(tmp_path: Path) -> Path:
     (tmp_path / ".gitignore").write_text("/target\n/runs\n")
     (tmp_path / "testbed").mkdir()
     shutil.copy(ROOT / "testbed/unchanged.py", tmp_path / "testbed")
-    executable = tmp_path / "target/debug/deps/test"
+    executable = tmp_path / "target/debug/deps/test-0123456789abcdef"
     executable.parent.mkdir(parents=True)
     executable.write_text(f"#!/bin/sh\necho >> {tmp_path}/runs\n[ ! -e {tmp_path}/target/broken ]\n")
     executable.chmod(0o755)
@@ -36,7 +36,7 @@ def copy(tmp_path: Path) -> Path:
 def run(copy: Path, functions: str = "orders", **env: str) -> tuple[int, int]:
     """Returns the status, and how often the command has run so far."""
     without_ci = {name: value for name, value in environment().items() if name != "CI"}
-    command = [sys.executable, "testbed/unchanged.py", functions, str(copy / "target/debug/deps/test")]
+    command = [sys.executable, "testbed/unchanged.py", functions, str(copy / "target/debug/deps/test-0123456789abcdef")]
     status = subprocess.run(command, cwd=copy, env=without_ci | env, stdout=subprocess.DEVNULL).returncode
     runs = copy / "runs"
     return status, len(runs.read_text()) if runs.exists() else 0
@@ -50,7 +50,7 @@ OWN = {
     "of its code": write("functions/orders/src/main.rs"),
     "of its cases": write("events/orders/get.json"),
     "of its zip": write("target/lambda/orders/bootstrap.zip"),
-    "of its executable": lambda copy: (copy / "target/debug/deps/test").open("a").write("# another\n"),
+    "of its executable": lambda copy: (copy / "target/debug/deps/test-0123456789abcdef").open("a").write("# another\n"),
     "of a library": write("functions/handler/src/lib.rs"),
     "of another's declarations": write("functions/carts/Cargo.toml"),
     "a deletion": lambda copy: (copy / "events/orders/get.json").unlink(),
@@ -112,8 +112,13 @@ def test_what_tests_all_endpoints_runs_again_after_a_change_of_any(copy: Path) -
     assert run(copy, "*") == (0, 2)
 
 
-@pytest.mark.parametrize(("package", "runs"), [("functions/orders", 1), ("functions/handler", 1), ("functions/carts", 2), ("testbed", 2)])
-def test_cargos_tests_run_again_after_a_change_of_what_they_may_start(copy: Path, package: str, runs: int) -> None:
+@pytest.mark.parametrize(
+    ("package", "runs"), [("functions/orders", 1), ("functions/handler", 1), ("functions/carts", 2), ("testbed", 1), ("uses", 2)]
+)
+def test_cargos_tests_run_again_after_a_change_of_what_they_use(copy: Path, package: str, runs: int) -> None:
+    uses = '["test"]' if package == "uses" else "[]"
+    (copy / package).mkdir(parents=True, exist_ok=True)
+    (copy / package / "Cargo.toml").write_text(f"[package.metadata]\nuses-endpoints = {uses}\n")
     for expected in (1, runs):
         assert run(copy, "cargo", CARGO_MANIFEST_DIR=str(copy / package)) == (0, expected)
         OTHER["of another's code"](copy)

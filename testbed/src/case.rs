@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::{
     Call, HttpAnswer, Invocation, InvocationResult, TRIGGERS,
+    function::assert_declared,
     upstream::{Answer, Upstream},
 };
 
@@ -107,7 +108,7 @@ pub fn has_upstream(function: &str) -> bool {
 }
 
 fn written_settings(function: &str) -> BTreeMap<String, String> {
-    let file = events_folder().join(function).join(SETTINGS);
+    let file = folder(function).join(SETTINGS);
     let Ok(json) = fs::read(&file) else { return BTreeMap::new() };
     serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
@@ -139,6 +140,11 @@ pub fn root() -> PathBuf {
 
 fn events_folder() -> PathBuf {
     root().join("events")
+}
+
+fn folder(function: &str) -> PathBuf {
+    assert_declared(function);
+    events_folder().join(function)
 }
 
 impl Case {
@@ -329,7 +335,7 @@ impl Cases {
     /// payload cannot be made.
     #[must_use]
     pub fn of(function: &str) -> Self {
-        Self::in_folder(&events_folder().join(function), function)
+        Self::in_folder(&folder(function), function)
     }
 
     fn in_folder(folder: &Path, function: &str) -> Self {

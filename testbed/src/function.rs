@@ -271,7 +271,18 @@ pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
 /// The zip that `make build` makes for `function`.
 #[must_use]
 pub fn packaged_zip(function: &str) -> PathBuf {
+    assert_declared(function);
     target().join("lambda").join(function).join("bootstrap.zip")
+}
+
+/// Panics if `make test` would not run this test again after a change of `function`.
+pub(crate) fn assert_declared(function: &str) {
+    let Ok(endpoints) = std::env::var("TESTED_ENDPOINTS") else { return };
+    assert!(
+        endpoints.split(' ').any(|name| name == function),
+        "this test uses {function}: add its name to `uses-endpoints` in testbed/Cargo.toml, \
+         or move it to functions/{function}/tests; testbed/unchanged.py says why",
+    );
 }
 
 fn target() -> PathBuf {

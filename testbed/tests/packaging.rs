@@ -1,4 +1,5 @@
-//! Checks the zips: they need nothing that Lambda's image lacks, and contain nothing that a function does not need.
+//! Checks the zips: they need nothing that Lambda's image lacks, contain nothing that a function does not need, and cost no
+//! more than the committed budget allows.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says why")]
 
@@ -8,13 +9,17 @@ use std::{
     process::Command,
 };
 
+use futures_util::future::join_all;
 use object::{
     Endianness,
     elf::{FileHeader64, PT_DYNAMIC, PT_INTERP},
     read::elf::{FileHeader, ProgramHeader, SectionTable},
 };
 use serde_json::{Value, json};
-use testbed::{functions, packaged};
+use testbed::{
+    budget::{Budget, cost},
+    functions, packaged,
+};
 
 /// The version in Amazon Linux 2023.
 const GLIBC: (u32, u32) = (2, 34);
@@ -69,6 +74,19 @@ fn glibc_versions(binary: &[u8]) -> Option<BTreeSet<(u32, u32)>> {
         }
     }
     Some(versions)
+}
+
+#[tokio::test]
+async fn no_function_costs_more_than_its_budget() {
+    let budget = Budget::committed();
+    let functions = functions();
+    let costs = join_all(functions.iter().map(|function| cost(function))).await;
+    let mut overruns = Vec::new();
+    for (function, cost) in functions.iter().zip(costs) {
+        println!("{function}: {cost:?}");
+        overruns.extend(budget.overruns(function, &cost));
+    }
+    assert!(overruns.is_empty(), "{}\nIf that is worth it, `make budget` makes it the budget.", overruns.join("\n"));
 }
 
 #[test]

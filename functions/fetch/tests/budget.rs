@@ -1,4 +1,4 @@
-//! The gate `testbed/tests/budget.rs` catches what it is meant for.
+//! The gate of `testbed/tests/packaging.rs` catches what it is meant for.
 
 use testbed::budget::{Budget, debug_build, is_countable, start};
 

@@ -8,7 +8,7 @@ use testbed::upstream::{Answer, Behaviour, Upstream};
 
 #[tokio::test]
 async fn a_failure_is_told_in_documented_names() {
-    let schema: Value = serde_json::from_str(include_str!("../../../testbed/log-event.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../handler/log-event.schema.json")).unwrap();
     let is_known = |name: &str| {
         let in_part = |part: &str| !schema["$defs"][part]["properties"][name].is_null();
         ["level", "message"].contains(&name) || in_part("invocation") || in_part("metrics")

@@ -3,7 +3,7 @@
 //!
 //! It replaces the loop of `lambda_runtime` (1.5), on the same client, because that one leaks: it puts each
 //! invocation's trace id into the process's environment, and glibc never frees the old value. That is 144 bytes per
-//! invocation, 14 MB in 100,000, as `make soak` shows. `testbed/tests/lambda_runtime.rs` drives both loops through the
+//! invocation, 14 MB in 100,000, as `make soak` shows. `functions/handler/tests/lambda_runtime.rs` drives both loops through the
 //! same script and compares what they send. They differ in this:
 //!
 //! | | `lambda_runtime` | here |

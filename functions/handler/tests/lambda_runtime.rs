@@ -19,7 +19,7 @@ const SNAP_START: &[(&str, &str)] = &[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-s
 const CLIENT: &str = r#"{"client":{"installationId":"i","appTitle":"t","appVersionName":"n","appVersionCode":"c","appPackageName":"p"}}"#;
 
 fn ours() -> PathBuf {
-    example("panics")
+    example("probe")
 }
 
 fn official() -> PathBuf {
@@ -201,8 +201,8 @@ async fn a_lost_result_is_logged_with_its_request() {
 /// The official loop tells the caller what the panic said.
 #[tokio::test]
 async fn a_panic_is_an_answer_here_and_an_error_there() {
-    let named = Invocation::get("/?name=Ada", &[]);
-    let ours = drive(&example("panics"), &[], &[], &named).await;
+    let named = Invocation::get("/?panic=a-bug", &[]);
+    let ours = drive(&example("probe"), &[], &[], &named).await;
     assert_eq!(summary(&ours), SERVES);
     assert!(ours.0.iter().all(|sent| !sent.body.contains("a bug")));
     let official = drive(&official(), &[], &[], &named).await;

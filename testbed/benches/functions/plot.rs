@@ -1,39 +1,15 @@
 //! Draws the figures: one picture for light pages, one for dark ones.
 
-use std::{error::Error, fs, path::Path};
-
-use plotters::{coord::Shift, prelude::*};
+use std::{fmt::Write, fs, path::Path};
 
 use crate::report::{Report, Spread, Spreads};
 
-const SIZE: (u32, u32) = (860, 300);
 /// On both axes, in ms; each shows those within its range.
 const TICKS: [f64; 12] = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0];
 
-struct Theme {
-    name: &'static str,
-    text: RGBColor,
-    grid: RGBColor,
-    ours: RGBColor,
-    other: RGBColor,
-}
-
-const THEMES: [Theme; 2] = [
-    Theme {
-        name: "light",
-        text: RGBColor(31, 35, 40),
-        grid: RGBColor(225, 228, 232),
-        ours: RGBColor(188, 76, 0),
-        other: RGBColor(110, 119, 129),
-    },
-    Theme {
-        name: "dark",
-        text: RGBColor(230, 237, 243),
-        grid: RGBColor(48, 54, 61),
-        ours: RGBColor(255, 166, 87),
-        other: RGBColor(139, 148, 158),
-    },
-];
+/// The name of each theme, and its colours: of text, of the grid, of this repository's functions, of others.
+const THEMES: [(&str, [&str; 4]); 2] =
+    [("light", ["#1f2328", "#e1e4e8", "#bc4c00", "#6e7781"]), ("dark", ["#e6edf3", "#30363d", "#ffa657", "#8b949e"])];
 
 /// Draws both pictures, and writes them into target/bench if `keep` is set.
 ///
@@ -41,12 +17,11 @@ const THEMES: [Theme; 2] = [
 ///
 /// If that fails.
 pub(crate) fn draw(report: &Report, keep: bool) {
-    for theme in &THEMES {
-        let mut svg = String::new();
-        picture(report, theme, &mut svg).expect("drawing into memory");
+    for (theme, colors) in THEMES {
+        let svg = picture(report, colors);
         assert!(report.rows.iter().any(|row| svg.contains(&row.name)), "a picture without its subject");
         if keep {
-            let name = format!("../target/bench/performance-{}.svg", theme.name);
+            let name = format!("../target/bench/performance-{theme}.svg");
             fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), svg).expect("the folder target/bench");
         }
     }
@@ -80,62 +55,49 @@ fn lines(report: &Report) -> (&'static str, Vec<Line<'_>>) {
     (share, lines)
 }
 
-fn picture(report: &Report, theme: &Theme, svg: &mut String) -> Result<(), Box<dyn Error>> {
+fn picture(report: &Report, colors: [&str; 4]) -> String {
     let (share, lines) = lines(report);
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let (left, right) = area.split_horizontally(480);
+    let height = 70 + 22 * lines.len();
+    let mut svg = format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" font-family="sans-serif" font-size="13" fill="{}">"#,
+        colors[0]
+    );
     let start = |line: &Line<'_>| [line.start.minimum, line.start.median, line.start.p95];
-    half(&left, theme, &format!("exec to first answer with {share}, ms"), 100, &lines, start)?;
+    half(&mut svg, colors, &format!("exec to first answer with {share}, ms"), 110.0..460.0, &lines, start);
     let warm = |line: &Line<'_>| [line.warm.minimum, line.warm.median, line.warm.p99];
-    half(&right, theme, &format!("warm with {share}, ms"), 10, &lines, warm)?;
-    area.present()?;
-    Ok(())
+    half(&mut svg, colors, &format!("warm with {share}, ms"), 500.0..840.0, &lines, warm);
+    for (at, line) in lines.iter().enumerate() {
+        let color = if line.ours { colors[2] } else { colors[0] };
+        let _ = write!(svg, r#"<text x="10" y="{}" fill="{color}">{}</text>"#, 54 + 22 * at, line.name);
+    }
+    svg + "</svg>\n"
 }
 
-/// `value` returns the start of a line, its dot, and its end. Only the left half has the names.
+/// Draws between these `x`, on a logarithmic axis. `value` returns the start of a line, its dot, and its end.
 fn half(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    theme: &Theme,
+    svg: &mut String,
+    [_, grid, ours, other]: [&str; 4],
     caption: &str,
-    names: i32,
-    rows: &[Line<'_>],
+    x: std::ops::Range<f64>,
+    lines: &[Line<'_>],
     value: fn(&Line<'_>) -> [f64; 3],
-) -> Result<(), Box<dyn Error>> {
-    let values: Vec<[f64; 3]> = rows.iter().map(|row| value(row).map(|time| time / 1e3)).collect();
-    let least = values.iter().map(|[least, ..]| *least).fold(f64::INFINITY, f64::min);
-    let most = values.iter().map(|[.., most]| *most).fold(0.0, f64::max);
-    let height = rows.len() as f64;
-    let text = |size: f64| ("sans-serif", size).into_font().color(&theme.text);
-    let (from, to) = (least * 0.8, most * 1.3);
-    let ticks: Vec<f64> = TICKS.into_iter().filter(|tick| (from..to).contains(tick)).collect();
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .caption(caption, text(16.0))
-        .x_label_area_size(24)
-        .y_label_area_size(names)
-        .build_cartesian_2d((from..to).log_scale().with_key_points(ticks), height..0.0)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .disable_y_axis()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(theme.grid)
-        .axis_style(theme.grid)
-        .x_labels(TICKS.len())
-        .x_label_formatter(&|value| format!("{value}"))
-        .label_style(text(13.0))
-        .draw()?;
-    for (at, (row, [start, dot, end])) in rows.iter().zip(values).enumerate() {
-        let color = if row.ours { theme.ours } else { theme.other };
-        let y = at as f64 + 0.5;
-        chart.draw_series([PathElement::new(vec![(start, y), (end, y)], color.stroke_width(3))])?;
-        chart.draw_series([Circle::new((dot, y), 5, color.filled())])?;
-        if names > 10 {
-            let (x, y) = chart.backend_coord(&(from, y));
-            let (left, top) = area.get_base_pixel();
-            let style = ("sans-serif", 14).into_font().color(if row.ours { &theme.ours } else { &theme.text });
-            area.draw(&Text::new(row.name.to_owned(), (x - left - 92, y - top - 8), style))?;
-        }
+) {
+    let values: Vec<[f64; 3]> = lines.iter().map(|line| value(line).map(|time| time / 1e3)).collect();
+    let least = values.iter().map(|[least, ..]| *least).fold(f64::INFINITY, f64::min) * 0.8;
+    let most = values.iter().map(|[.., most]| *most).fold(0.0, f64::max) * 1.3;
+    let place = |ms: f64| x.start + (x.end - x.start) * (ms / least).ln() / (most / least).ln();
+    let bottom = 45 + 22 * lines.len();
+    let mut add = |element: String| svg.extend([&*element, "\n"]);
+    add(format!(r#"<text x="{}" y="20" font-size="16">{caption}</text>"#, x.start));
+    for tick in TICKS.into_iter().filter(|tick| (least..most).contains(tick)) {
+        let x = place(tick);
+        add(format!(r#"<path d="M{x:.1} 32V{bottom}" stroke="{grid}"/>"#));
+        add(format!(r#"<text x="{x:.1}" y="{}" text-anchor="middle">{tick}</text>"#, bottom + 16));
     }
-    Ok(())
+    for (at, (line, values)) in lines.iter().zip(values).enumerate() {
+        let (color, y) = (if line.ours { ours } else { other }, 49 + 22 * at);
+        let [start, dot, end] = values.map(place);
+        add(format!(r#"<path d="M{start:.1} {y}H{end:.1}" stroke="{color}" stroke-width="3"/>"#));
+        add(format!(r#"<circle cx="{dot:.1}" cy="{y}" r="5" fill="{color}"/>"#));
+    }
 }

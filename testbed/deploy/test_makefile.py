@@ -35,21 +35,11 @@ def test_it_uses_nothing_that_macos_lacks() -> None:
     assert found(MAKEFILE) == []
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "X := $(file < list)",
-        "X != date",
-        "define x =",
-        ".ONESHELL:",
-        ".SHELLFLAGS = -e",
-        "one two &: three",
-        "\t$(MAKE) make --output-sync",
-        "\t[[ -e list ]]",
-        "\tsed -i s/a/b/ list",
-        "\tsha256sum list",
-    ],
-)
+BAD = ["X := $(file < list)", "X != date", "define x =", ".ONESHELL:", ".SHELLFLAGS = -e", "one two &: three"]
+BAD += ["\t$(MAKE) make --output-sync", "\t[[ -e list ]]", "\tsed -i s/a/b/ list", "\tsha256sum list"]
+
+
+@pytest.mark.parametrize("line", BAD)
 def test_features_that_macos_lacks_are_found(line: str) -> None:
     assert len(found(MAKEFILE + line + "\n")) == 1
 

@@ -444,20 +444,12 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn settings_name_the_upstream() {
-        let upstream = steady_upstream();
-        assert_eq!(settings("fetch", &upstream), [("UPSTREAM_URL".to_owned(), upstream.url("/time"))]);
-        assert!(has_upstream("fetch") && !has_upstream("hello") && settings("hello", &upstream).is_empty());
-    }
-
     #[test]
     fn what_is_made_can_be_written_by_hand_or_restricted() {
         let folder = root().join("target/tmp/cases");
         fs::create_dir_all(&folder).expect("a folder");
         let answer = |more: &str| format!(r#"{{ "status": 200, "headers": {{}}, "body": ""{more} }}"#);
-        let plain = Case::plain("hello");
-        let event = |trigger| plain.event(trigger, "hello").expect("an event");
+        let event = |trigger| Call::get("/", &[("user-agent", "curl")]).event_of(trigger, "any");
         let read = |files: &[(&str, String)]| {
             for file in fs::read_dir(&folder).expect("a folder") {
                 fs::remove_file(file.expect("a file").path()).expect("a file");
@@ -465,7 +457,8 @@ mod tests {
             for (file, content) in files {
                 fs::write(folder.join(file), content).expect("a file");
             }
-            let Cases { all, skipped, needless } = Cases::in_folder(&folder, "hello");
+            let Cases { all, skipped, needless } = Cases::in_folder(&folder, "any");
+            assert!(skipped.iter().all(|skipped| skipped.contains(": ")), "{skipped:?}");
             let triggers: Vec<String> = all.iter().map(|case| case.trigger().into()).collect();
             (triggers.join(" "), skipped.len(), needless.join(" "))
         };
@@ -475,9 +468,9 @@ mod tests {
         assert_eq!(read(&[plain.clone(), source.clone()]), (all.into(), 0, String::new()));
         let (alb, own) = (("plain.alb.json", event("alb").to_string()), ("plain.rest-api.json", "{}".into()));
         let written = [plain.clone(), source.clone(), alb.clone(), own.clone()];
-        assert_eq!(read(&written), (all.into(), 0, "events/hello/plain.alb.json".into()));
+        assert_eq!(read(&written), (all.into(), 0, "events/any/plain.alb.json".into()));
         let restricted = ("plain.answer.json", answer(r#", "triggers": ["http-api", "vpc-lattice"]"#));
-        let needless = "events/hello/plain.rest-api.json events/hello/plain.alb.json";
+        let needless = "events/any/plain.rest-api.json events/any/plain.alb.json";
         let written = [restricted.clone(), source.clone(), alb, own];
         assert_eq!(read(&written), ("http-api vpc-lattice".into(), 2, needless.into()));
 
@@ -486,7 +479,10 @@ mod tests {
         let with_claims = (source.0, claims.to_string());
         assert_eq!(read(&[plain.clone(), with_claims.clone()]), ("http-api rest-api".into(), 4, String::new()));
         claims["unknown"] = true.into();
-        assert_eq!(read(&[plain, (source.0, claims.to_string())]), ("http-api".into(), 5, String::new()));
+        assert_eq!(read(&[plain.clone(), (source.0, claims.to_string())]), ("http-api".into(), 5, String::new()));
+        // No load balancer and no REST API lets a raw space pass.
+        let raw = Call::get("/?a=b c", &[]).event_of("http-api", "any").to_string();
+        assert_eq!(read(&[plain.clone(), (source.0, raw)]), ("function-url http-api".into(), 4, String::new()));
         let unknown = ("plain.answer.json", answer(r#", "triggers": ["http"]"#));
         for refused in [[restricted, with_claims], [unknown, source]] {
             assert!(catch_unwind(|| read(&refused)).is_err(), "{refused:?}");
@@ -496,22 +492,15 @@ mod tests {
     #[test]
     fn exact_bytes_can_be_expected() {
         let case = |base64: &str| Case {
+            name: "any/plain.http-api".to_owned(),
+            payload: Vec::new(),
             expected: serde_json::from_value(json!({ "status": 200, "headers": {}, "body_base64": base64 }))
                 .expect("an answer"),
-            ..Case::plain("hello")
         };
         let answer = json!({ "statusCode": 200, "body": "/wA=", "isBase64Encoded": true }).to_string();
         let check =
             |base64: &str| case(base64).check(&Invocation::new(""), &InvocationResult::Response(answer.clone()));
         assert_eq!(check("/wA="), Ok(()));
         assert!(check("/w==").is_err_and(|difference| difference.ends_with("got /wA=")));
-    }
-
-    #[test]
-    fn what_cannot_be_made_is_told() {
-        let skipped = Cases::of("hello").skipped;
-        let told = |what: &str| assert!(skipped.iter().any(|skipped| skipped.starts_with(what)), "{what}: {skipped:?}");
-        told("hello/name-not-utf-8.rest-api: this trigger lets no such query pass");
-        told("hello/malformed-query.alb: this trigger lets no such query pass");
     }
 }

@@ -22,7 +22,6 @@ mod behaviour;
 mod connection;
 mod fault;
 mod message;
-mod tls;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,13 +33,12 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use behaviour::{Behaviour, Decision};
+pub use connection::Certificate;
 pub use fault::Fault;
 pub use message::{Answer, Request};
-pub use tls::Certificate;
 
 use behaviour::Script;
-use connection::accept;
-use tls::Tls;
+use connection::{Tls, accept};
 
 /// How many requests [`Upstream::requests`] remembers; a long bench must not fill the memory.
 const REMEMBERED: usize = 20_000;

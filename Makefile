@@ -127,7 +127,7 @@ fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs 
 		{ echo 'A nightly compiler is missing: `rustup toolchain install nightly` installs it.'; exit 1; }
 	cargo install --quiet --locked --root .venv --version 0.13.2 cargo-fuzz
 	cp Cargo.lock testbed/fuzz
-	for target in handler upstream; do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
+	for target in $(basename $(notdir $(wildcard testbed/fuzz/fuzz_targets/*.rs))); do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
 		--sanitizer none --target-dir target/fuzz $$target -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 bench: build ## compare the functions with the bare runtime, minimal functions, and other languages

@@ -28,8 +28,8 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run test check lint audit advisories new events budget soak fuzz bench screenshot build release notes link deploy url \
-	smoke logs rollback destroy doctor clean tools
+.PHONY: help run test check lint audit advisories new events services budget soak fuzz bench screenshot build release notes link deploy \
+	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orde
 
 events: ## write the payloads of all triggers into target/events
 	cargo run --quiet --example events
+
+services: $(READY) ## write services as a user would, in a copy, and run `make test` there
+	.venv/bin/pytest testbed/services/test_services.py
 
 budget: build ## write what the functions cost now into the budget
 	cargo run --quiet --example budget

@@ -1,9 +1,11 @@
 """`make new` adds endpoints to a copy of this repository, which passes its tests without an edit under testbed/.
 
-Their names begin with `made`, as a team may have endpoints of its own.
+The services in testbed/services are made there, too: each folder has the commands and changes of somebody who writes one.
+Names begin with `made`, as a team may have endpoints of its own. `make services` runs the whole of `make test` on them.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
+import proofs
 import pytest
 from harness import ROOT, environment
+from samcli.yamlhelper import yaml_parse
 
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -23,6 +27,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A new repository with the files that git tracks or would add. Cargo reuses what has been compiled here, because
     it compares paths within the workspace and the times of files."""
+    if (ROOT / "functions/madeseats").exists():
+        pytest.skip("this is such a copy, in which `make services` runs the other tests")
     copy = tmp_path_factory.mktemp("copy")
     listed = subprocess.check_output(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
@@ -84,64 +90,86 @@ def undo(copy: Path) -> None:
     assert changes(copy) == set()
 
 
-def edit(copy: Path, file: str, old: str, new: str) -> None:
+SERVICES = ROOT / "testbed/services"
+
+# What `make new` writes, without a change.
+PLAIN = (
+    "NAME=madeorders",
+    "NAME=madeshop-orders ROUTE=/madeshops/{shop}/orders METHODS=GET,POST,PUT,DELETE",
+    "NAME=madedrop ROUTE=/madeshops/{shop}/orders/{order} METHODS=DELETE",
+    "NAME=madefiles ROUTE=/madefiles/{name+}",
+    "NAME=madequotes ROUTE=/madequotes/{symbol} METHODS=GET,POST UPSTREAMS=madeprices,exchange-rates",
+)
+
+
+def make_services(copy: Path) -> None:
+    for wanted in PLAIN:
+        passes(copy, "make", "new", *wanted.split())
+    for service in ("seats", "hook", "consent", "rates"):
+        passes(copy, "sh", "-e", f"testbed/services/{service}/commands")
+        passes(copy, "git", "apply", "-C1", f"testbed/services/{service}/changes.patch")
+        for path in re.findall(r"^  /.*:\n(?:    .+\n)+", (SERVICES / service / "paths.yaml").read_text(), re.MULTILINE):
+            edit(copy, "openapi.yaml", (re.escape(path.splitlines()[0]) + r"\n(    .+\n)+", path.replace("\\", r"\\")))
+        own = shutil.ignore_patterns("commands", "changes.patch", "paths.yaml")
+        shutil.copytree(SERVICES / service, copy, dirs_exist_ok=True, ignore=own)
+    change_by_hand(copy)
+    remove_by_hand(copy)
+    let_pages_do_what_the_contract_has(copy)
+
+
+def edit(copy: Path, file: str, *changes: tuple[str, str]) -> None:
     text = (copy / file).read_text()
-    assert text.count(old) == 1, f"{old!r} in {file}"
-    (copy / file).write_text(text.replace(old, new))
+    for old, new in changes:
+        text, found = re.subn(old, new, text)
+        assert found, f"{old} in {file}"
+    (copy / file).write_text(text)
 
 
-def make_public_webhook(copy: Path) -> None:
-    """A webhook that needs no token, with a setting, a secret that it may read, and a table for data."""
-    passes(copy, "make", "new", "NAME=madehook", "METHODS=POST")
-    edit(copy, "functions/madehook/Cargo.toml", "[[bin]]", """[package.metadata.endpoint]
-public = ["/madehook"]
+def change_by_hand(copy: Path) -> None:
+    """An endpoint gets another name, route and memory, and one more method."""
+    passes(copy, "make", "new", "NAME=madeold")
+    for folder in ("functions", "events"):
+        (copy / folder / "madeold").rename(copy / folder / "made-new")
+    code, events = "functions/made-new", "events/made-new"
+    for file in ("Cargo.toml", "template.yaml", "openapi.yaml", f"{code}/Cargo.toml", f"{code}/src/main.rs",
+                 f"{events}/plain.http-api.json", f"{events}/plain.answer.json"):
+        text = re.sub(r"(?<!functions)/madeold\b", "/madelater/all", (copy / file).read_text())
+        text = re.sub("(?i)(m)adeold(?=[A-Z]|:)", r"\1adenew", text).replace("Madeold", "Madenew").replace("madeold", "made-new")
+        (copy / file).write_text(text)
+    edit(copy, "template.yaml",
+         (r"\nMappings:\n(  #.*\n)*  Functions:\n", r"\g<0>    made-new: { Path: /madelater/all }\n"),
+         (r"      CodeUri: functions/made-new\n", r"\g<0>      MemorySize: 256\n"))
+    remove = "Response::default();\n    *response.status_mut() = StatusCode::NO_CONTENT;\n    Ok(response)\n}\n"
+    edit(copy, f"{code}/src/main.rs", (r"get\(read\)", "get(read).delete(remove)"),
+         (r"\n#\[cfg\(test", f"\nasync fn remove(_request: Request) -> Result<Response, Problem> {{\n    let mut response = {remove}\\g<0>"))
+    answer = 'description: There is none any more, headers: { x-request-id: { $ref: "#/components/headers/x-request-id" } }'
+    others = "".join(f'        "{status}": {{ $ref: "#/components/responses/{name}" }}\n' for status, name in
+                     ((400, "BadRequest"), (500, "InternalError"), (504, "GatewayTimeout")))
+    edit(copy, "openapi.yaml", (r"  /madelater/all:\n.*\n", r"\g<0>    delete:\n      operationId: deleteMadenew\n      responses:\n"
+         f'        "204": {{ {answer} }}\n{others}'))
+    for file, *changes in (("http-api", ('"GET"', '"DELETE"')), ("answer", ("200", "204"), ('"application/json"', "null"), (r"\{\s+\"message.*\s+\}", '""'))):
+        shutil.copy(copy / events / f"plain.{file}.json", copy / events / f"delete.{file}.json")
+        edit(copy, f"{events}/delete.{file}.json", *changes)
 
-[package.metadata.endpoint.permissions]
-UpstreamSecretId = ["secretsmanager:GetSecretValue"]
-MadeHooksTable = ["dynamodb:PutItem"]
 
-[[bin]]""")
-    (copy / "events/madehook/settings.json").write_text('{ "HOOK_SOURCE": "test" }\n')
-    edit(copy, "functions/madehook/src/main.rs", "    json(", """    std::env::var("HOOK_SOURCE").map_err(Problem::misconfigured)?;
-    json(""")
-    token = '          "/madehook": { x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }\n'
-    edit(copy, "template.yaml", token, "")
-    described = "      Role: !GetAtt madehookRole.Arn\n      VersionDescription: "
-    edit(copy, "template.yaml", described + "!Ref LogLevel\n", described + """!Sub ${LogLevel} ${Stage}
-      Environment: { Variables: { HOOK_SOURCE: !Ref Stage } }
-""")
-    edit(copy, "template.yaml", "  madehookFunction:\n", """  madehookSecretPolicy:
-    Type: AWS::IAM::Policy
-    Condition: HasUpstreamSecret
-    Properties:
-      PolicyName: madehook-secret
-      Roles: [!Ref madehookRole]
-      PolicyDocument:
-        Version: "2012-10-17"
-        Statement: [{ Effect: Allow, Action: secretsmanager:GetSecretValue, Resource: !Ref UpstreamSecretId }]
+def remove_by_hand(copy: Path) -> None:
+    passes(copy, "make", "new", "NAME=madegone", "METHODS=PATCH")
+    for folder in ("functions", "events"):
+        shutil.rmtree(copy / folder / "madegone")
+    edit(copy, "Cargo.toml", ('"/madegone".*\n', ""))
+    edit(copy, "openapi.yaml", ("\n  /madegone:\n(.+\n)+", ""))
+    edit(copy, "template.yaml", ("  madegoneFunction:\n(.+\n)+\n", ""), (", madegone", ""), ('.*("/madegone"|madegoneLogs).*\n', ""),
+         (r'\n.* OR .*-madegone\\"', ""))
 
-  MadeHooksTable:
-    Type: AWS::DynamoDB::Table
-    DeletionPolicy: Retain
-    UpdateReplacePolicy: Retain
-    Properties:
-      BillingMode: PAY_PER_REQUEST
-      AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
-      KeySchema: [{ AttributeName: id, KeyType: HASH }]
-      SSESpecification: { SSEEnabled: true }
-      PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }
 
-  madehookTablePolicy:
-    Type: AWS::IAM::Policy
-    Properties:
-      PolicyName: madehook-table
-      Roles: [!Ref madehookRole]
-      PolicyDocument:
-        Version: "2012-10-17"
-        Statement: [{ Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt MadeHooksTable.Arn }]
-
-  madehookFunction:
-""")
+def let_pages_do_what_the_contract_has(copy: Path) -> None:
+    """Writes the lines that the proof asks for."""
+    template = yaml_parse((copy / "template.yaml").read_text())
+    template["Resources"] = {name: it for name, it in template["Resources"].items() if isinstance(it, dict)}
+    spec = yaml_parse((copy / "openapi.yaml").read_text())
+    for told in proofs.pages_may_do_what_the_contract_has(template, spec):
+        line, name = re.search(r"`((\w+): \[.*\])`", told).groups()
+        edit(copy, "template.yaml", (rf"{name}: \[.*\]", line))
 
 
 @pytest.mark.parametrize(
@@ -201,31 +229,28 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     undo(copy)
 
 
-def test_new_endpoints_are_served_tested_and_deployed(copy: Path) -> None:
-    told = passes(copy, "make", "new", "NAME=madeorders")
-    assert len(told.splitlines()[-3:]) == 3 and "functions/madeorders/src/main.rs" in told
-    passes(copy, "make", "new", "NAME=madeshop-orders", "ROUTE=/madeshops/{shop}/orders", "METHODS=GET,POST,PUT,DELETE")
-    passes(copy, "make", "new", "NAME=madedrop", "ROUTE=/madeshops/{shop}/orders/{order}", "METHODS=DELETE")
-    passes(copy, "make", "new", "NAME=madefiles", "ROUTE=/madefiles/{name+}")
-    passes(copy, "make", "new", "NAME=madequotes", "ROUTE=/madequotes/{symbol}", "METHODS=GET,POST", "UPSTREAMS=madeprices,exchange-rates")
-    make_public_webhook(copy)
-    assert "already" in run(copy, "make", "new", "NAME=madeorders").stderr
+def test_services_are_checked_served_and_tested(copy: Path) -> None:
+    told = passes(copy, "make", "new", "NAME=madefirst")
+    assert len(told.splitlines()[-3:]) == 3 and "functions/madefirst/src/main.rs" in told
+    assert "already" in run(copy, "make", "new", "NAME=madefirst").stderr
+    undo(copy)
+    make_services(copy)
     passes(copy, "make", "check")
     passes(copy, "make", "events")
     assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
-    bins = ["--bin=madeorders", "--bin=madeshop-orders", "--bin=madedrop", "--bin=madefiles", "--bin=madehook", "--bin=madequotes"]
-    replayed = passes(copy, "cargo", "test", *bins, "--test=failing_upstreams")
-    # Those with settings run once more, in a process that has them.
-    assert replayed.count("answers_its_events ... ok") == 6 and "a_failing_upstream_becomes_a_problem ... ok" in replayed
-    # These include the contract, side by side against `make run` and against what `sam deploy` put into the emulator.
-    tests = (["template"], ["contract", "-k", "local"], ["contract", "-k", "not local"])
+    made = sorted(folder.name for folder in (copy / "events").glob("made*"))
+    assert len(made) == 11
+    passes(copy, "cargo", "test", "--test=packaging", "links")
+    replayed = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
+    assert "a_failing_upstream_becomes_a_problem ... ok" in replayed
+    # The test of a function with settings runs once more, in a process that has them.
+    assert replayed.count("answers_its_events ... ok") == len(made)
+    tests = (["test_template.py"], ["test_contract.py", "-k", "local and made"])
     with ThreadPoolExecutor() as pool:
-        results = [
-            pool.submit(passes, copy, sys.executable, "-m", "pytest", "-q", "-rA", f"testbed/deploy/test_{name}.py", *more)
-            for name, *more in tests
-        ]
+        pytest = (sys.executable, "-m", "pytest", "-q", "-rA")
+        results = [pool.submit(passes, copy, *pytest, f"testbed/deploy/{file}", *more) for file, *more in tests]
     tested = "".join(result.result() for result in results)
-    for where in ("local", "deployed"):
-        for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "DELETE /madeshops/{shop}/orders/{order}", "GET /madefiles/{name}", "POST /madehook", "GET /madequotes/{symbol}", "POST /madequotes/{symbol}"):
-            assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][{where}]" in tested
+    for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}", "PUT /madeseats/{seat}",
+                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /maderates/{currency}", "DELETE /madelater/all"):
+        assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][local]" in tested
     undo(copy)

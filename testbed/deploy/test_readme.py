@@ -62,6 +62,15 @@ def test_the_example_is_compiled() -> None:
     assert len(parts) == 2 and all(part.strip("\n") in example for part in parts)
 
 
+def test_the_services_have_what_the_page_of_endpoints_shows() -> None:
+    services = "".join(
+        re.sub(r"^\+", "", file.read_text(), flags=re.MULTILINE) for file in (ROOT / "testbed/services").rglob("*") if file.is_file()
+    )
+    shown = re.findall(r"```(?:yaml|rust|toml|json)\n(.*?)```", (ROOT / "docs/endpoints.md").read_text(), re.DOTALL)
+    assert len(shown) >= 8
+    assert [block for block in shown if block not in services] == []
+
+
 PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "README.md"]
 
 

@@ -1,6 +1,6 @@
 """`make new` adds endpoints to a copy of this repository, which passes its tests without an edit under testbed/.
 
-The services in testbed/services are made there, too: each folder has the commands and changes of somebody who writes one.
+The services in testbed/services are made there, too: each folder has what somebody writes who wants one.
 Names begin with `made`, as a team may have endpoints of its own. `make services` runs the whole of `make test` on them.
 """
 
@@ -106,11 +106,13 @@ def make_services(copy: Path) -> None:
     for wanted in PLAIN:
         passes(copy, "make", "new", *wanted.split())
     for service in ("seats", "hook", "consent", "rates"):
-        passes(copy, "sh", "-e", f"testbed/services/{service}/commands")
-        passes(copy, "git", "apply", "-C1", f"testbed/services/{service}/changes.patch")
+        changes = SERVICES / service / "changes.patch"
+        for command in re.findall("^make new .*", changes.read_text(), re.MULTILINE):
+            passes(copy, "sh", "-c", command)
+        passes(copy, "git", "apply", "-C1", str(changes))
         for path in re.findall(r"^  /.*:\n(?:    .+\n)+", (SERVICES / service / "paths.yaml").read_text(), re.MULTILINE):
             edit(copy, "openapi.yaml", (re.escape(path.splitlines()[0]) + r"\n(    .+\n)+", path.replace("\\", r"\\")))
-        own = shutil.ignore_patterns("commands", "changes.patch", "paths.yaml")
+        own = shutil.ignore_patterns("changes.patch", "paths.yaml")
         shutil.copytree(SERVICES / service, copy, dirs_exist_ok=True, ignore=own)
     change_by_hand(copy)
     remove_by_hand(copy)

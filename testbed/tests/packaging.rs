@@ -159,6 +159,16 @@ fn links_differ<'a>(function: &str, declared: &[&str], own: impl Iterator<Item =
     wrong
 }
 
+/// That is for development: a release is started by Lambda alone.
+#[test]
+fn no_function_serves_http_by_itself() {
+    for function in functions() {
+        let package = format!("{function}-function");
+        let tree = cargo(&["tree", "--edges", "normal,features", "--prefix", "none", "--package", &package]);
+        assert!(tree.contains("handler v") && !tree.contains("handler feature \"serve\""), "{function}: {tree}");
+    }
+}
+
 #[test]
 fn undeclared_and_unused_links_are_found() {
     let package = |name: &str, about: &str| json!({ "name": name, "categories": [about], "keywords": [about] });

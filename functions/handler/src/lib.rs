@@ -50,6 +50,8 @@ mod problem;
 mod query;
 mod respond;
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
 mod service;
 mod trace;
 mod trigger;

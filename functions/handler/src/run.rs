@@ -38,8 +38,13 @@ const SNAP_START: &str = "snap-start";
 pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let log = log::init();
     let Ok(address) = env::var(AWS_LAMBDA_RUNTIME_API) else {
-        error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
-        return ExitCode::FAILURE;
+        #[cfg(feature = "serve")]
+        return crate::serve::serve(&log, endpoint);
+        #[cfg(not(feature = "serve"))]
+        {
+            error!("{AWS_LAMBDA_RUNTIME_API} is not set: this is a Lambda function, start it with `make run`");
+            return ExitCode::FAILURE;
+        }
     };
     let at_a_time = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse().ok());
     let at_a_time = at_a_time.unwrap_or(1).max(1);

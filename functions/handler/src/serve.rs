@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use crate::{Endpoint, log::Log, respond::respond, work::answer_then_work};
+use crate::{Endpoint, background::answer_then_finish, log::Log, respond::respond};
 
 /// The port on localhost. Without it, 9000.
 const PORT: &str = "PORT";
@@ -102,7 +102,7 @@ async fn answer<E: Endpoint>(
     let responds = respond(log, log.age(), endpoint, event.to_string().as_bytes(), context);
     // The work after the response may outlast it.
     let (sends, sent) = oneshot::channel();
-    spawn_local(answer_then_work(async { sends.send(responds.await).ok() }));
+    spawn_local(answer_then_finish(async { sends.send(responds.await).ok() }));
     let answer: Answer = serde_json::from_str(&sent.await??)?;
     let body = if answer.is_base64_encoded { BASE64_STANDARD.decode(answer.body)? } else { answer.body.into_bytes() };
     let mut response = Response::builder().status(answer.status_code);

@@ -2,10 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::{
-    Request,
-    event::{FromTrigger, Object},
-};
+use crate::{Request, event::Object};
 
 /// What a trigger puts beside the IAM identity although the caller may have made it up, or it is secret.
 const NO_CLAIMS: [&str; 4] = ["apiKey", "clientCert", "sourceIp", "userAgent"];
@@ -40,11 +37,13 @@ const NO_CLAIMS: [&str; 4] = ["apiKey", "clientCert", "sourceIp", "userAgent"];
 /// ```
 #[must_use]
 pub fn claim(request: &Request, name: &str) -> Option<String> {
-    let from: &FromTrigger = request.extensions().get()?;
-    let authorizer = from.authorizer.as_deref().map(Object::read).unwrap_or_default();
+    let context = Object::of_context(request)?;
+    let authorizer = context.object("authorizer");
     let jwt = authorizer.object("jwt");
-    let identity =
-        from.identity.as_deref().filter(|_| !NO_CLAIMS.contains(&name)).map(Object::read).unwrap_or_default();
+    let identity = Some(context.object("identity")).filter(|identity| {
+        let has = |name: &&str| identity.get(name).is_some();
+        !NO_CLAIMS.contains(&name) && ["principal", "userArn"].iter().any(has)
+    });
     let places = [
         jwt.object("claims"),
         authorizer.object("lambda"),
@@ -53,7 +52,7 @@ pub fn claim(request: &Request, name: &str) -> Option<String> {
         // The scopes are beside the claims.
         jwt,
         authorizer,
-        identity,
+        identity.unwrap_or_default(),
     ];
     places.iter().find_map(|claims| {
         let claim = claims.text(name).map(Into::into);
@@ -106,6 +105,8 @@ pub struct ClientCertificate {
 /// ```
 #[must_use]
 pub fn client_certificate(request: &Request) -> Option<ClientCertificate> {
-    let from: &FromTrigger = request.extensions().get()?;
-    serde_json::from_str(from.client_certificate.as_deref()?.get()).ok()
+    let context = Object::of_context(request)?;
+    let certificate =
+        context.object("authentication").get("clientCert").or(context.object("identity").get("clientCert"));
+    serde_json::from_str(certificate?.get()).ok()
 }

@@ -5,9 +5,10 @@
 //! in events/ show each fault. Here an event comes from an HTTP trigger if it has that trigger's marks, a method and a
 //! path. A part that no request can hold is left out. If the request makes no sense without it, it is [`Malformed`].
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use form_urlencoded::Serializer;
 use lambda_http::{
     Error,
@@ -47,14 +48,13 @@ pub(crate) struct Event {
     pub(crate) request: Result<Request, Malformed>,
 }
 
-/// What a trigger adds to a request, unparsed, because most endpoints do not use it. A request without it came from a
-/// trigger that adds nothing and takes binary bodies.
+/// What a trigger adds to a request, unparsed, because most endpoints do not use it.
 #[derive(Clone)]
 pub(crate) struct FromTrigger {
-    pub(crate) authorizer: Option<Box<RawValue>>,
-    /// The caller's IAM identity, from a trigger that does not put it into `authorizer`.
-    pub(crate) identity: Option<Box<RawValue>>,
-    pub(crate) client_certificate: Option<Box<RawValue>>,
+    pub(crate) trigger: Trigger,
+    /// The event, and where its `requestContext` is in it. No copy, which would cost every request an allocation.
+    event: Bytes,
+    context: Range<usize>,
     pub(crate) path_parameters: Option<Box<RawValue>>,
     /// The path of the route that has these parameters, as it was configured.
     pub(crate) route: Option<String>,
@@ -66,9 +66,9 @@ pub(crate) struct FromTrigger {
 }
 
 impl FromTrigger {
-    fn is_empty(&self) -> bool {
-        let json = [&self.authorizer, &self.identity, &self.client_certificate, &self.path_parameters];
-        json.iter().all(|json| json.is_none()) && self.stage.is_none() && self.takes_binary
+    /// The `requestContext`, as JSON.
+    pub(crate) fn context(&self) -> &str {
+        self.event.get(self.context.clone()).and_then(|context| str::from_utf8(context).ok()).unwrap_or_default()
     }
 }
 
@@ -82,20 +82,25 @@ impl Event {
     /// # Errors
     ///
     /// If it is not from an HTTP trigger.
-    pub(crate) fn read(event: &[u8]) -> Result<Self, Error> {
-        let event = match serde_json::from_str(str::from_utf8(event)?) {
-            Ok(event) => Self::of(&event),
+    pub(crate) fn read(event: Bytes) -> Result<Self, Error> {
+        let json = str::from_utf8(&event)?;
+        let read = match serde_json::from_str(json) {
+            Ok(object) => Self::of(&object, json),
             Err(other) if other.is_data() => None,
             Err(error) => return Err(format!("the event is not JSON: {error}").into()),
         };
-        event.ok_or_else(|| {
+        let mut read = read.ok_or(
             "the event is not from an HTTP trigger: it must come from an HTTP API, a function URL, a REST API, an \
-             Application Load Balancer or VPC Lattice (event version 2), and have a method and a path"
-                .into()
-        })
+             Application Load Balancer or VPC Lattice (event version 2), and have a method and a path",
+        )?;
+        let request = read.request.as_mut().ok();
+        if let Some(from) = request.and_then(|request| request.extensions_mut().get_mut::<FromTrigger>()) {
+            from.event = event;
+        }
+        Ok(read)
     }
 
-    fn of(event: &Object<'_>) -> Option<Self> {
+    fn of(event: &Object<'_>, json: &str) -> Option<Self> {
         let context = event.object("requestContext");
         let http = context.object("http");
         let domain_name = context.text("domainName");
@@ -116,20 +121,7 @@ impl Event {
             return None;
         };
         let (headers, fit) = headers(event);
-        let identity = match trigger {
-            Trigger::RestApi | Trigger::VpcLattice => context.object("identity"),
-            _ => Object::default(),
-        };
-        let client_address: Option<Cow<'_, str>> = match trigger {
-            Trigger::HttpApi | Trigger::FunctionUrl => http.text("sourceIp"),
-            Trigger::RestApi => identity.text("sourceIp"),
-            // The load balancer appends the address that it saw. The caller can make up the addresses before it.
-            Trigger::Alb { .. } | Trigger::VpcLattice => headers
-                .get("x-forwarded-for")
-                .and_then(|addresses| addresses.to_str().ok()?.rsplit(',').next())
-                .map(|address| address.trim().into()),
-        };
-        let client_address = client_address.map(Cow::into_owned);
+        let client_address = client_address(trigger, &context, &http, &headers).map(Cow::into_owned);
         // Only an HTTP API's events have a version and an API id. It decodes the path and its parameters, in both payload
         // versions. Other triggers do not, nor does `cargo lambda watch`, which sends an HTTP API's events without an id.
         let is_http_api =
@@ -161,27 +153,41 @@ impl Event {
             *request.uri_mut() = uri(&Cow::from(path), query(event, trigger), &headers, domain_name.as_deref())?;
             *request.method_mut() = method;
             *request.headers_mut() = headers;
-            let owned = |json: &RawValue| json.to_owned();
-            let path_parameters = event.get("pathParameters").map(owned);
+            let path_parameters = event.get("pathParameters").map(ToOwned::to_owned);
             let route = route.as_deref().filter(|_| path_parameters.is_some());
-            let has_identity = ["principal", "userArn"].iter().any(|name| identity.get(name).is_some());
-            let certificate = context.object("authentication").get("clientCert").or(identity.get("clientCert"));
-            let from = FromTrigger {
-                authorizer: context.get("authorizer").map(owned),
-                identity: context.get("identity").filter(|_| has_identity).map(owned),
-                client_certificate: certificate.map(owned),
+            let context = event.get("requestContext").map_or("", RawValue::get);
+            let start = context.as_ptr().addr().saturating_sub(json.as_ptr().addr());
+            request.extensions_mut().insert(FromTrigger {
+                trigger,
+                event: Bytes::new(),
+                context: start..start + context.len(),
                 path_parameters,
                 route: route.and_then(|route| route.get(route.find('/')?..)).map(Into::into),
                 has_decoded: is_http_api,
                 stage: unclear.map(Cow::into_owned),
                 takes_binary: trigger != Trigger::RestApi || is_http_api,
-            };
-            if !from.is_empty() {
-                request.extensions_mut().insert(from);
-            }
+            });
             Ok(request)
         });
         Some(Self { trigger, route: route.map(Cow::into_owned), client_address, method: name, is_head, request })
+    }
+}
+
+/// The caller's address as the trigger saw it. `http` is in `context`.
+pub(crate) fn client_address<'a>(
+    trigger: Trigger,
+    context: &Object<'a>,
+    http: &Object<'a>,
+    headers: &'a HeaderMap,
+) -> Option<Cow<'a, str>> {
+    match trigger {
+        Trigger::HttpApi | Trigger::FunctionUrl => http.text("sourceIp"),
+        Trigger::RestApi => context.object("identity").text("sourceIp"),
+        // The load balancer appends the address that it saw. The caller can make up the addresses before it.
+        Trigger::Alb { .. } | Trigger::VpcLattice => headers
+            .get("x-forwarded-for")
+            .and_then(|addresses| addresses.to_str().ok()?.rsplit(',').next())
+            .map(|address| address.trim().into()),
     }
 }
 
@@ -337,6 +343,12 @@ fn body(event: &Object<'_>) -> Result<Body, Malformed> {
 pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
+    /// The `requestContext` of the request's event.
+    pub(crate) fn of_context(request: &'a Request) -> Option<Self> {
+        let from: &FromTrigger = request.extensions().get()?;
+        serde_json::from_str(from.context()).ok()
+    }
+
     pub(crate) fn read(json: &'a RawValue) -> Self {
         // If it cannot be read, it counts as empty.
         serde_json::from_str(json.get()).unwrap_or_default()

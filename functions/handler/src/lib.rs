@@ -30,6 +30,7 @@ mod answer;
 pub mod axum;
 mod background;
 mod body;
+mod caller;
 mod caught;
 mod claim;
 mod deadline;
@@ -58,6 +59,9 @@ mod trigger;
 
 pub use background::{after_response, spawn};
 pub use body::{body, bytes, json};
+pub use caller::{
+    IamIdentity, api_id, claims, client_address, iam_identity, lambda_context, request_context, scopes, stage,
+};
 pub use claim::{ClientCertificate, claim, client_certificate};
 pub use deadline::deadline;
 pub use endpoint::{Endpoint, Resource, Routes, delete, get, patch, post, put, routes};

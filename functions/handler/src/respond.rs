@@ -2,6 +2,7 @@
 
 use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use lambda_http::{
     Context, Error, RequestExt,
@@ -38,7 +39,7 @@ pub(crate) fn respond<E: Endpoint>(
     log: &Arc<Log>,
     init: Duration,
     endpoint: &E,
-    event: &[u8],
+    event: Bytes,
     context: Context,
 ) -> impl Future<Output = Result<String, Error>> + Send + use<E> {
     let event = caught(|| Event::read(event)).unwrap_or_else(|| Err("reading the event panicked".into()));

@@ -50,7 +50,7 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     let at_a_time = at_a_time.unwrap_or(1).max(1);
     let init = log.age();
     // Boxed, because it is large and would be moved many times.
-    let answer = move |event: Bytes, context| respond(&log, init, &endpoint, &event, context).boxed();
+    let answer = move |event: Bytes, context| respond(&log, init, &endpoint, event, context).boxed();
     // tokio panics if there can be no more threads.
     let started = caught(|| start(&address, at_a_time)).unwrap_or_else(|| Err("the start panicked".into()));
     let (tokio, lambda) = match started {
@@ -95,5 +95,5 @@ pub(crate) async fn invoke_with(
     event: &[u8],
     context: Context,
 ) -> Result<String, Error> {
-    answer_then_finish(respond(&log, log.age(), &endpoint, event, context)).await
+    answer_then_finish(respond(&log, log.age(), &endpoint, Bytes::copy_from_slice(event), context)).await
 }

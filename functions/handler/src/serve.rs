@@ -99,7 +99,7 @@ async fn answer<E: Endpoint>(
     });
     let mut context = Context::default();
     context.request_id = format!("00000000-0000-4000-8000-{:012x}", log.age().as_micros());
-    let responds = respond(log, log.age(), endpoint, event.to_string().as_bytes(), context);
+    let responds = respond(log, log.age(), endpoint, event.to_string().into(), context);
     // The work after the response may outlast it.
     let (sends, sent) = oneshot::channel();
     spawn_local(answer_then_finish(async { sends.send(responds.await).ok() }));

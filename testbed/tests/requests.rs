@@ -2,11 +2,19 @@
 
 #![expect(clippy::expect_used, reason = "what a test relies on")]
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::FutureExt;
 use handler::{Context, Endpoint, Problem, Request, Response, http::StatusCode, json};
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use testbed::{Call, HttpAnswer, TRIGGERS};
+
+#[path = "../../functions/handler/examples/webhook.rs"]
+#[expect(dead_code, reason = "the test calls what `main` would run")]
+mod webhook;
 
 fn call(method: &str, content_type: &str, body: Option<(String, bool)>) -> Call {
     Call {
@@ -248,5 +256,67 @@ fn iam_identities_are_the_same_through_every_trigger_that_has_them() {
             _ => continue,
         }
         assert_eq!(told(&identity, &event, trigger), json!([arn, "123456789012", "o-a1b2c3d4e5"]), "{trigger}");
+    }
+}
+
+/// The time, in seconds, some seconds from now.
+fn in_seconds(seconds: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is right");
+    now.as_secs().checked_add_signed(seconds).expect("a time").to_string()
+}
+
+fn signature(secret: &str, time: &str, body: &[u8]) -> String {
+    let mut hmac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length");
+    hmac.update(&[time.as_bytes(), b".", body].concat());
+    hmac.finalize().into_bytes().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+#[test]
+fn a_webhook_is_answered_at_once_and_processed_after_that() {
+    let (secret, now) = ("whsec_7", in_seconds(0));
+    // Other bytes of the same JSON have another signature.
+    let body = b" {\"id\": \"evt_1\" }\n";
+    let right = signature(secret, &now, body);
+    let webhook = webhook::webhook(Some(secret.into()));
+    let ask = |signature: String, body: &[u8], in_base64: bool, trigger: &str| {
+        let body = if in_base64 { BASE64_STANDARD.encode(body) } else { String::from_utf8_lossy(body).into_owned() };
+        let mut call = call("POST", "application/json", Some((body, in_base64)));
+        call.headers.push(("webhook-signature".into(), signature));
+        observed(&webhook, &call.event(trigger, "thing").expect("an event"), trigger)
+    };
+    for trigger in TRIGGERS {
+        for in_base64 in [false, true] {
+            let (answer, line) = ask(format!("t={now},v1={right}"), body, in_base64, trigger);
+            assert_eq!((answer.status, &*answer.body, &line["event"]), (204, "", &json!("evt_1")), "{trigger}: {line}");
+        }
+    }
+    let rotated = format!("t={now}, v1={}, v1={right}", "00".repeat(32));
+    assert_eq!(ask(rotated, body, false, "http-api").0.status, 204);
+    let of = |secret: &str, time: &str| format!("t={time},v1={}", signature(secret, time, body));
+    for (signature, body) in [
+        (of("whsec_8", &now), &body[..]),
+        (of("", &now), body),
+        (of(secret, &now), b"{\"id\": \"evt_1\" }"),
+        // Right, but sent again later, or signed with a clock that is wrong.
+        (of(secret, &in_seconds(-400)), body),
+        (of(secret, &in_seconds(400)), body),
+        (of(secret, "x"), body),
+        (of(secret, &u64::MAX.to_string()), body),
+        (format!("t={now},v0={right}"), body),
+        (format!("t={now},v1={}", &right[..62]), body),
+        (format!("t={now},v1={right}0"), body),
+        (format!("t={now},v1="), body),
+        (format!("t={now},v1=é"), body),
+        (format!("v1={right}"), body),
+        (String::new(), body),
+    ] {
+        let (answer, line) = ask(signature.clone(), body, true, "http-api");
+        assert_eq!((answer.status, line.get("event")), (403, None), "{signature}");
+    }
+    for secret in [None, Some(String::new())] {
+        let call = call("POST", "application/json", Some(("{}".into(), false)));
+        let event = call.event("http-api", "thing").expect("an event");
+        let (answer, line) = observed(&webhook::webhook(secret), &event, "http-api");
+        assert!(answer.status == 500 && line["error"].to_string().contains("WEBHOOK_SECRET is not set"), "{line}");
     }
 }

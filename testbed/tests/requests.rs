@@ -259,6 +259,32 @@ fn iam_identities_are_the_same_through_every_trigger_that_has_them() {
     }
 }
 
+#[test]
+fn two_cookies_pass_through_every_trigger_that_takes_two() {
+    async fn swap(request: Request) -> Result<Response, Problem> {
+        let mut jar = handler::cookies(&request);
+        let [a, b] = ["a", "b"].map(|name| jar.get(name).map(|cookie| cookie.value().to_owned()).unwrap_or_default());
+        jar.add(("a", b));
+        jar.add(("b", a));
+        let mut response = Response::default();
+        handler::set_cookies(&mut response, &jar).map(|()| response)
+    }
+    for trigger in TRIGGERS {
+        let call = Call { cookies: vec!["a=1".into(), "b=%C3%A9".into()], ..call("GET", "text/plain", None) };
+        let event = call.event(trigger, "thing").expect("an event");
+        let (answer, line) = observed(&swap, &event, trigger);
+        let takes_one = trigger == "alb" || trigger == "vpc-lattice";
+        assert_eq!(answer.status, if takes_one { 500 } else { 200 }, "{trigger}");
+        if takes_one {
+            let why = "two Set-Cookie headers cannot be joined";
+            assert!(line["error"].as_str().is_some_and(|error| error.contains(why)), "{line}");
+        } else {
+            let cookies = answer.header("set-cookie");
+            assert!(cookies.contains("a=%C3%A9") && cookies.contains("b=1"), "{trigger}: {answer:?}");
+        }
+    }
+}
+
 /// The time, in seconds, some seconds from now.
 fn in_seconds(seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is right");

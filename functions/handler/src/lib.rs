@@ -33,6 +33,8 @@ mod body;
 mod caller;
 mod caught;
 mod claim;
+#[cfg(feature = "cookie")]
+mod cookies;
 mod deadline;
 mod endpoint;
 mod etag;
@@ -63,6 +65,10 @@ pub use caller::{
     IamIdentity, api_id, claims, client_address, iam_identity, lambda_context, request_context, scopes, stage,
 };
 pub use claim::{ClientCertificate, claim, client_certificate};
+#[cfg(feature = "cookie")]
+pub use cookie;
+#[cfg(feature = "cookie")]
+pub use cookies::{cookies, set_cookies};
 pub use deadline::deadline;
 pub use endpoint::{Endpoint, Resource, Routes, delete, get, patch, post, put, routes};
 pub use etag::{ETag, lists_etag, precondition, required_precondition};

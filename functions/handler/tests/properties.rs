@@ -21,6 +21,16 @@ fn any_body_is_read_or_all_its_faults_are_told() {
 }
 
 #[test]
+fn any_form_is_read_or_refused() {
+    check(&PROPERTIES, "any_form_is_read_or_refused", 5_000);
+}
+
+#[test]
+fn any_multipart_form_is_read_or_refused() {
+    check(&PROPERTIES, "any_multipart_form_is_read_or_refused", 5_000);
+}
+
+#[test]
 fn accept_takes_any_text() {
     check(&PROPERTIES, "accept_takes_any_text", 20_000);
 }

@@ -27,10 +27,12 @@ use testbed::{
 };
 
 /// The properties of `handler`, by name.
-pub(crate) const PROPERTIES: [(&str, Property); 5] = [
+pub(crate) const PROPERTIES: [(&str, Property); 7] = [
     ("any_event_gets_an_answer_or_a_named_failure", any_event_gets_an_answer_or_a_named_failure),
     ("a_request_gets_the_same_answer_through_every_trigger", a_request_gets_the_same_answer_through_every_trigger),
     ("any_body_is_read_or_all_its_faults_are_told", any_body_is_read_or_all_its_faults_are_told),
+    ("any_form_is_read_or_refused", any_form_is_read_or_refused),
+    ("any_multipart_form_is_read_or_refused", any_multipart_form_is_read_or_refused),
     ("accept_takes_any_text", accept_takes_any_text),
     ("traceparent_takes_any_text", traceparent_takes_any_text),
 ];
@@ -242,6 +244,81 @@ fn check_body<T: DeserializeOwned>(text: &str) {
         let pointer = error["pointer"].as_str().expect("text");
         assert!(pointer == "#" || pointer.starts_with("#/"), "{told}: {text}");
     }
+}
+
+fn posted(content_type: &str, body: Vec<u8>) -> Request {
+    let mut request = Request::new(Body::Binary(body));
+    request.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("a header's value"));
+    request
+}
+
+/// What is encoded is read as it was, and anything else is read or refused as the caller's fault.
+fn any_form_is_read_or_refused(u: &mut Unstructured<'_>) -> Result<()> {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let (mut body, mut sent) = (String::new(), BTreeMap::<String, Vec<String>>::new());
+    for _ in 0..u.int_in_range(0..=5)? {
+        let (name, value): (String, String) = (text(u)?, text(u)?);
+        let encoded = [&name, &value].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
+        let separator = *u.choose(&["&", "&&"])?;
+        body += &(encoded.join("=").replace("%20", u.choose(&["+", "%20"])?) + separator);
+        if !value.is_empty() {
+            sent.entry(name).or_default().push(value);
+        }
+    }
+    let read = handler::form(&posted(FORM, body.clone().into_bytes()), 1 << 20);
+    assert_eq!(read.ok(), Some(sent), "{body}");
+    let mut any = [b"text=a&number=", &*body.into_bytes()].concat();
+    any.extend(u.arbitrary::<Vec<u8>>()?);
+    let told = String::from_utf8_lossy(&any).into_owned();
+    if let Err(problem) = handler::form::<Thing>(&posted(FORM, any), 1 << 20) {
+        assert!([400, 422].contains(&problem.status().as_u16()), "{problem}: {told}");
+        let faults = problem.member("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let all: BTreeSet<_> = faults.iter().map(Value::to_string).collect();
+        assert!(all.len() == faults.len() && (problem.status() == 400) == all.is_empty(), "{problem}: {told}");
+    }
+    Ok(())
+}
+
+/// The same for forms with files. A cut body is refused.
+fn any_multipart_form_is_read_or_refused(u: &mut Unstructured<'_>) -> Result<()> {
+    let boundary = *u.choose(&["x", "----WebKitFormBoundary7MA4YWxkTrZu0gW", "a b"])?;
+    let content_type = format!("multipart/form-data; boundary=\"{boundary}\"");
+    let (delimiter, mut sent) = (format!("\r\n--{boundary}"), Vec::new());
+    let mut body = if u.arbitrary()? { delimiter[2..].to_owned() } else { format!("preamble{delimiter}") }.into_bytes();
+    for _ in 0..u.int_in_range(0..=3)? {
+        let name = text(u)?.replace(['%', '\\', '\0'], "_");
+        let pieces = [&delimiter, "\r\n", "\r\n--", "-", "x", "\n"].map(str::as_bytes);
+        let mut content: Vec<u8> = u.arbitrary()?;
+        for _ in 0..u.int_in_range(0..=3)? {
+            content.extend(*u.choose(&pieces)?);
+        }
+        let is_cut = [b"\r\n", &*content].concat().windows(delimiter.len()).any(|part| part == delimiter.as_bytes());
+        let content = if is_cut { Vec::new() } else { content };
+        let written = name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A");
+        body.extend(format!("\r\nContent-Disposition: form-data; name=\"{written}\"\r\n\r\n").bytes());
+        body.extend(content.iter().chain(delimiter.as_bytes()));
+        sent.push((name, content));
+    }
+    body.extend(b"--");
+    let read = |body: Vec<u8>| {
+        let request = posted(&content_type, body);
+        let parts = handler::multipart(&request, 1 << 20, |_| 1 << 20);
+        parts.map(|parts| parts.iter().map(|part| (part.name.to_string(), part.bytes.to_vec())).collect::<Vec<_>>())
+    };
+    assert_eq!(read(body.clone()).ok().as_ref(), Some(&sent), "{}", body.escape_ascii());
+    let cut = body[..u.choose_index(body.len())?].to_vec();
+    assert_eq!(
+        read(cut.clone()).err().map(|problem| problem.status()),
+        Some(StatusCode::BAD_REQUEST),
+        "{}",
+        cut.escape_ascii()
+    );
+    let at = u.choose_index(body.len())?;
+    body[at] = u.arbitrary()?;
+    if let Err(problem) = read(body.clone()) {
+        assert_eq!(problem.status(), StatusCode::BAD_REQUEST, "{}", body.escape_ascii());
+    }
+    Ok(())
 }
 
 /// A request with a random header, in up to three lines.

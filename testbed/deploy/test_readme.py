@@ -1,4 +1,4 @@
-"""README's commands print what README shows, against `make run`."""
+"""The commands in README and docs/requests.md print what is shown there, against `make run`."""
 
 import re
 import shlex
@@ -10,6 +10,7 @@ import pytest
 from harness import ROOT, environment
 
 README = (ROOT / "README.md").read_text()
+REQUESTS = (ROOT / "docs/requests.md").read_text()
 
 
 def commands(page: str) -> list[tuple[str, str]]:
@@ -18,7 +19,7 @@ def commands(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE)
 
 
-COMMANDS = commands(README)
+COMMANDS = commands(README + REQUESTS)
 
 # Values in README that differ in each run, and the pattern that they must match.
 VARYING = [
@@ -45,7 +46,7 @@ def fetching_time(make_run) -> str:
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == len(re.findall(r"^\$ ", README, re.MULTILINE)) >= 8
+    assert len(COMMANDS) == len(re.findall(r"^\$ ", README + REQUESTS, re.MULTILINE)) >= 11
 
 
 @pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[command for command, _ in COMMANDS])

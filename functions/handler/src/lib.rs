@@ -20,7 +20,8 @@
 //!
 //! This endpoint answers `GET` and `HEAD`. [`get()`], [`post()`] and the like make an endpoint with several methods, and
 //! [`routes()`] one with several paths. A request may have a [`body()`], parameters in its [`path()`], a [`claim()`] about
-//! its caller, and the caller's [certificate](client_certificate()).
+//! its caller, and the caller's [certificate](client_certificate()). docs/requests.md lists by task what else it may have, and
+//! what an answer may be.
 //!
 //! [`run()`] does everything around that function: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.
@@ -87,6 +88,11 @@ pub use run::{invoke, run};
 pub use service::{EndpointService, service};
 pub use trace::{current_trace, trace_headers};
 pub use trigger::takes_binary;
+
+/// The code in docs/requests.md.
+#[cfg(all(doctest, feature = "cookie"))]
+#[doc = include_str!("../../../docs/requests.md")]
+struct Requests;
 
 /// An HTTP response with its whole body in memory, as Lambda needs it.
 pub type Response = http::Response<Body>;

@@ -30,6 +30,10 @@ CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 
+# Two functions, and one with a public route.
+ONE, OTHER = WRITTEN["Resources"]["Fn::ForEach::Functions"][1][:2]
+PUBLIC = next(name for name, declared in DECLARED.items() if declared.get("public"))
+
 Change = Callable[[dict], object]
 
 
@@ -42,6 +46,20 @@ def changed(change: Change) -> dict:
 
 def properties(template: dict, name: str) -> dict:
     return template["Resources"][name]["Properties"]
+
+
+def route(function: str) -> str:
+    return next(path for path, name in ROUTER.items() if name == function)
+
+
+def event(template: dict, function: str, method: str) -> dict:
+    events = properties(template, f"{function}Function")["Events"].values()
+    return next(event["Properties"] for event in events if event["Properties"]["Method"] == method)
+
+
+def drop_event(template: dict, function: str, method: str) -> None:
+    events = properties(template, f"{function}Function")["Events"]
+    del events[next(name for name, event in events.items() if event["Properties"]["Method"] == method)]
 
 
 def statement(template: dict, role: str) -> dict:
@@ -103,38 +121,38 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "what cannot be read": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
     },
     proofs.functions_have_what_all_have: {
-        "no alarm": lambda t: t["Resources"].pop("timeThrottles"),
+        "no alarm": lambda t: t["Resources"].pop(f"{OTHER}Throttles"),
         "alarm without its condition": lambda t: t["Resources"]["fetchoninstancesErrors"].pop("Condition"),
-        "shared group": lambda t: properties(t, "timeFunction").update(LoggingConfig={"LogGroup": {"Ref": "helloLogs"}}),
-        "no rollback": lambda t: properties(t, "timeFunction").pop("DeploymentPreference"),
-        "not on the dashboard": lambda t: properties(t, "timeFunction")["FunctionName"].update(
+        "shared group": lambda t: properties(t, f"{OTHER}Function").update(LoggingConfig={"LogGroup": {"Ref": f"{ONE}Logs"}}),
+        "no rollback": lambda t: properties(t, f"{OTHER}Function").pop("DeploymentPreference"),
+        "not on the dashboard": lambda t: properties(t, f"{OTHER}Function")["FunctionName"].update(
             {"Fn::Sub": "${AWS::StackName}-now"}
         ),
-        "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": "timeLogs"}),
-        "no URL": lambda t: t["Outputs"].pop("timeUrl"),
-        "another URL": lambda t: t["Outputs"]["timeUrl"]["Value"]["Fn::Sub"][1].update(Path="/now"),
+        "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": f"{OTHER}Logs"}),
+        "no URL": lambda t: t["Outputs"].pop(f"{OTHER}Url"),
+        "another URL": lambda t: t["Outputs"][f"{OTHER}Url"]["Value"]["Fn::Sub"][1].update(Path="/now"),
     },
     proofs.callers_are_not_logged: {
         "address": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
     },
     proofs.versions_follow_parameters: {
         "one too few": lambda t: properties(t, "fetchFunction").update(VersionDescription={"Ref": "LogLevel"}),
-        "one too many": lambda t: properties(t, "helloFunction").update(
+        "one too many": lambda t: properties(t, f"{ONE}Function").update(
             VersionDescription={"Fn::Sub": "${LogLevel} ${Stage}"}
         ),
-        "a new variable": lambda t: properties(t, "timeFunction").update(
+        "a new variable": lambda t: properties(t, f"{OTHER}Function").update(
             Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}
         ),
     },
     proofs.privileges_are_least: {
-        "any resource": lambda t: statement(t, "helloRole").update(Resource="*"),
-        "no resource": lambda t: statement(t, "helloRole").pop("Resource"),
-        "any log group": lambda t: statement(t, "timeRole").update(
+        "any resource": lambda t: statement(t, f"{ONE}Role").update(Resource="*"),
+        "no resource": lambda t: statement(t, f"{ONE}Role").pop("Resource"),
+        "any log group": lambda t: statement(t, f"{OTHER}Role").update(
             Resource={"Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:*"}
         ),
-        "another's log group": lambda t: statement(t, "timeRole").update(Resource=statement(t, "helloRole")["Resource"]),
+        "another's log group": lambda t: statement(t, f"{OTHER}Role").update(Resource=statement(t, f"{ONE}Role")["Resource"]),
         "any secret": lambda t: properties(t, "secretPolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
-        "another's secret": lambda t: properties(t, "secretPolicy")["Roles"].append({"Ref": "timeRole"}),
+        "another's secret": lambda t: properties(t, "secretPolicy")["Roles"].append({"Ref": f"{OTHER}Role"}),
         "any table": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
         "one more action on it": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0][
             "Action"
@@ -146,24 +164,24 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
             Resource={"Fn::GetAtt": ["OtherTable", "Arn"]}
         ),
         "declared and not granted": lambda t: t["Resources"].pop("secretPolicy"),
-        "everything but": lambda t: statement(t, "helloRole").update(NotAction=statement(t, "helloRole").pop("Action")),
+        "everything but": lambda t: statement(t, f"{ONE}Role").update(NotAction=statement(t, f"{ONE}Role").pop("Action")),
         "any action": lambda t: statement(t, "fetchRole").update(Action="logs:*"),
-        "one more action": lambda t: statement(t, "timeRole")["Action"].append("secretsmanager:GetSecretValue"),
+        "one more action": lambda t: statement(t, f"{OTHER}Role")["Action"].append("secretsmanager:GetSecretValue"),
         "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
             "xray:GetGroup"
         ),
-        "managed policy": lambda t: properties(t, "helloRole")["ManagedPolicyArns"].append(
+        "managed policy": lambda t: properties(t, f"{ONE}Role")["ManagedPolicyArns"].append(
             "arn:aws:iam::aws:policy/ReadOnlyAccess"
         ),
-        "shared role": lambda t: properties(t, "timeFunction").update(Role={"Fn::GetAtt": ["helloRole", "Arn"]}),
-        "SAM's role": lambda t: properties(t, "timeFunction").pop("Role"),
+        "shared role": lambda t: properties(t, f"{OTHER}Function").update(Role={"Fn::GetAtt": [f"{ONE}Role", "Arn"]}),
+        "SAM's role": lambda t: properties(t, f"{OTHER}Function").pop("Role"),
     },
     proofs.callers_need_a_token: {
-        "a route without": lambda t: paths(t)["/time"].pop("x-amazon-apigateway-any-method"),
-        "a path without": lambda t: paths(t).pop("/hello"),
-        "always": lambda t: paths(t)["/time"]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
+        "a route without": lambda t: paths(t)[route(OTHER)].pop("x-amazon-apigateway-any-method"),
+        "a path without": lambda t: paths(t).pop(route(ONE)),
+        "always": lambda t: paths(t)[route(OTHER)]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
         "on instances without": lambda t: paths(t)["/fetch"].pop("get"),
-        "preflight": lambda t: properties(t, "timeFunction")["Events"].pop("TimeOptions"),
+        "preflight": lambda t: drop_event(t, OTHER, "OPTIONS"),
         "no such route": lambda t: paths(t).update({"/now": {"get": {}}}),
         "another scheme": lambda t: properties(t, "Api")["DefinitionBody"]["components"]["Fn::If"][1].pop("securitySchemes"),
     },
@@ -181,14 +199,14 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "data in clear": lambda t: t["Resources"].update(Orders=table(SSESpecification={})),
     },
     proofs.routes_agree: {
-        "one too few": lambda t: properties(t, "helloFunction")["Events"].pop("Root"),
-        "one too many": lambda t: properties(t, "timeFunction")["Events"].update(
+        "one too few": lambda t: drop_event(t, ONE, "ANY"),
+        "one too many": lambda t: properties(t, f"{OTHER}Function")["Events"].update(
             Now={"Type": "HttpApi", "Properties": {"Path": "/now", "Method": "ANY"}}
         ),
-        "one method": lambda t: properties(t, "timeFunction")["Events"]["Time"]["Properties"].update(Method="GET"),
-        "wrong function": lambda t: properties(t, "timeFunction").update(CodeUri="functions/hello"),
+        "one method": lambda t: event(t, OTHER, "ANY").update(Method="GET"),
+        "wrong function": lambda t: properties(t, f"{OTHER}Function").update(CodeUri=f"functions/{ONE}"),
         "taken by another": lambda t: properties(t, "fetchoninstancesFunction")["Events"]["Get"]["Properties"].update(
-            Path="/time"
+            Path=route(OTHER)
         ),
     },
     proofs.pages_may_do_what_the_contract_has: {
@@ -241,7 +259,7 @@ def test_loops_mean_the_same_on_aws(change: Change) -> None:
 
 
 def test_routes_agree_refuses_another_router_and_other_events() -> None:
-    assert proofs.routes_agree(TEMPLATE, ROUTER | {"/time": "hello"}, EVENTS) != []
+    assert proofs.routes_agree(TEMPLATE, ROUTER | {route(OTHER): ONE}, EVENTS) != []
     assert proofs.routes_agree(TEMPLATE, ROUTER, EVENTS | {"fourth"}) != []
 
 
@@ -271,11 +289,11 @@ def test_pages_may_read_the_location_of_what_they_made_and_follow_redirects() ->
 
 
 def someones(template: dict, events: dict, **more: object) -> dict:
-    """A function that somebody wrote without `make new`, with all that time has, and these events."""
+    """A function that somebody wrote without `make new`, with all that another has, and these events."""
     for name, resource in list(template["Resources"].items()):
-        if name.startswith("time"):
-            text = json.dumps(resource).replace("-time", "-someones").replace("time", "someones")
-            template["Resources"][name.replace("time", "someones")] = json.loads(text)
+        if name.startswith(OTHER):
+            text = json.dumps(resource).replace(f"-{OTHER}", "-someones").replace(OTHER, "someones")
+            template["Resources"][name.replace(OTHER, "someones")] = json.loads(text)
     properties(template, "someonesFunction").update(CodeUri="functions/someones", Events=events, **more)
     return template["Resources"]
 
@@ -338,10 +356,10 @@ def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
 
 
 def test_only_declared_routes_are_public() -> None:
-    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {"docs": {}}) != []
-    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {"time": {"public": ["/time"]}}) != []
-    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {"time": {"public": ["/hello"]}}) != []
-    assert "functions/docs/Cargo.toml" in str(proofs.callers_need_a_token(TEMPLATE, DECLARED | {"docs": {}}))
+    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {PUBLIC: {}}) != []
+    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {OTHER: {"public": [route(OTHER)]}}) != []
+    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {OTHER: {"public": [route(ONE)]}}) != []
+    assert f"functions/{PUBLIC}/Cargo.toml" in str(proofs.callers_need_a_token(TEMPLATE, DECLARED | {PUBLIC: {}}))
 
 
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-AbC123"
@@ -450,7 +468,7 @@ def test_sam_validate() -> None:
 def test_cfn_lint_of_the_transformed_template(tmp_path: Path) -> None:
     done = run("cfn-lint", transformed(TEMPLATE, tmp_path / "template.json"))
     assert (done.returncode, done.stdout) == (0, "")
-    bad = changed(lambda t: properties(t, "helloErrors").update(Statistic="Mode"))
+    bad = changed(lambda t: properties(t, f"{ONE}Errors").update(Statistic="Mode"))
     assert "Mode" in run("cfn-lint", transformed(bad, tmp_path / "bad.json")).stdout
 
 

@@ -200,6 +200,7 @@ impl Service<Name> for Resolver {
 mod tests {
     use handler::http::Method;
     use testbed::upstream::{Answer, IdleEnd, Upstream};
+    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
 
@@ -239,12 +240,19 @@ mod tests {
     }
 
     /// Whether a `POST` is answered, over a connection that ended like this after it was used, which is this long ago by
-    /// the monotonic clock and by the wall clock.
-    async fn post_after(how: Option<IdleEnd>, [monotonic, wall]: [Duration; 2], upstream: &Upstream) -> bool {
+    /// the monotonic clock and by the wall clock. The upstream is another runtime's, and the client's stands still
+    /// meanwhile, as in a freeze.
+    fn post_after(
+        how: Option<IdleEnd>,
+        [monotonic, wall]: [Duration; 2],
+        upstream: &Upstream,
+        theirs: &Runtime,
+    ) -> bool {
         let client = Client::new(&upstream.url("/").parse().unwrap(), || Err("no TLS".into())).unwrap();
-        get(&client).await;
+        let ours = Builder::new_current_thread().enable_all().build().unwrap();
+        ours.block_on(get(&client));
         if let Some(how) = how {
-            assert_eq!(upstream.end_idle_connections(how).await, 1);
+            assert_eq!(theirs.block_on(upstream.end_idle_connections(how)), 1);
         }
         if let Some(idle) = client.idle().last_mut() {
             idle.used.monotonic -= monotonic;
@@ -252,34 +260,35 @@ mod tests {
         }
         let mut post = Request::new(Body::default());
         *post.method_mut() = Method::POST;
-        let deadline = Instant::now() + Duration::from_mins(1);
         let is_silent = how == Some(IdleEnd::Vanish) && [monotonic, wall] == [Duration::ZERO; 2];
         let limit = if is_silent { Duration::from_millis(100) } else { Duration::from_mins(1) };
-        let sent = timeout(limit, client.send(&post, false, deadline)).await;
+        let sent = ours.block_on(async { timeout(limit, client.send(&post, false, Instant::now() + limit)).await });
         sent.is_ok_and(|sent| sent.is_ok_and(|received| received.response.status() == StatusCode::OK))
     }
 
-    #[tokio::test]
-    async fn a_request_that_is_not_repeatable_is_sent_once_whatever_the_connection_has_met() {
+    #[test]
+    fn a_request_that_is_not_repeatable_is_sent_once_whatever_the_connection_has_met() {
+        let theirs = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _entered = theirs.enter();
         let ends = [IdleEnd::Close, IdleEnd::Reset, IdleEnd::TimeOut, IdleEnd::Forget, IdleEnd::Vanish];
         let too_long = MOMENT + Duration::from_secs(1);
         for how in ends {
             for idle in [[too_long, too_long], [Duration::ZERO, too_long], [too_long, Duration::ZERO]] {
                 let upstream = Upstream::start();
-                assert!(post_after(Some(how), idle, &upstream).await, "{how:?} after {idle:?}");
+                assert!(post_after(Some(how), idle, &upstream, &theirs), "{how:?} after {idle:?}");
                 assert_eq!((upstream.calls(), upstream.connections()), (2, 2), "{how:?} after {idle:?}");
             }
             // It sees what the server has said. Of anything else it does not know whether the server got the request.
             let upstream = Upstream::start();
             let is_seen = matches!(how, IdleEnd::Close | IdleEnd::Reset | IdleEnd::TimeOut);
-            assert_eq!(post_after(Some(how), [Duration::ZERO; 2], &upstream).await, is_seen, "{how:?} just now");
+            assert_eq!(post_after(Some(how), [Duration::ZERO; 2], &upstream, &theirs), is_seen, "{how:?} just now");
             assert_eq!(upstream.calls(), 1 + usize::from(is_seen), "{how:?} just now");
         }
         let upstream = Upstream::start();
-        assert!(post_after(None, [Duration::ZERO; 2], &upstream).await);
+        assert!(post_after(None, [Duration::ZERO; 2], &upstream, &theirs));
         assert_eq!((upstream.calls(), upstream.connections()), (2, 1), "one that was used a moment ago");
         upstream.then(Answer::ok("good")).then(Answer::status(408));
-        assert!(!post_after(None, [Duration::ZERO; 2], &upstream).await);
+        assert!(!post_after(None, [Duration::ZERO; 2], &upstream, &theirs));
         assert_eq!(upstream.calls(), 4, "a 408");
     }
 

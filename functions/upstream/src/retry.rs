@@ -1,6 +1,7 @@
 //! Retries, limited in number and speed so that they do not make an outage worse.
 
 use std::{
+    mem,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -22,31 +23,53 @@ const EARNED: f64 = 0.2;
 const MOST_TOKENS: f64 = 10.0;
 /// Enough for the first call of a process.
 const FIRST_TOKENS: f64 = 2.0;
+/// Each second adds this part of a token up to that, so a process with few calls can always retry one in five seconds.
+const REFILLED: f64 = 0.2;
+/// What a burst has earned is gone after this time without a call.
+const AGED: Duration = Duration::from_secs(10);
 
-/// The retry budget, a token bucket: see "Addressing Cascading Failures" in Google's SRE book.
-pub(crate) struct RetryBudget(Mutex<f64>);
+/// The retry budget, a token bucket: see "Addressing Cascading Failures" in Google's SRE book, and Finagle's
+/// `RetryBudget` for its tokens that expire and its least number of retries a second.
+pub(crate) struct RetryBudget(Mutex<Bucket>);
+
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self(Mutex::new(FIRST_TOKENS))
+        Self(Mutex::new(Bucket { tokens: FIRST_TOKENS, at: Instant::now() }))
     }
 }
 
 impl RetryBudget {
     /// Earns a part of a token, for a request that calls the upstream.
     pub(crate) fn earn(&self) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *tokens = (*tokens + EARNED).min(MOST_TOKENS);
+        self.change(|tokens| *tokens = (*tokens + EARNED).min(MOST_TOKENS));
     }
 
     /// Takes a token for a retry, if there is one.
     pub(crate) fn spend(&self) -> bool {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let enough = *tokens >= 1.0;
-        if enough {
-            *tokens -= 1.0;
+        self.change(|tokens| {
+            let enough = *tokens >= 1.0;
+            if enough {
+                *tokens -= 1.0;
+            }
+            enough
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut f64) -> T) -> T {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let quiet = now.saturating_duration_since(mem::replace(&mut bucket.at, now));
+        if bucket.tokens < FIRST_TOKENS {
+            bucket.tokens = (bucket.tokens + REFILLED * quiet.as_secs_f64()).min(FIRST_TOKENS);
+        } else if quiet > AGED {
+            bucket.tokens = FIRST_TOKENS;
         }
-        enough
+        change(&mut bucket.tokens)
     }
 }
 
@@ -93,6 +116,8 @@ impl<'a> Retries<'a> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn status(status: u16, retry_after: Option<u64>) -> Failure {
@@ -151,5 +176,20 @@ mod tests {
             calls += attempts(&budget, 9, &Failure::TimedOut).await.0;
         }
         assert!((1195..=1205).contains(&calls), "{calls} calls for 1000");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_age_and_a_quiet_process_can_retry() {
+        let tokens = |budget: &RetryBudget| std::iter::from_fn(|| budget.spend().then_some(())).count();
+        let budget = RetryBudget::default();
+        for (quiet, expected) in [(0, 2), (4, 0), (1, 1), (5, 1), (10, 2), (3600, 2)] {
+            advance(Duration::from_millis(quiet * 1000 + 1)).await;
+            assert_eq!(tokens(&budget), expected, "after {quiet} seconds");
+        }
+        for (quiet, expected) in [(0, 10), (10, 10), (11, 2), (3600, 2)] {
+            (0..100).for_each(|_| budget.earn());
+            advance(Duration::from_secs(quiet)).await;
+            assert_eq!(tokens(&budget), expected, "{quiet} seconds after a burst");
+        }
     }
 }

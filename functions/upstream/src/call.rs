@@ -242,7 +242,9 @@ impl Inner {
             // breaker if requests have less time than an attempt.
             fetched = Err(Failure::TimedOut);
         }
+        let is_slow = settings.slow_call.is_some_and(|slow| began.elapsed() >= slow);
         let is_healthy = fetched.as_ref().map_or_else(Failure::is_healthy, |_| Some(true));
+        let is_healthy = is_healthy.map(|is_healthy| is_healthy && !is_slow);
         tally.is_healthy = is_healthy.or(tally.is_healthy);
         tally.opened |= permit.end(is_healthy);
         match (&fetched, authorization) {

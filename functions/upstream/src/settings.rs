@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) attempt_timeout: Duration,
     /// How many attempts a request may make, the first one included.
     pub(crate) max_attempts: u32,
+    /// From when on the circuit breaker counts a call as a failure, whatever it came to.
+    pub(crate) slow_call: Option<Duration>,
     /// The largest body, after decompression.
     pub(crate) max_body_bytes: usize,
     /// How long the last good response may be used instead of an error.
@@ -59,6 +61,8 @@ impl Settings {
         };
         let milliseconds =
             |setting, default| number(setting, default, 1..=900_000).map(|ms| Duration::from_millis(ms.into()));
+        let optional =
+            |setting: &str| variable(&own(setting)).map(|_| milliseconds(own(setting), Default::default())).transpose();
         let stale_if_error = Some(own(STALE_IF_ERROR_SECONDS)).filter(|own| variable(own).is_some());
         let stale_if_error = stale_if_error.unwrap_or_else(|| STALE_IF_ERROR_SECONDS.to_owned());
         Ok(Self {
@@ -69,6 +73,7 @@ impl Settings {
             timeout: milliseconds(own("TIMEOUT_MS"), 5000)?,
             attempt_timeout: milliseconds(own("ATTEMPT_TIMEOUT_MS"), 2000)?,
             max_attempts: number(own("MAX_ATTEMPTS"), 3, 1..=10)?,
+            slow_call: optional("SLOW_CALL_MS")?,
             // Lambda's answer holds 6 MB, and base64 turns three bytes into four.
             max_body_bytes: number(own("MAX_BODY_BYTES"), 4_194_304, 1..=4_500_000)? as usize,
             stale_if_error: Duration::from_secs(number(stale_if_error, 3600, 0..=31_536_000)?.into()),

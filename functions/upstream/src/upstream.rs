@@ -539,6 +539,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn slow_calls_open_the_breaker_if_a_setting_says_from_when() {
+        for (setting, state) in [(None, "closed"), (Some("60000"), "closed"), (Some("20"), "open")] {
+            let slow = setting.map(|ms| ("UPSTREAM_SLOW_CALL_MS", ms));
+            let (upstream, server) = start_with(slow.as_slice());
+            for status in [200, 404] {
+                let slow = Behaviour::late(Duration::from_millis(25), Answer::status(status).cache_control("no-store"));
+                server.always(slow);
+                let job = job(&upstream, 60_000, 1);
+                join_all((0..5).map(|_| upstream.call(None, &job, HeaderMap::new()))).await;
+            }
+            assert_eq!(upstream.breaker.state_name(), state, "{setting:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn only_one_of_many_calls_opens_the_breaker() {
         let (upstream, server) = start();
         server.then(Answer::ok("good").cache_control("no-store")).always(Answer::status(500));

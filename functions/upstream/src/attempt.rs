@@ -17,7 +17,7 @@ use url::{Position, Url};
 
 use crate::{
     cache_control::delta_seconds,
-    client::{self, BoxError},
+    client::{self, BoxError, Hedge},
     coding::Codings,
     connection::{Body, Received, Unanswered},
     error::Failure,
@@ -43,13 +43,14 @@ pub(crate) struct Fetched {
 }
 
 impl Client {
-    /// Sends `prepared` with `headers`. Gives up at `deadline`, or after the time that one attempt may take.
+    /// Sends `prepared` with `headers`, and also as `hedge` says. Gives up at `deadline`, or after the time that one attempt may take.
     pub(crate) async fn attempt(
         &self,
         settings: &Settings,
         known_as: &str,
         prepared: &Prepared,
         mut headers: HeaderMap,
+        hedge: Option<Hedge<'_>>,
         deadline: Instant,
     ) -> Result<Fetched, Failure> {
         let client = self.client(settings).map_err(Failure::misconfigured)?;
@@ -60,7 +61,7 @@ impl Client {
         let limit = Instant::now() + settings.attempt_timeout;
         let too_late = if limit < deadline { Failure::TimedOut } else { Failure::DeadlineExceeded };
         let deadline = deadline.min(limit);
-        let response = exchange(client, settings, prepared, headers, deadline);
+        let response = exchange(client, settings, prepared, headers, hedge, deadline);
         timeout_at(deadline, response).await.unwrap_or(Err(too_late))
     }
 
@@ -78,10 +79,11 @@ async fn exchange(
     settings: &Settings,
     prepared: &Prepared,
     headers: HeaderMap,
+    hedge: Option<Hedge<'_>>,
     deadline: Instant,
 ) -> Result<Fetched, Failure> {
     let requested = SystemTime::now();
-    let sent = send(client, prepared, headers, deadline);
+    let sent = send(client, prepared, headers, hedge, deadline);
     let Received { response, connection } = sent.await?;
     let is_part_wanted = prepared.headers.contains_key(RANGE);
     let fetched = read(response, requested, settings.max_body_bytes, is_part_wanted).await;
@@ -95,6 +97,7 @@ async fn send(
     client: &client::Client,
     prepared: &Prepared,
     headers: HeaderMap,
+    hedge: Option<Hedge<'_>>,
     deadline: Instant,
 ) -> Result<Received, Unanswered> {
     let mut request = Request::new(Body::new(prepared.body.clone()));
@@ -104,7 +107,7 @@ async fn send(
     let mut redirects = if prepared.method.is_safe() { MAX_REDIRECTS } else { 0 };
     loop {
         *request.uri_mut() = target(&url).map_err(|invalid| Unanswered::Unsent(invalid.into()))?;
-        let received = client.send(&request, prepared.is_repeatable(), deadline).await?;
+        let received = client.send(&request, prepared.is_repeatable(), hedge, deadline).await?;
         let Some(next) = location(&url, &received.response).filter(|_| redirects > 0) else {
             return Ok(received);
         };
@@ -196,7 +199,7 @@ mod tests {
             let settings = settings.unwrap();
             let prepared = Prepared::new(Method::GET, settings.url.clone());
             let client = Client::default();
-            let failure = client.attempt(&settings, "test", &prepared, HeaderMap::new(), deadline).await.err();
+            let failure = client.attempt(&settings, "test", &prepared, HeaderMap::new(), None, deadline).await.err();
             match failure {
                 Some(Failure::TimedOut) => assert!(is_attempts_own),
                 Some(Failure::DeadlineExceeded) => assert!(!is_attempts_own),

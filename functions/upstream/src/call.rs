@@ -1,7 +1,10 @@
 //! A call of an upstream: its attempts, and what they came to.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +15,7 @@ use tracing::{Instrument, info_span};
 use crate::{
     attempt::Fetched,
     breaker::OPEN_FOR,
+    client::Hedge,
     entry::Entry,
     error::Failure,
     fleet::{Permission, Report},
@@ -177,7 +181,7 @@ impl Inner {
     /// Calls the upstream, and retries while that may help.
     async fn retried(&self, mut stored: Option<Arc<Entry>>, job: &Job, trace: &HeaderMap) -> CallResult {
         let last_start = last_start(&self.settings, job.deadline);
-        let mut retries = Retries::new(&self.retry_budget, job.max_attempts, last_start);
+        let mut retries = Retries::new(&self.retry_budget, last_start);
         let mut tally = Tally::default();
         let mut status;
         let response = loop {
@@ -192,6 +196,7 @@ impl Inner {
                 // Once the breaker is open, it is useless to wait for another attempt.
                 Err(failure)
                     if (job.prepared.is_repeatable() || failure.is_without_effect())
+                        && tally.attempts < job.max_attempts
                         && !self.breaker.is_open()
                         && retries.wait(&failure).await => {}
                 Err(failure) => {
@@ -236,7 +241,18 @@ impl Inner {
         headers.extend(job.prepared.headers.clone());
         headers.extend(stored.map(Entry::validators).unwrap_or_default());
         headers.extend(authorization.as_ref().map(|(_, authorization)| (AUTHORIZATION, authorization.clone())));
-        let mut fetched = self.client.attempt(settings, self.known_as, &job.prepared, headers, job.deadline).await;
+        let (hedges, left) = (AtomicU32::new(0), job.max_attempts.saturating_sub(tally.attempts));
+        let pay = || {
+            let may = hedges.load(Ordering::Relaxed) < left && self.retry_budget.spend();
+            hedges.fetch_add(may.into(), Ordering::Relaxed);
+            may
+        };
+        // There is only one probe at a time.
+        let hedge = settings.hedge_after.filter(|_| self.breaker.is_closed());
+        let hedge = hedge.map(|after| Hedge { after, pay: &pay });
+        let attempt = self.client.attempt(settings, self.known_as, &job.prepared, headers, hedge, job.deadline);
+        let mut fetched = attempt.await;
+        tally.attempts += hedges.into_inner();
         if matches!(fetched, Err(Failure::DeadlineExceeded)) && began.elapsed() >= limit(settings) / 2 {
             // The upstream had a fair share of the time, and is to blame. Else no upstream that hangs would open the
             // breaker if requests have less time than an attempt.

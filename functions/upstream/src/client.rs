@@ -6,6 +6,7 @@
 
 use std::{
     error::Error,
+    future::pending,
     net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{BoxFuture, select};
+use futures_util::future::{BoxFuture, Either, select};
 use handler::http::{
     Request, StatusCode, Uri,
     header::{HOST, HeaderValue},
@@ -22,7 +23,7 @@ use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     task::yield_now,
-    time::{Instant, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
@@ -48,6 +49,14 @@ pub(crate) struct Client {
     /// For `https`.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: Mutex<Vec<Connection>>,
+}
+
+/// A second request on another connection, if the first one has no response after a while.
+#[derive(Clone, Copy)]
+pub(crate) struct Hedge<'a> {
+    pub(crate) after: Duration,
+    /// Returns whether it may be sent.
+    pub(crate) pay: &'a (dyn Fn() -> bool + Send + Sync),
 }
 
 impl Client {
@@ -82,7 +91,8 @@ impl Client {
     ///
     /// If it is repeatable, a kept connection costs nothing that is dead: if one fails before a byte of the response
     /// arrives, the request is sent once more, on a new connection (RFC 9112, section 9.3.1). If one does not answer for
-    /// long, a new one gets the request too, and the first response counts. The caller waits until `deadline`.
+    /// long, or if `hedge` says so, a new one gets the request too, and the first response counts. The caller waits until
+    /// `deadline`.
     ///
     /// Any other request is sent once: on a connection that was used a moment ago, or on a new one.
     ///
@@ -93,27 +103,40 @@ impl Client {
         &self,
         request: &Request<Body>,
         is_repeatable: bool,
+        hedge: Option<Hedge<'_>>,
         deadline: Instant,
     ) -> Result<Received, Unanswered> {
-        let Some(kept) = self.take(is_repeatable).await else { return self.send_anew(request).await };
-        let patience = patience(kept.latency, deadline.saturating_duration_since(Instant::now()));
-        let patience = if is_repeatable { patience } else { Duration::MAX };
-        let mut answer = pin!(kept.send(self.addressed(request)));
-        let late = match timeout(patience, &mut answer).await {
-            Ok(Err(Unanswered::Unsent(_))) => None,
-            Ok(Err(Unanswered::WithoutAByte(_))) if is_repeatable => None,
-            // A 408 is how a server closes a connection that was idle for too long: RFC 9110, section 15.5.9.
-            Ok(Ok(received)) if is_repeatable && received.response.status() == StatusCode::REQUEST_TIMEOUT => None,
-            Ok(answer) => return answer,
-            Err(_) => Some(answer),
-        };
-        // They went through the same freeze.
-        self.idle().clear();
-        let anew = self.send_anew(request);
-        let Some(late) = late else { return anew.await };
-        match select(late, pin!(anew)).await.factor_first() {
-            (Ok(received), _) => Ok(received),
-            (Err(_), other) => other.await,
+        let hedge = hedge.filter(|_| is_repeatable);
+        let mut kept = self.take(is_repeatable).await;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = kept.as_ref().filter(|_| is_repeatable).map(|kept| patience(kept.latency, left));
+            let is_kept = kept.is_some();
+            let first = pin!(self.send_over(kept.take(), request));
+            let answer = match select(first, pin!(late(patience, hedge))).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right(((), first)) => {
+                    if is_kept {
+                        self.idle().clear();
+                    }
+                    return match select(first, pin!(self.send_over(None, request))).await.factor_first() {
+                        (Ok(received), _) => Ok(received),
+                        (Err(_), other) => other.await,
+                    };
+                }
+            };
+            let is_dead = match &answer {
+                Err(Unanswered::Unsent(_)) => true,
+                Err(Unanswered::WithoutAByte(_)) => is_repeatable,
+                // It is how a server closes a connection that was idle for too long: RFC 9110, section 15.5.9.
+                Ok(received) => is_repeatable && received.response.status() == StatusCode::REQUEST_TIMEOUT,
+                Err(Unanswered::Broken(_)) => false,
+            };
+            if !is_kept || !is_dead {
+                return answer;
+            }
+            // They went through the same freeze.
+            self.idle().clear();
         }
     }
 
@@ -123,8 +146,12 @@ impl Client {
         self.idle().push(connection);
     }
 
-    async fn send_anew(&self, request: &Request<Body>) -> Result<Received, Unanswered> {
-        let connection = self.connect().await.map_err(Unanswered::Unsent)?;
+    /// Sends a request over a connection, or over a new one.
+    async fn send_over(&self, kept: Option<Connection>, request: &Request<Body>) -> Result<Received, Unanswered> {
+        let connection = match kept {
+            Some(kept) => kept,
+            None => self.connect().await.map_err(Unanswered::Unsent)?,
+        };
         connection.send(self.addressed(request)).await
     }
 
@@ -173,6 +200,21 @@ fn patience(latency: Duration, left: Duration) -> Duration {
     (latency * 4).clamp(left / 4, left / 2)
 }
 
+/// Ends when another connection should get the request too.
+async fn late(patience: Option<Duration>, hedge: Option<Hedge<'_>>) {
+    let began = Instant::now();
+    if let Some(hedge) = hedge.filter(|hedge| patience.is_none_or(|patience| hedge.after < patience)) {
+        sleep(hedge.after).await;
+        if (hedge.pay)() {
+            return;
+        }
+    }
+    match patience {
+        Some(patience) => sleep_until(began + patience).await,
+        None => pending().await,
+    }
+}
+
 /// Resolves for the connector, which adds the port.
 #[derive(Clone)]
 struct Resolver(aws::Resolver);
@@ -200,13 +242,17 @@ impl Service<Name> for Resolver {
 mod tests {
     use handler::http::Method;
     use testbed::upstream::{Answer, IdleEnd, Upstream};
-    use tokio::runtime::{Builder, Runtime};
+    use tokio::{
+        runtime::{Builder, Runtime},
+        time::timeout,
+    };
 
     use super::*;
 
     async fn get(client: &Client) {
         let deadline = Instant::now() + Duration::from_mins(1);
-        let received = client.send(&Request::new(Body::default()), true, deadline).await.ok().expect("a response");
+        let received =
+            client.send(&Request::new(Body::default()), true, None, deadline).await.ok().expect("a response");
         drop(received.response);
         client.keep(received.connection);
     }
@@ -262,7 +308,8 @@ mod tests {
         *post.method_mut() = Method::POST;
         let is_silent = how == Some(IdleEnd::Vanish) && [monotonic, wall] == [Duration::ZERO; 2];
         let limit = if is_silent { Duration::from_millis(100) } else { Duration::from_mins(1) };
-        let sent = ours.block_on(async { timeout(limit, client.send(&post, false, Instant::now() + limit)).await });
+        let sent =
+            ours.block_on(async { timeout(limit, client.send(&post, false, None, Instant::now() + limit)).await });
         sent.is_ok_and(|sent| sent.is_ok_and(|received| received.response.status() == StatusCode::OK))
     }
 

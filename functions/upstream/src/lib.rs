@@ -39,6 +39,7 @@
 //! | `PRICES_TIMEOUT_MS` | 5000 | for a request, retries included; Lambda's deadline counts too |
 //! | `PRICES_ATTEMPT_TIMEOUT_MS` | 2000 | for one attempt, from connect to the last byte |
 //! | `PRICES_MAX_ATTEMPTS` | 3 | the first one included |
+//! | `PRICES_HEDGE_AFTER_MS` | none | if there is no head of a response by then, a request that may be repeated is also sent on another connection |
 //! | `PRICES_SLOW_CALL_MS` | none | an attempt that takes this long counts as a failure for the circuit breaker, whatever its result |
 //! | `PRICES_MAX_BODY_BYTES` | 4194304 | of a response, after decompression |
 //! | `PRICES_STALE_IF_ERROR_SECONDS` | `STALE_IF_ERROR_SECONDS`, or 3600 | how long a stale response may be used instead of an error; 0: never |

@@ -81,34 +81,32 @@ pub(crate) fn least(limit: Duration) -> Duration {
 /// The retries of one request.
 pub(crate) struct Retries<'a> {
     budget: &'a RetryBudget,
-    left: u32,
     /// The last moment at which an attempt may begin.
     until: Instant,
     bound: Duration,
 }
 
 impl<'a> Retries<'a> {
-    /// Allows at most `max_attempts`, the first one included, which begin before `until`.
-    pub(crate) fn new(budget: &'a RetryBudget, max_attempts: u32, until: Instant) -> Self {
-        Self { budget, left: max_attempts.saturating_sub(1), until, bound: BASE }
+    /// Allows attempts that begin before `until`.
+    pub(crate) fn new(budget: &'a RetryBudget, until: Instant) -> Self {
+        Self { budget, until, bound: BASE }
     }
 
     /// Waits before the next attempt after `failure`: a random time up to a bound that doubles (exponential backoff
     /// with full jitter, as in <https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/>),
     /// plus the time that the upstream asks for.
     ///
-    /// Returns `false` at once if there must be no further attempt: it would fail too, or the attempts, the time or the
-    /// budget are used up.
+    /// Returns `false` at once if there must be no further attempt: it would fail too, or the time or the budget is used
+    /// up.
     pub(crate) async fn wait(&mut self, failure: &Failure) -> bool {
         let jitter = self.bound.mul_f64(fastrand::f64());
         let wait = failure.retry_after().unwrap_or_default().saturating_add(jitter);
         // A large Retry-After can exceed what an instant holds.
         let at = Instant::now().checked_add(wait).filter(|at| *at < self.until);
-        let Some(at) = at.filter(|_| failure.is_transient() && self.left > 0 && self.budget.spend()) else {
+        let Some(at) = at.filter(|_| failure.is_transient() && self.budget.spend()) else {
             return false;
         };
         sleep_until(at).await;
-        self.left -= 1;
         self.bound = (self.bound * 2).min(CAP);
         true
     }
@@ -129,9 +127,9 @@ mod tests {
     async fn attempts(budget: &RetryBudget, failures: u32, failure: &Failure) -> (u32, Duration) {
         let began = Instant::now();
         budget.earn();
-        let mut retries = Retries::new(budget, 3, began + Duration::from_secs(5));
+        let mut retries = Retries::new(budget, began + Duration::from_secs(5));
         let mut attempts = 1;
-        while attempts <= failures && retries.wait(failure).await {
+        while attempts <= failures && attempts < 3 && retries.wait(failure).await {
             attempts += 1;
         }
         (attempts, began.elapsed())

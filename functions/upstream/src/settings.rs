@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) max_attempts: u32,
     /// From when on the circuit breaker counts a call as a failure, whatever it came to.
     pub(crate) slow_call: Option<Duration>,
+    /// After how long without the head of a response another connection gets a repeatable request too.
+    pub(crate) hedge_after: Option<Duration>,
     /// The largest body, after decompression.
     pub(crate) max_body_bytes: usize,
     /// How long the last good response may be used instead of an error.
@@ -74,6 +76,7 @@ impl Settings {
             attempt_timeout: milliseconds(own("ATTEMPT_TIMEOUT_MS"), 2000)?,
             max_attempts: number(own("MAX_ATTEMPTS"), 3, 1..=10)?,
             slow_call: optional("SLOW_CALL_MS")?,
+            hedge_after: optional("HEDGE_AFTER_MS")?,
             // Lambda's answer holds 6 MB, and base64 turns three bytes into four.
             max_body_bytes: number(own("MAX_BODY_BYTES"), 4_194_304, 1..=4_500_000)? as usize,
             stale_if_error: Duration::from_secs(number(stale_if_error, 3600, 0..=31_536_000)?.into()),

@@ -338,7 +338,7 @@ mod tests {
 
     use futures_util::future::join_all;
     use handler::{Problem, http::HeaderMap};
-    use testbed::upstream::{Answer, Behaviour};
+    use testbed::upstream::{Answer, Behaviour, IdleEnd};
 
     use super::*;
 
@@ -538,6 +538,55 @@ mod tests {
         assert_eq!((outcome.tally.is_healthy, outcome.tally.attempts), (Some(false), 2));
     }
 
+    /// The tokens that are left in the retry budget.
+    fn tokens(upstream: &Inner) -> usize {
+        std::iter::from_fn(|| upstream.retry_budget.spend().then_some(())).count()
+    }
+
+    #[tokio::test]
+    async fn a_hedge_gets_past_a_silent_response_and_a_silent_connection() {
+        for is_kept in [false, true] {
+            let settings = [("UPSTREAM_HEDGE_AFTER_MS", "50"), ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000")];
+            let (upstream, server) = start_with(&settings);
+            if is_kept {
+                server.then(Answer::ok("first").cache_control("no-store"));
+                fetch(&upstream).await.unwrap();
+                assert_eq!(server.end_idle_connections(IdleEnd::Vanish).await, 1);
+            } else {
+                server.then(Behaviour::Silent);
+            }
+            let result = upstream.call(None, &job(&upstream, 60_000, 3), HeaderMap::new()).await;
+            assert!(result.response.is_ok());
+            assert_eq!((result.tally.attempts, result.tally.is_healthy), (2, Some(true)));
+            assert_eq!((server.calls(), server.connections(), tokens(&upstream)), (2, 2, 1), "kept: {is_kept}");
+            server.close_idle_connections().await;
+            tokio::time::timeout(Duration::from_mins(1), server.all_closed()).await.expect("the loser is closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_no_hedge_that_must_not_be() {
+        let silent = |method, max_attempts, tokens, is_probe| async move {
+            let settings = [("UPSTREAM_HEDGE_AFTER_MS", "1"), ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "500")];
+            let (upstream, server) = start_with(&settings);
+            server.then(Behaviour::Silent).always(Answer::ok("good"));
+            (tokens..2).for_each(|_| assert!(upstream.retry_budget.spend()));
+            if is_probe {
+                upstream.breaker.hold(Duration::ZERO);
+            }
+            let mut job = job(&upstream, 60_000, max_attempts);
+            job.prepared = Arc::new(Prepared::new(method, upstream.settings.url.clone()));
+            let result = upstream.call(None, &job, HeaderMap::new()).await;
+            assert_eq!(result.tally.attempts as usize, server.calls());
+            (server.calls(), result.response.is_ok())
+        };
+        assert_eq!(silent(Method::GET, 3, 2, false).await, (2, true));
+        assert_eq!(silent(Method::POST, 3, 2, false).await, (1, false), "it may not be repeated");
+        assert_eq!(silent(Method::GET, 1, 2, false).await, (1, false), "it has no attempt left");
+        assert_eq!(silent(Method::GET, 3, 0, false).await, (1, false), "the budget is empty");
+        assert_eq!(silent(Method::GET, 3, 2, true).await, (1, false), "it is the probe");
+    }
+
     #[tokio::test]
     async fn slow_calls_open_the_breaker_if_a_setting_says_from_when() {
         for (setting, state) in [(None, "closed"), (Some("60000"), "closed"), (Some("20"), "open")] {
@@ -586,7 +635,6 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(fetch(&upstream).await.err().map(|problem| problem.name()), Some("upstream-unavailable"));
         }
-        let tokens = std::iter::from_fn(|| upstream.retry_budget.spend().then_some(())).count();
-        assert_eq!(tokens, 2, "those of a new process");
+        assert_eq!(tokens(&upstream), 2, "those of a new process");
     }
 }

@@ -1,10 +1,10 @@
 //! Problem details: the format of every error that a caller sees.
 
-use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt};
 
 use lambda_http::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
+    header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY, WWW_AUTHENTICATE},
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
@@ -239,62 +239,6 @@ impl Problem {
         .because(cause)
     }
 
-    /// 502: no response came from the upstream: DNS, connect or TLS failed, or the response was cut off or malformed.
-    #[must_use]
-    pub fn upstream_unreachable() -> Self {
-        Self::new(
-            "upstream-unreachable",
-            "Upstream unreachable",
-            StatusCode::BAD_GATEWAY,
-            "The upstream gave no complete response.",
-        )
-    }
-
-    /// 502: the upstream answered with `status`, which is not a success. The member `upstream_status` holds it.
-    #[must_use]
-    pub fn upstream_error(status: StatusCode) -> Self {
-        let status = status.as_u16();
-        let detail = format!("The upstream answered with status {status}.");
-        Self::new("upstream-error", "Upstream error", StatusCode::BAD_GATEWAY, detail)
-            .with_member("upstream_status", status)
-    }
-
-    /// 502: the upstream's body is larger than `limit` bytes, counted after decompression.
-    #[must_use]
-    pub fn upstream_response_too_large(limit: usize) -> Self {
-        Self::new(
-            "upstream-response-too-large",
-            "Upstream response too large",
-            StatusCode::BAD_GATEWAY,
-            format!("The upstream's response is larger than the {limit} bytes allowed."),
-        )
-    }
-
-    /// 503: the upstream is not called at present. A caller may retry after `retry_after`, in whole seconds.
-    #[must_use]
-    pub fn upstream_unavailable(retry_after: Duration) -> Self {
-        // Rounded up: a caller that retries a moment too early would get the same answer.
-        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-        Self::new(
-            "upstream-unavailable",
-            "Upstream unavailable",
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The upstream is unavailable at present.",
-        )
-        .with_header(RETRY_AFTER, seconds.into())
-    }
-
-    /// 504: the time for the upstream has run out.
-    #[must_use]
-    pub fn upstream_timeout() -> Self {
-        Self::new(
-            "upstream-timeout",
-            "Upstream timeout",
-            StatusCode::GATEWAY_TIMEOUT,
-            "The time for this request ran out before its answer was complete.",
-        )
-    }
-
     /// Keeps the cause of the problem, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Cause>) -> Self {
@@ -428,6 +372,8 @@ struct Members<'a> {
 
 #[cfg(test)]
 mod tests {
+    use lambda_http::http::header::RETRY_AFTER;
+
     use super::*;
     use crate::Body;
 
@@ -440,18 +386,16 @@ mod tests {
 
     #[test]
     fn has_the_members_of_rfc_9457_and_no_cause() {
-        let problem = Problem::upstream_error(StatusCode::IM_A_TEAPOT).because("10.0.0.7 said so");
-        let response = problem.to_response("6b2a");
-        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        let response = Problem::misconfigured("10.0.0.7 said so").to_response("6b2a");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(
             body(&response),
-            serde_json::json!({
-                "type": "urn:problem-type:upstream-error",
-                "title": "Upstream error",
-                "status": 502,
-                "detail": "The upstream answered with status 418.",
+            json!({
+                "type": "urn:problem-type:misconfigured",
+                "title": "Misconfigured",
+                "status": 500,
+                "detail": "The service is not configured correctly. Its log says why.",
                 "instance": "urn:uuid:6b2a",
-                "upstream_status": 418,
             })
         );
     }
@@ -485,14 +429,6 @@ mod tests {
             (challenged.detail(), &challenged.headers()[WWW_AUTHENTICATE]),
             ("Who are you?", &"Bearer".parse().unwrap())
         );
-    }
-
-    #[test]
-    fn retry_after_is_rounded_up_to_whole_seconds() {
-        for (after, header) in [(2000, "2"), (2001, "3"), (1, "1")] {
-            let problem = Problem::upstream_unavailable(Duration::from_millis(after));
-            assert_eq!(problem.to_response("").headers()[RETRY_AFTER], header);
-        }
     }
 
     #[test]

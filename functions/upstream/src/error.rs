@@ -2,9 +2,15 @@
 
 use std::{error, fmt, sync::Arc, time::Duration};
 
-use handler::{Problem, http::StatusCode};
+use handler::{
+    Problem,
+    http::{StatusCode, header::RETRY_AFTER},
+};
 
 use crate::{client::BoxError, connection::Unanswered};
+
+/// The upstream that the log does not name, because it is its function's only one.
+pub(crate) const UNNAMED: &str = "UPSTREAM";
 
 type Cause = Arc<dyn error::Error + Send + Sync>;
 
@@ -69,13 +75,13 @@ impl Error {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        error.failure.into_problem()
+        error.failure.into_problem(error.upstream)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} failed: {}", self.upstream, self.failure.clone().into_problem())
+        write!(f, "{} failed: {}", self.upstream, self.failure.clone().into_problem(self.upstream))
     }
 }
 
@@ -192,31 +198,55 @@ impl Failure {
         }
     }
 
-    /// The problem that the caller gets.
-    pub(crate) fn into_problem(self) -> Problem {
-        match self {
+    /// The problem that the caller gets. The log gets the name of the `upstream`, and the cause.
+    pub(crate) fn into_problem(self, upstream: &'static str) -> Problem {
+        let (problem, cause) = match self {
             Self::Unsent(cause) | Self::Unreachable(cause) | Self::Unusable(cause) => {
-                Problem::upstream_unreachable().because(Chained(cause))
+                let detail = "The upstream gave no complete response.";
+                let problem =
+                    Problem::new("upstream-unreachable", "Upstream unreachable", StatusCode::BAD_GATEWAY, detail);
+                (problem, Some(cause))
             }
-            Self::TimedOut | Self::DeadlineExceeded => Problem::upstream_timeout(),
-            Self::Status { status, .. } => Problem::upstream_error(status),
-            Self::TokenRefused => Problem::upstream_error(StatusCode::UNAUTHORIZED),
-            Self::TooLarge(limit) => Problem::upstream_response_too_large(limit),
-            Self::Open(left) => Problem::upstream_unavailable(left).because("the circuit breaker is open"),
-            Self::Misconfigured(cause) => Problem::misconfigured(Chained(cause)),
-            Self::SecretUnavailable(cause) => {
-                Problem::upstream_unavailable(Duration::from_secs(1)).because(Chained(cause))
+            Self::TimedOut | Self::DeadlineExceeded => {
+                let detail = "The time for this request ran out before its answer was complete.";
+                (Problem::new("upstream-timeout", "Upstream timeout", StatusCode::GATEWAY_TIMEOUT, detail), None)
             }
+            Self::Status { status, .. } => (answered(status), None),
+            Self::TokenRefused => (answered(StatusCode::UNAUTHORIZED), None),
+            Self::TooLarge(limit) => {
+                let detail = format!("The upstream's response is larger than the {limit} bytes allowed.");
+                let title = "Upstream response too large";
+                (Problem::new("upstream-response-too-large", title, StatusCode::BAD_GATEWAY, detail), None)
+            }
+            Self::Open(left) => (unavailable(left), Some(BoxError::from("the circuit breaker is open").into())),
+            Self::Misconfigured(cause) => return Problem::misconfigured(Whose { upstream, cause: Some(cause) }),
+            Self::SecretUnavailable(cause) => (unavailable(Duration::from_secs(1)), Some(cause)),
             Self::Invalid(cause) => {
                 let detail = "The upstream's response is not what was expected.";
                 let title = "Invalid response from the upstream";
-                Problem::new("upstream-response-invalid", title, StatusCode::BAD_GATEWAY, detail)
-                    .because(Chained(cause))
+                (Problem::new("upstream-response-invalid", title, StatusCode::BAD_GATEWAY, detail), Some(cause))
             }
-            Self::Parameter(fault) => Problem::invalid_parameter(format!("A parameter of the path {fault}.")),
-            Self::Bug(cause) => Problem::internal().because(Chained(cause)),
-        }
+            Self::Parameter(fault) => (Problem::invalid_parameter(format!("A parameter of the path {fault}.")), None),
+            Self::Bug(cause) => (Problem::internal(), Some(cause)),
+        };
+        if upstream == UNNAMED && cause.is_none() { problem } else { problem.because(Whose { upstream, cause }) }
     }
+}
+
+fn answered(status: StatusCode) -> Problem {
+    let status = status.as_u16();
+    let detail = format!("The upstream answered with status {status}.");
+    Problem::new("upstream-error", "Upstream error", StatusCode::BAD_GATEWAY, detail)
+        .with_member("upstream_status", status)
+}
+
+/// A caller may retry after that, in whole seconds.
+fn unavailable(retry_after: Duration) -> Problem {
+    // Rounded up: a caller that retries a moment too early would get the same answer.
+    let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    let detail = "The upstream is unavailable at present.";
+    Problem::new("upstream-unavailable", "Upstream unavailable", StatusCode::SERVICE_UNAVAILABLE, detail)
+        .with_header(RETRY_AFTER, seconds.into())
 }
 
 impl From<Unanswered> for Failure {
@@ -228,18 +258,73 @@ impl From<Unanswered> for Failure {
     }
 }
 
-/// Makes a shared error an `Error`, which `Arc<dyn Error>` does not implement.
+/// Whose failure it is, and the cause. Of [`UNNAMED`], it is only the cause.
 #[derive(Debug)]
-struct Chained(Cause);
+struct Whose {
+    upstream: &'static str,
+    cause: Option<Cause>,
+}
 
-impl fmt::Display for Chained {
+impl fmt::Display for Whose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match &self.cause {
+            Some(cause) if self.upstream == UNNAMED => cause.fmt(f),
+            _ => f.write_str(self.upstream),
+        }
     }
 }
 
-impl error::Error for Chained {
+impl error::Error for Whose {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.0.source()
+        let cause = self.cause.as_ref()?;
+        if self.upstream == UNNAMED { cause.source() } else { Some(&**cause) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(problem: &Problem) -> String {
+        let mut texts = vec![problem.to_string()];
+        let mut cause = error::Error::source(problem);
+        while let Some(next) = cause {
+            texts.push(next.to_string());
+            cause = next.source();
+        }
+        texts.join(" < ")
+    }
+
+    #[test]
+    fn the_log_says_whose_failure_it_is() {
+        let reset = || Failure::unreachable(std::io::Error::other("reset"));
+        for (upstream, failure, expected) in [
+            (UNNAMED, reset(), "upstream-unreachable: The upstream gave no complete response. < reset"),
+            ("PRICES", reset(), "upstream-unreachable: The upstream gave no complete response. < PRICES < reset"),
+            (
+                UNNAMED,
+                Failure::TooLarge(7),
+                "upstream-response-too-large: The upstream's response is larger than the 7 bytes allowed.",
+            ),
+            ("PRICES", Failure::TokenRefused, "upstream-error: The upstream answered with status 401. < PRICES"),
+            (
+                "PRICES",
+                Failure::misconfigured("A must be B"),
+                "misconfigured: The service is not configured correctly. Its log says why. < PRICES < A must be B",
+            ),
+        ] {
+            assert_eq!(logged(&Error { upstream, failure }.into()), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn retry_after_is_rounded_up_to_whole_seconds() {
+        let event = br#"{"httpMethod":"GET","path":"/","requestContext":{"elb":{}},"headers":{}}"#;
+        for (after, header) in [(2000, "2"), (2001, "3"), (1, "1")] {
+            let endpoint =
+                move |_| async move { Err::<handler::Response, _>(unavailable(Duration::from_millis(after))) };
+            let answer = handler::invoke(endpoint, event, handler::Context::default()).await.unwrap();
+            assert!(answer.contains(&format!(r#""retry-after":"{header}""#)), "{answer}");
+        }
     }
 }

@@ -219,7 +219,7 @@ impl Inner {
                     Failure::Open(_) => CacheStatus::Stale { forwarded: None, because: "circuit-breaker-open", shared },
                     _ => CacheStatus::Stale { forwarded: Some(forwarded), because: "stale-if-error", shared },
                 };
-                record("stood_in_for", &failure.into_problem());
+                record("stood_in_for", &failure.into_problem(settings.name));
                 answer(entry, status, now)
             }
             (Err(failure), _) => {
@@ -243,7 +243,7 @@ impl Inner {
                 record("breaker_state", upstream.breaker.state_name());
                 upstream.tell_fleet(result.report).await;
                 if let Some(failure) = result.response.err().filter(|failure| !matches!(failure, Failure::Open(_))) {
-                    let error: &dyn std::error::Error = &failure.into_problem();
+                    let error: &dyn std::error::Error = &failure.into_problem(upstream.settings.name);
                     warn!(error, "the stored response could not be refreshed");
                 }
             });
@@ -363,7 +363,7 @@ mod tests {
 
     async fn fetch(upstream: &Arc<Inner>) -> Result<Response, Problem> {
         let exchanged = Arc::clone(upstream).exchange(job(upstream, 0, 0).prepared).await;
-        exchanged.map_err(Failure::into_problem)
+        exchanged.map_err(|failure| failure.into_problem(upstream.settings.name))
     }
 
     fn text(response: &Response) -> String {

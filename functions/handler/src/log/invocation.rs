@@ -601,7 +601,7 @@ mod tests {
             |_| {},
             |log| {
                 for (status, problem) in [
-                    (StatusCode::BAD_GATEWAY, Problem::upstream_unreachable().because(std::io::Error::other("reset"))),
+                    (StatusCode::INTERNAL_SERVER_ERROR, Problem::misconfigured(std::io::Error::other("missing"))),
                     (StatusCode::BAD_REQUEST, Problem::invalid_parameter("`n` is odd.").because("of 3")),
                 ] {
                     let mut response = Response::default();
@@ -611,8 +611,8 @@ mod tests {
             },
         );
         let [ours, callers] = &lines[..] else { panic!("{lines:?}") };
-        assert_eq!((&ours["level"], &ours["problem"]), (&"ERROR".into(), &"upstream-unreachable".into()));
-        assert_eq!(ours["error"], "upstream-unreachable: The upstream gave no complete response.: reset");
+        assert_eq!((&ours["level"], &ours["problem"]), (&"ERROR".into(), &"misconfigured".into()));
+        assert_eq!(ours["error"], "misconfigured: The service is not configured correctly. Its log says why.: missing");
         assert_eq!((&callers["level"], &callers["problem"]), (&"INFO".into(), &"invalid-parameter".into()));
         assert_eq!((callers.get("error"), &callers["ClientErrors"]), (None, &1.into()));
     }

@@ -76,7 +76,7 @@ pub use etag::{ETag, lists_etag, precondition, required_precondition};
 pub use file::{Disposition, file, redirect};
 pub use form::form;
 pub use lambda_http::{Body, Context, Error, Request, http};
-pub use log::{Value, count, record};
+pub use log::{Value, count, count_with, record, record_with};
 pub use multipart::{Part, multipart};
 pub use negotiate::{negotiate, weighted};
 pub use observe::observe;

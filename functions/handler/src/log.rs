@@ -21,7 +21,7 @@ use std::{
 use tracing::level_filters::LevelFilter;
 
 pub(crate) use invocation::{Ended, InvocationSpan};
-pub use invocation::{count, record};
+pub use invocation::{count, count_with, record, record_with};
 pub(crate) use line::Format;
 pub use line::Value;
 

@@ -49,7 +49,7 @@
 //! answers it from the `cache`, whose [`freshness`] decides how an `entry` may be used, or from a `call`. `retry` and
 //! `breaker` decide when the upstream is called. `fleet` exchanges this with other environments. `secret` loads
 //! the upstream's token, `attempt` makes one attempt: `client` chooses the `connection`, `tls` says whom it trusts, and
-//! `coding` decodes the response. `error` lists how a call can fail, and `response` is what the author gets.
+//! `coding` decodes the response. `error` lists how a call can fail, `line` logs what it cost, and `response` is what the author gets.
 
 mod attempt;
 mod breaker;
@@ -65,6 +65,7 @@ mod error;
 mod fleet;
 pub mod freshness;
 mod http_date;
+mod line;
 mod request;
 mod response;
 mod retry;

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use handler::{after_response, count, deadline, http::Method, record, spawn, trace_headers};
+use handler::{after_response, deadline, http::Method, spawn, trace_headers};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
@@ -22,6 +22,7 @@ use crate::{
     entry::Entry,
     error::Failure,
     fleet::{Fleet, Report},
+    line::Line,
     request::Prepared,
     retry::RetryBudget,
     secret::Secret,
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) breaker: Breaker,
     pub(crate) retry_budget: RetryBudget,
     pub(crate) fleet: Option<Fleet>,
+    line: Line,
     /// The calls that are under way, for all requests that need their outcome, by what they ask for.
     calls: Mutex<HashMap<String, Call>>,
 }
@@ -152,6 +154,7 @@ impl Inner {
         Ok(Arc::new(Self {
             secret: Secret::new(&settings),
             fleet: Fleet::new(&settings),
+            line: Line::new(settings.name),
             settings,
             known_as,
             client: Client::default(),
@@ -173,8 +176,7 @@ impl Inner {
         let now = SystemTime::now();
         let stored = self.cache.get(&prepared);
         let answer = |entry: Arc<Entry>, status: CacheStatus, now| {
-            record("cache_status", status.name());
-            count("CacheHits", u64::from(status.is_from_cache()));
+            self.line.response(Some(status));
             Ok(Response {
                 entry,
                 status,
@@ -201,7 +203,7 @@ impl Inner {
         let result = self.result(stored.clone(), &job).await;
         // That can have taken seconds.
         let now = SystemTime::now();
-        record("breaker_state", self.breaker.state_name());
+        self.line.breaker(&self.breaker);
         let forwarded = Forwarded { stale: stored.is_some(), status: result.status };
         let shared = result.shared;
         match (result.response, self.cache.get(&prepared)) {
@@ -219,11 +221,11 @@ impl Inner {
                     Failure::Open(_) => CacheStatus::Stale { forwarded: None, because: "circuit-breaker-open", shared },
                     _ => CacheStatus::Stale { forwarded: Some(forwarded), because: "stale-if-error", shared },
                 };
-                record("stood_in_for", &failure.into_problem(settings.name));
+                self.line.stood_in_for(&failure.into_problem(settings.name));
                 answer(entry, status, now)
             }
             (Err(failure), _) => {
-                count("CacheHits", 0);
+                self.line.response(None);
                 Err(failure)
             }
         }
@@ -239,8 +241,8 @@ impl Inner {
             let upstream = Arc::clone(self);
             after_response(async move {
                 let result = call.result().await;
-                tell(&result);
-                record("breaker_state", upstream.breaker.state_name());
+                upstream.line.call(&result);
+                upstream.line.breaker(&upstream.breaker);
                 upstream.tell_fleet(result.report).await;
                 if let Some(failure) = result.response.err().filter(|failure| !matches!(failure, Failure::Open(_))) {
                     let error: &dyn std::error::Error = &failure.into_problem(upstream.settings.name);
@@ -260,7 +262,7 @@ impl Inner {
             let (call, is_own) = self.join_or_call(stored, job.clone(), alone);
             if is_own {
                 let mut result = call.result().await;
-                tell(&result);
+                self.line.call(&result);
                 if let Some(report) = result.report.take() {
                     let upstream = Arc::clone(self);
                     after_response(async move { upstream.tell_fleet(Some(report)).await });
@@ -319,14 +321,6 @@ impl Inner {
     pub(crate) fn calls(&self) -> MutexGuard<'_, HashMap<String, Call>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Adds the cost of a call to the log line of the invocation that began it.
-fn tell(result: &CallResult) {
-    record("attempts", result.tally.attempts);
-    record("upstream_ms", result.took);
-    count("UpstreamAttempts", result.tally.attempts.into());
-    count("BreakerOpens", result.tally.opened.into());
 }
 
 #[cfg(test)]
@@ -566,8 +560,10 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_no_hedge_that_must_not_be() {
-        let silent = |method, max_attempts, tokens, is_probe| async move {
-            let settings = [("UPSTREAM_HEDGE_AFTER_MS", "1"), ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "500")];
+        let silent = |method, max_attempts, tokens, is_probe: bool| async move {
+            let is_hedged = method == Method::GET && max_attempts > 1 && tokens > 0 && !is_probe;
+            let timeout = if is_hedged { "60000" } else { "500" };
+            let settings = [("UPSTREAM_HEDGE_AFTER_MS", "1"), ("UPSTREAM_ATTEMPT_TIMEOUT_MS", timeout)];
             let (upstream, server) = start_with(&settings);
             server.then(Behaviour::Silent).always(Answer::ok("good"));
             (tokens..2).for_each(|_| assert!(upstream.retry_budget.spend()));

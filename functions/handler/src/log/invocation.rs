@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    mem,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
@@ -47,7 +48,20 @@ tokio::task_local! {
 /// handler::record("upstream_ms", std::time::Duration::from_micros(1500));
 /// ```
 pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
-    InvocationSpan::current(|invocation| invocation.record(name, value.into()));
+    record_with(name, |_| value.into());
+}
+
+/// Like [`record`], with a value that `value` makes of the earlier one, if there is one.
+///
+/// ```
+/// # use handler::Value;
+/// handler::record_with("pages", |earlier| match earlier {
+///     Some(Value::Number(pages)) => (pages + 1).into(),
+///     _ => 1_u64.into(),
+/// });
+/// ```
+pub fn record_with(name: &'static str, value: impl FnOnce(Option<Value<'static>>) -> Value<'static>) {
+    InvocationSpan::current(|invocation| invocation.record(name, value));
 }
 
 /// Adds `number` to a metric of the current invocation. CloudWatch sums it up for each function.
@@ -60,13 +74,23 @@ pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
 /// handler::count("CacheHits", 0);
 /// ```
 pub fn count(name: &'static str, number: u64) {
+    count_with(name, |earlier| earlier.unwrap_or_default().saturating_add(number));
+}
+
+/// Like [`count`], with a number that `number` makes of the earlier one, if there is one.
+///
+/// ```
+/// // 1 if all of several reads were hits.
+/// handler::count_with("CacheHits", |earlier| earlier.unwrap_or(1).min(0));
+/// ```
+pub fn count_with(name: &'static str, number: impl FnOnce(Option<u64>) -> u64) {
     InvocationSpan::current(|invocation| {
         let mut recorded = invocation.recorded();
         if let Some((_, count)) = recorded.counts.iter_mut().find(|(counted, _)| counted.given == name) {
-            *count = count.saturating_add(number);
+            *count = number(Some(*count));
         } else {
             let name = recorded.name(name);
-            recorded.counts.push((name, number));
+            recorded.counts.push((name, number(None)));
         }
     });
 }
@@ -242,13 +266,13 @@ impl InvocationSpan {
         &self.0.background
     }
 
-    fn record(&self, name: &'static str, value: Value<'static>) {
+    fn record(&self, name: &'static str, value: impl FnOnce(Option<Value<'static>>) -> Value<'static>) {
         let mut recorded = self.recorded();
         if let Some((_, earlier)) = recorded.fields.iter_mut().find(|(recorded, _)| recorded.given == name) {
-            *earlier = value;
+            *earlier = value(Some(mem::replace(earlier, Value::Flag(false))));
         } else {
             let name = recorded.name(name);
-            recorded.fields.push((name, value));
+            recorded.fields.push((name, value(None)));
         }
     }
 

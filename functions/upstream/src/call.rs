@@ -18,7 +18,7 @@ use crate::{
     client::Hedge,
     entry::Entry,
     error::Failure,
-    fleet::{Permission, Report},
+    fleet::{Answer, Permission, Report},
     request::Prepared,
     retry::{Retries, least},
     settings::Settings,
@@ -55,7 +55,7 @@ pub(crate) struct CallResult {
     pub(crate) status: Option<StatusCode>,
     pub(crate) tally: Tally,
     pub(crate) took: Duration,
-    /// Whether the stored response is now another environment's.
+    /// Whether the stored response is another environment's, and new to this one.
     pub(crate) shared: bool,
     /// What to tell the other environments.
     pub(crate) report: Option<Report>,
@@ -97,16 +97,16 @@ impl Inner {
         let Job { prepared, deadline, .. } = job;
         let fleet = self.fleet.as_ref().filter(|_| prepared.uses_cache());
         let began = Instant::now();
-        let own = stored.clone();
-        let permission = match fleet {
+        let Answer { permission, later } = match fleet {
             Some(fleet) if !self.breaker.is_waiting() => {
-                fleet.permission(&mut stored, self.breaker.is_open(), *deadline).await
+                fleet.ask(stored.clone(), self.breaker.is_open(), *deadline).await
             }
-            _ => Permission::Call,
+            _ => Answer { permission: Permission::Call, later: None },
         };
-        let mut shared = stored.as_ref().map(Arc::as_ptr) != own.as_ref().map(Arc::as_ptr);
-        if let Some(entry) = stored.as_ref().filter(|_| shared) {
-            self.cache.put(prepared, entry, began);
+        let mut shared = later.is_some();
+        if let Some(later) = later {
+            self.cache.put(prepared, &later, began);
+            stored = Some(later);
         }
         let (lease, renews, probe) = match permission {
             Permission::Call => (None, false, false),

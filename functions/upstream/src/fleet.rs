@@ -58,6 +58,13 @@ struct State {
 
 type Reading = JoinHandle<Result<Items, TableError>>;
 
+/// What the other environments know.
+pub(crate) struct Answer {
+    pub(crate) permission: Permission,
+    /// Another environment's response, if that is later than the stored one.
+    pub(crate) later: Option<Arc<Entry>>,
+}
+
 /// How the upstream may be called.
 pub(crate) enum Permission {
     /// Independently of other environments.
@@ -102,11 +109,18 @@ impl Fleet {
         renewed_long_ago && entry.is_stale_within(EARLY * self.jitter, now)
     }
 
-    /// Decides how the upstream may be called. `is_unhealthy` is this environment's own view of its health. A response in the
-    /// table that is later than `stored` replaces it.
-    pub(crate) async fn permission(
+    /// Asks the others. `stored` is this environment's own response, and `is_unhealthy` its own view of the upstream.
+    pub(crate) async fn ask(&self, stored: Option<Arc<Entry>>, is_unhealthy: bool, deadline: Instant) -> Answer {
+        let mut later = None;
+        let permission = self.permission(stored, &mut later, is_unhealthy, deadline).await;
+        Answer { permission, later }
+    }
+
+    /// Decides how the upstream may be called, and finds a `later` response than `stored`.
+    async fn permission(
         &self,
-        stored: &mut Option<Arc<Entry>>,
+        mut stored: Option<Arc<Entry>>,
+        later: &mut Option<Arc<Entry>>,
         is_unhealthy: bool,
         deadline: Instant,
     ) -> Permission {
@@ -124,11 +138,12 @@ impl Fleet {
             let now = SystemTime::now();
             let response = response.map(Arc::new);
             let received = stored.as_ref().map(|stored| stored.received());
-            if let Some(later) = response.as_ref().filter(|response| received < Some(response.received())) {
-                *stored = Some(Arc::clone(later));
-                if waited || later.is_fresh(now) || later.may_be_used_while_revalidating(now) {
+            if let Some(response) = response.as_ref().filter(|response| received < Some(response.received())) {
+                stored = Some(Arc::clone(response));
+                later.clone_from(&stored);
+                if waited || response.is_fresh(now) || response.may_be_used_while_revalidating(now) {
                     record("shared_state", "hit");
-                    return Permission::Use(Arc::clone(later));
+                    return Permission::Use(Arc::clone(response));
                 }
             }
             record("shared_state", if response.is_some() { "stale" } else { "miss" });
@@ -144,14 +159,14 @@ impl Fleet {
             }
             if agreed.leased_until.is_none() {
                 let ahead = deadline.saturating_duration_since(Instant::now()) + ASKED_EVERY;
-                match self.ask(give_up_at, self.table.clone().lease(agreed, ahead)).await {
+                match self.within(give_up_at, self.table.clone().lease(agreed, ahead)).await {
                     None => return Permission::Call,
                     Some(Some(lease)) => return Permission::Lease { lease, renews, probe },
                     Some(None) => {}
                 }
             }
             // Another environment has the lease.
-            match stored {
+            match &stored {
                 _ if probe => return Permission::Fail(Failure::Open(ASKED_EVERY)),
                 Some(stored) if stored.is_fresh(now) => return Permission::Use(Arc::clone(stored)),
                 Some(stored) if is_shared && stored.may_be_used_if_error(self.stale_if_error, now) => {}
@@ -168,7 +183,7 @@ impl Fleet {
         }
     }
 
-    /// The response from a read that came too late for [`permission`](Self::permission), if the read has finished by now.
+    /// The response from a read that came too late for [`permission`](Self::ask), if the read has finished by now.
     pub(crate) async fn late_response(&self) -> Option<Arc<Entry>> {
         let late = self.state().late.take().filter(JoinHandle::is_finished)?;
         let items = late.await.ok()?.ok()?;
@@ -215,7 +230,7 @@ impl Fleet {
         self.used(read.ok()?)
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn within<T: Send + 'static>(
         &self,
         give_up_at: Instant,
         asked: impl Future<Output = Result<T, TableError>> + Send + 'static,

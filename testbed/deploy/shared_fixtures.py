@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -111,6 +112,19 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
 
         wait_for(ready, "the emulator", 30)
         yield Aws(endpoint, scratch)
+
+
+@pytest.fixture
+def table(aws: Aws) -> str:
+    """An empty table for SHARED_STATE_TABLE."""
+    name = f"shared-{random.randrange(10**9)}"
+    aws.client("dynamodb").create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("key", "part")],
+        KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}, {"AttributeName": "part", "KeyType": "RANGE"}],
+    )
+    return name
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@
 //! With two numbers after the function's name, each event goes to new environments: the first number says to how many,
 //! the second to how many at a time.
 //!
-//! The function gets this process's environment variables.
+//! The function gets this process's environment variables. Instead of its name, the path of an executable can be given.
 
 #![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
-use std::{env, io, time::Duration};
+use std::{env, io, path::PathBuf, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use testbed::{Function, Invocation, InvocationResult, packaged};
@@ -19,7 +19,7 @@ async fn main() {
     let mut arguments = env::args().skip(1);
     let function = arguments.next().expect("the function's name is the argument");
     let numbers: Vec<usize> = arguments.map(|number| number.parse().expect("a number")).collect();
-    let executable = packaged(&function);
+    let executable = if function.contains('/') { PathBuf::from(function) } else { packaged(&function) };
     let variables: Vec<(String, String)> = env::vars().collect();
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let start = || Function::start(&executable, &variables);

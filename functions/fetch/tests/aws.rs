@@ -32,7 +32,7 @@ fn settings(endpoint: &str) -> Vec<(&str, &str)> {
 fn answers() -> Vec<Behaviour> {
     let json = |status, body: String| Answer::status(status).body(body).header("x-planted", PLANTED);
     let raw = |head: &str, body: &[u8]| Behaviour::raw(&format!("HTTP/1.1 200 OK\n{head}"), body, true);
-    let secret = format!(r#"{{"SecretString":"{PLANTED}","Items":[{{"part":{{"S":"{PLANTED}"}}}}]}}"#);
+    let secret = format!(r#"{{"SecretString":"{PLANTED}","Responses":{{"table":[{{"part":{{"S":"{PLANTED}"}}}}]}}}}"#);
     let mut answers: Vec<Behaviour> = [
         // 200, but not JSON, or not the expected JSON.
         PLANTED.to_owned(),
@@ -40,14 +40,14 @@ fn answers() -> Vec<Behaviour> {
         secret[..secret.len() - 1].to_owned(),
         format!("<html>{PLANTED}</html>"),
         format!(r#"["{PLANTED}"]"#),
-        format!(r#"{{"SecretString":["{PLANTED}"],"Items":"{PLANTED}"}}"#),
-        format!(r#"{{"SecretString":{{"a":"{PLANTED}"}},"Items":{{"a":"{PLANTED}"}}}}"#),
-        format!(r#"{{"SecretString":"\u{PLANTED}","Items":"\u{PLANTED}"}}"#),
-        format!(r#"{{"SecretBinary":"{PLANTED}","Items":[{{"body":{{"B":"{PLANTED}"}}}}]}}"#),
+        format!(r#"{{"SecretString":["{PLANTED}"],"Responses":"{PLANTED}"}}"#),
+        format!(r#"{{"SecretString":{{"a":"{PLANTED}"}},"Responses":{{"table":{{"a":"{PLANTED}"}}}}}}"#),
+        format!(r#"{{"SecretString":"\u{PLANTED}","Responses":"\u{PLANTED}"}}"#),
+        format!(r#"{{"SecretBinary":"{PLANTED}","Responses":{{"table":[{{"body":{{"B":"{PLANTED}"}}}}]}}}}"#),
         format!(r#"{{"CreatedDate":"{PLANTED}","Count":"{PLANTED}"}}"#),
         // What is no token, or no item.
-        format!(r#"{{"SecretString":"{{\"token\":\"{PLANTED}\"}}","Items":[{{"part":{{"S":"response"}}}}]}}"#),
-        format!(r#"{{"SecretString":"Bearer {PLANTED}","Items":[{{"{PLANTED}":{{"{PLANTED}":"{PLANTED}"}}}}]}}"#),
+        format!(r#"{{"SecretString":"{{\"token\":\"{PLANTED}\"}}","Responses":{{"table":[{{"part":{{"S":"response"}}}}]}}}}"#),
+        format!(r#"{{"SecretString":"Bearer {PLANTED}","Responses":{{"table":[{{"{PLANTED}":{{"{PLANTED}":"{PLANTED}"}}}}]}}}}"#),
     ]
     .into_iter()
     .map(|body| json(200, body).into())

@@ -61,18 +61,6 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 @pytest.fixture
-def table(aws: Aws) -> str:
-    name = f"shared-{random.randrange(10**9)}"
-    aws.client("dynamodb").create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("key", "part")],
-        KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}, {"AttributeName": "part", "KeyType": "RANGE"}],
-    )
-    return name
-
-
-@pytest.fixture
 def down(aws: Aws, table: str, invoke: list[str], start_upstream: Callable[[str], Upstream]) -> Upstream:
     """An upstream that fails now, after one environment has shared its good response."""
     upstream = start_upstream("down")
@@ -305,7 +293,7 @@ def test_an_unusable_table_changes_no_answer(
     }[how]
     assert cause in warning["error"] and warning["request_id"]
     # The SDK tries twice, and then the table is left alone for a while.
-    assert gate.asked.count("Query") <= 2 and set(gate.asked) <= {"Query"}
+    assert gate.asked.count("BatchGetItem") <= 2 and set(gate.asked) <= {"BatchGetItem"}
 
 
 def test_a_slow_table_is_waited_for_as_long_as_the_setting_says(
@@ -313,7 +301,7 @@ def test_a_slow_table_is_waited_for_as_long_as_the_setting_says(
 ) -> None:
     gate.state, gate.delay = "slow", 1.5
     _, lines = fleet(invoke, settings(gate.url, start_upstream("patient"), table), 1)
-    assert (gate.asked[0], invocations(lines)[0]["shared_state"]) == ("Query", "miss")
+    assert (gate.asked[0], invocations(lines)[0]["shared_state"]) == ("BatchGetItem", "miss")
 
 
 def test_the_table_takes_at_most_half_of_the_requests_time(
@@ -394,7 +382,7 @@ def test_a_fresh_response_needs_no_table_and_an_unshareable_one_is_not_written(
         # The table is written after this answer, and before the next.
         assert fetch().cache_status.startswith("fetch; hit")
         asked = list(gate.asked)
-        assert asked == ["Query", "UpdateItem", "PutItem", "UpdateItem"]
+        assert asked == ["BatchGetItem", "UpdateItem", "PutItem", "UpdateItem"]
         assert {fetch().cache_status.partition("; ttl")[0] for _ in range(50)} == {"fetch; hit"}
         assert gate.asked == asked
     for unshareable in ("no-store", "private, max-age=60"):

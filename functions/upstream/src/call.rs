@@ -11,6 +11,7 @@ use std::{
 use handler::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use tokio::{sync::watch, time::Instant};
 use tracing::{Instrument, info_span};
+use url::Url;
 
 use crate::{
     attempt::Fetched,
@@ -18,7 +19,7 @@ use crate::{
     client::Hedge,
     entry::Entry,
     error::Failure,
-    fleet::{Answer, Permission, Report},
+    fleet::{Answer, Permission, Purpose, Report},
     request::Prepared,
     retry::{Retries, least},
     settings::Settings,
@@ -99,7 +100,7 @@ impl Inner {
         let began = Instant::now();
         let Answer { permission, later } = match fleet {
             Some(fleet) if !self.breaker.is_waiting() => {
-                fleet.ask(stored.clone(), self.breaker.is_open(), *deadline).await
+                fleet.ask(prepared, stored.clone(), self.breaker.is_open(), *deadline).await
             }
             _ => Answer { permission: Permission::Call, later: None },
         };
@@ -108,13 +109,13 @@ impl Inner {
             self.cache.put(prepared, &later, began);
             stored = Some(later);
         }
-        let (lease, renews, probe) = match permission {
-            Permission::Call => (None, false, false),
-            Permission::Lease { lease, renews, probe } => {
-                if probe {
+        let (lease, purpose) = match permission {
+            Permission::Call => (None, None),
+            Permission::Lease(lease, purpose) => {
+                if purpose == Purpose::Probe {
                     self.breaker.hold(Duration::ZERO);
                 }
-                (Some(lease), renews, probe)
+                (Some(lease), Some(purpose))
             }
             Permission::Use(entry) => return CallResult { shared, ..Ok(entry).into() },
             Permission::Fail(failure) => {
@@ -128,17 +129,18 @@ impl Inner {
         let mut result = self.retried(stored.clone(), job, &trace).await;
         result.took = attempts_began.elapsed();
         let is_healthy = result.tally.is_healthy;
+        let mut invalidated = Vec::new();
         if let Ok(entry) = &result.response {
             if prepared.uses_cache() {
                 self.cache.put(prepared, entry, began);
             } else {
-                self.invalidate(prepared, entry.headers());
+                invalidated = self.invalidate(prepared, entry.headers());
             }
             shared = false;
         } else {
             // A redirect is no error: RFC 9111, section 4.4.
             if result.status.is_some_and(|status| status.is_redirection()) {
-                self.invalidate(prepared, &HeaderMap::new());
+                invalidated = self.invalidate(prepared, &HeaderMap::new());
             }
             let is_of_use = stored.is_some_and(|stored| self.may_be_used_if_error(&stored));
             // All environments can do without the upstream for a while, so they need not each find out that it is
@@ -147,35 +149,42 @@ impl Inner {
                 result.tally.opened |= self.breaker.hold(OPEN_FOR);
             }
             if let (None, Some(fleet)) = (self.cache.get(prepared), fleet)
-                && let Some(late) = fleet.late_response().await
+                && let Some(late) = fleet.late_response(prepared).await
             {
                 self.cache.put(prepared, &late, began);
                 shared = true;
             }
         }
         result.shared = shared;
-        let response = result.response.as_ref().ok().filter(|_| renews).cloned();
-        let open_for = self.breaker.open_for().filter(|left| !left.is_zero());
-        let is_to_be_told = fleet.is_some() && (lease.is_some() || result.tally.opened);
-        result.report =
-            is_to_be_told.then_some(Report { lease, response, is_healthy: is_healthy == Some(true), open_for });
-        if probe && is_healthy.is_none() {
+        let response = result.response.as_ref().ok().filter(|_| purpose.is_some_and(Purpose::renews)).cloned();
+        let is_verdict = lease.is_some() || result.tally.opened;
+        let open_for = self.breaker.open_for().filter(|left| is_verdict && !left.is_zero());
+        let (request, is_healthy_now) = (Arc::clone(prepared), is_healthy == Some(true));
+        let report = Report { request, lease, response, is_healthy: is_healthy_now, open_for, invalidated };
+        result.report = Some(report).filter(|report| self.fleet.is_some() && !report.is_empty());
+        if purpose == Some(Purpose::Probe) && is_healthy.is_none() {
             // Another environment may be able to make the call.
             self.breaker.hold(PROBE_PAUSE);
         }
         result
     }
 
-    /// Forgets what a request that is not safe may have changed.
-    fn invalidate(&self, prepared: &Prepared, response: &HeaderMap) {
+    /// Forgets what a request that is not safe may have changed. Returns the URLs, and when.
+    fn invalidate(&self, prepared: &Prepared, response: &HeaderMap) -> Vec<(Url, SystemTime)> {
         if prepared.method.is_safe() {
-            return;
+            return Vec::new();
         }
         let urls = self.cache.invalidate(prepared, response);
         // A request from now on must not get what a call that began before has read.
         self.calls().retain(|asked, _| {
             !urls.iter().any(|url| asked.lines().next().is_some_and(|line| line.ends_with(&format!(" {url}"))))
         });
+        let now = SystemTime::now();
+        let invalidated = urls.into_iter().map(|url| (url, now)).collect::<Vec<_>>();
+        if let Some(fleet) = &self.fleet {
+            fleet.invalidate(&invalidated);
+        }
+        invalidated
     }
 
     /// Calls the upstream, and retries while that may help.

@@ -407,7 +407,8 @@ def longest(node: object) -> int:
     ((function, value),) = node.items()
     if function == "Ref":
         parameter = TEMPLATE["Parameters"][value]
-        return max(map(len, parameter["AllowedValues"])) if "AllowedValues" in parameter else parameter["MaxLength"]
+        assert parameter.keys() & {"AllowedValues", "MaxLength"}, f"{value} needs a MaxLength, because a version's description has it"
+        return max(map(len, map(str, parameter.get("AllowedValues", ["x" * parameter.get("MaxLength", 0)]))))
     if function == "Fn::If":
         return max(map(longest, value[1:]))
     if function == "Fn::Select":

@@ -8,20 +8,8 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 
 use crate::{Body, Problem, Response};
 
-/// All characters but RFC 8187's `attr-char`.
-const NOT_IN_AN_ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'!')
-    .remove(b'#')
-    .remove(b'$')
-    .remove(b'&')
-    .remove(b'+')
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'^')
-    .remove(b'_')
-    .remove(b'`')
-    .remove(b'|')
-    .remove(b'~');
+/// RFC 8187, section 3.2.1, lets a few more characters stay as they are.
+const NOT_IN_AN_ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 
 /// The characters that no URI can hold: RFC 3986, section 2. A `%` is left alone, as what it encodes is encoded already.
 const NOT_IN_A_URI: &AsciiSet =

@@ -154,20 +154,12 @@ fn parameter<'a>(header: &'a str, name: &str) -> Option<Cow<'a, str>> {
     })?;
     let Some(quoted) = value.strip_prefix('"') else { return Some(value.into()) };
     let quoted = quoted.strip_suffix('"')?;
-    if !quoted.contains(['\\', '%']) {
-        return Some(quoted.into());
-    }
-    let (mut text, mut rest) = (String::with_capacity(quoted.len()), quoted);
-    while let Some(next) = rest.chars().next() {
-        // Browsers percent-encode three characters (HTML, "multipart form data"), other clients escape two (RFC 2183).
-        // Any other percent sign or backslash is a part of the name, as in the paths that old clients send.
-        let escapes = [("%22", '"'), ("%0D", '\r'), ("%0A", '\n'), ("\\\"", '"'), ("\\\\", '\\')];
-        let escape = escapes.iter().find(|(escape, _)| rest.starts_with(escape));
-        let (length, c) = escape.map_or((next.len_utf8(), next), |(escape, c)| (escape.len(), *c));
-        text.push(c);
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    Some(text.into())
+    // Other clients escape two characters (RFC 2183), browsers percent-encode three (HTML, "multipart form data"). Any
+    // other backslash or percent sign is a part of the name, as in the paths that old clients send.
+    let escapes = [("\\\"", "\""), ("\\\\", "\\"), ("%22", "\""), ("%0D", "\r"), ("%0A", "\n")];
+    let unescape =
+        |text: Cow<'a, str>, (escape, c)| if text.contains(escape) { text.replace(escape, c).into() } else { text };
+    Some(escapes.into_iter().fold(quoted.into(), unescape))
 }
 
 #[cfg(test)]
@@ -226,6 +218,7 @@ mod tests {
             ("name=\"a%22%0D%0Ab%20%2\"", "a\"\r\nb%20%2"),
             (r#"name="C:\dir\a\\.txt""#, r"C:\dir\a\.txt"),
             (r#"name="a\\""#, "a\\"),
+            (r#"name="a\\\"b""#, "a\\\"b"),
             ("name=token", "token"),
             ("filename=\"name=b\"; name=\"a\"", "a"),
             ("x=\"; name=b\"; name=a", "a"),

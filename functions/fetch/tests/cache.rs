@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bed::{Bed, expect};
+use bed::{Bed, ENDPOINT, Endpoint, expect};
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::upstream::{Answer, Behaviour, Upstream};
 
@@ -19,16 +19,19 @@ type Outcome = Result<(), String>;
 
 fn main() -> ExitCode {
     let mut trials = vec![Trial::test("the_docs_have_the_table_of_rules", || Ok(table()?))];
-    for Rule { section, what, checks, .. } in rules() {
-        assert!(!checks.is_empty(), "{section} is not checked");
-        trials.push(Trial::test(format!("{section}: {what}"), move || {
-            let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            for check in checks {
-                let what = format!("{check:?}");
-                tokio.block_on(check.run()).map_err(|error| Failed::from(format!("{error}\n{what}")))?;
-            }
-            Ok(())
-        }));
+    for endpoint in [Endpoint::Fetch, Endpoint::PairFailing] {
+        for Rule { section, what, checks, .. } in rules() {
+            assert!(!checks.is_empty(), "{section} is not checked");
+            trials.push(Trial::test(format!("{section}: {what}{}", endpoint.suffix()), move || {
+                let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+                for check in checks {
+                    let what = format!("{check:?}");
+                    let outcome = tokio.block_on(ENDPOINT.scope(endpoint, check.run()));
+                    outcome.map_err(|error| Failed::from(format!("{error}\n{what}")))?;
+                }
+                Ok(())
+            }));
+        }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

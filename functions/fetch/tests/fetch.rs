@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use bed::{Bed, expect};
+use bed::{Bed, ENDPOINT, Endpoint, expect};
 use flate2::{Compression, write::GzEncoder};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
@@ -37,66 +37,103 @@ type Outcome = Result<(), String>;
 fn main() -> ExitCode {
     // Before any trial: a file that is being written cannot be executed.
     let _ = packaged("fetch");
-    let mut trials = vec![
-        test("the_docs_have_the_table_of_faults", async { table() }),
-        test("half_of_all_calls_fail", half_of_all_calls_fail()),
-        test("the_upstream_goes_down", the_upstream_goes_down()),
-        test("many_callers_and_a_cold_cache_make_one_call", many_callers_and_a_cold_cache_make_one_call()),
-        test("a_refresh_is_done_before_the_next_invocation", a_refresh_is_done_before_the_next_invocation()),
-        test("only_one_worker_waits_for_a_refresh", only_one_worker_waits_for_a_refresh()),
-        test("a_refresh_is_in_the_line_of_its_request", a_refresh_is_in_the_line_of_its_request()),
-        test("the_failure_that_opens_the_breaker_is_reported", the_failure_that_opens_the_breaker_is_reported()),
-        test("an_unusable_response_does_not_open_the_breaker", an_unusable_response_does_not_open_the_breaker()),
-        test("an_unreachable_secret_is_requested_once", an_unreachable_secret_is_requested_once()),
-        test("a_freeze_costs_a_reconnect", a_freeze_costs_a_reconnect()),
-        test("a_connection_that_died_in_a_freeze_costs_nothing", a_connection_that_died_in_a_freeze_costs_nothing()),
-        test("a_response_that_began_is_not_asked_for_again", a_response_that_began_is_not_asked_for_again()),
-        test("codings_are_removed_or_refused", codings_are_removed_or_refused()),
-        test("a_head_may_have_many_lines", a_head_may_have_many_lines()),
-        test("memory_stays_flat", memory_stays_flat()),
-        test("a_stored_response_is_validated", a_stored_response_is_validated()),
-        test("retry_after_is_waited_for", retry_after_is_waited_for()),
-        test("redirects_stay_on_the_origin", redirects_stay_on_the_origin()),
-        test("nothing_of_the_caller_reaches_the_upstream", nothing_of_the_caller_reaches_the_upstream()),
-        test("only_allowed_headers_reach_the_caller", only_allowed_headers_reach_the_caller()),
-        test("lambdas_deadline_counts", lambdas_deadline_counts()),
-        test("the_time_limit_of_a_request_counts", the_time_limit_of_a_request_counts()),
-        test("a_deadline_in_the_past_is_ignored", a_deadline_in_the_past_is_ignored()),
-        test("a_body_is_passed_byte_for_byte", a_body_is_passed_byte_for_byte()),
-        test("without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
-        test("the_host_may_be_a_name", the_host_may_be_a_name()),
-        test("names_are_resolved_by_dns", names_are_resolved_by_dns()),
-        test("names_are_found_in_etc_hosts", names_are_found_in_etc_hosts()),
-        test("a_name_server_may_know_only_one_family", a_name_server_may_know_only_one_family()),
-        test("an_ipv4_address_may_come_late", an_ipv4_address_may_come_late()),
-        test("a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
-        test("an_unusable_ca_file_is_a_misconfiguration", an_unusable_ca_file_is_a_misconfiguration()),
-        test("proxies_are_ignored", proxies_are_ignored()),
-        test("a_secret_may_take_longer_than_a_request", a_secret_may_take_longer_than_a_request()),
-        test("a_response_that_may_not_be_stored_answers_one_request", a_response_that_may_not_be_stored_answers_one()),
-        test("a_response_is_judged_when_it_is_used", a_response_is_judged_when_it_is_used()),
-        test("retry_after_without_a_wait_opens_no_breaker", retry_after_without_a_wait_opens_no_breaker()),
-        test("lambdas_deadline_is_no_failure_of_the_upstream", lambdas_deadline_is_no_failure_of_the_upstream()),
-        test("an_upstream_that_hangs_opens_the_breaker", an_upstream_that_hangs_opens_the_breaker()),
-        test("no_attempt_begins_when_the_time_is_up", no_attempt_begins_when_the_time_is_up()),
-        test("a_refused_token_costs_an_attempt", a_refused_token_costs_an_attempt()),
-        test("many_callers_with_a_refused_token_all_get_the_new_one", many_callers_with_a_refused_token()),
-    ];
+    let mut trials = of_fetch();
+    trials.extend([Endpoint::Fetch, Endpoint::PairIdle].into_iter().flat_map(of_any_endpoint));
+    trials.extend([Endpoint::Fetch, Endpoint::PairFailing].into_iter().flat_map(of_each_fault));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The trials that take long, or test only how names are resolved: a second upstream makes no difference to them.
+fn of_fetch() -> Vec<Trial> {
+    vec![
+        Trial::test("the_docs_have_the_table_of_faults", || Ok(table()?)),
+        test(Endpoint::Fetch, "half_of_all_calls_fail", half_of_all_calls_fail()),
+        test(Endpoint::Fetch, "memory_stays_flat", memory_stays_flat()),
+        test(Endpoint::Fetch, "names_are_resolved_by_dns", names_are_resolved_by_dns()),
+        test(Endpoint::Fetch, "names_are_found_in_etc_hosts", names_are_found_in_etc_hosts()),
+        test(Endpoint::Fetch, "a_name_server_may_know_only_one_family", a_name_server_may_know_only_one_family()),
+        test(Endpoint::Fetch, "an_ipv4_address_may_come_late", an_ipv4_address_may_come_late()),
+        test(Endpoint::Fetch, "a_missing_name_may_appear_later", a_missing_name_may_appear_later()),
+    ]
+}
+
+fn of_any_endpoint(endpoint: Endpoint) -> Vec<Trial> {
+    vec![
+        test(endpoint, "the_upstream_goes_down", the_upstream_goes_down()),
+        test(endpoint, "many_callers_and_a_cold_cache_make_one_call", many_callers_and_a_cold_cache_make_one_call()),
+        test(endpoint, "a_refresh_is_done_before_the_next_invocation", a_refresh_is_done_before_the_next_invocation()),
+        test(endpoint, "only_one_worker_waits_for_a_refresh", only_one_worker_waits_for_a_refresh()),
+        test(endpoint, "a_refresh_is_in_the_line_of_its_request", a_refresh_is_in_the_line_of_its_request()),
+        test(
+            endpoint,
+            "the_failure_that_opens_the_breaker_is_reported",
+            the_failure_that_opens_the_breaker_is_reported(),
+        ),
+        test(
+            endpoint,
+            "an_unusable_response_does_not_open_the_breaker",
+            an_unusable_response_does_not_open_the_breaker(),
+        ),
+        test(endpoint, "an_unreachable_secret_is_requested_once", an_unreachable_secret_is_requested_once()),
+        test(endpoint, "a_freeze_costs_a_reconnect", a_freeze_costs_a_reconnect()),
+        test(
+            endpoint,
+            "a_connection_that_died_in_a_freeze_costs_nothing",
+            a_connection_that_died_in_a_freeze_costs_nothing(),
+        ),
+        test(endpoint, "a_response_that_began_is_not_asked_for_again", a_response_that_began_is_not_asked_for_again()),
+        test(endpoint, "codings_are_removed_or_refused", codings_are_removed_or_refused()),
+        test(endpoint, "a_head_may_have_many_lines", a_head_may_have_many_lines()),
+        test(endpoint, "a_stored_response_is_validated", a_stored_response_is_validated()),
+        test(endpoint, "retry_after_is_waited_for", retry_after_is_waited_for()),
+        test(endpoint, "redirects_stay_on_the_origin", redirects_stay_on_the_origin()),
+        test(endpoint, "nothing_of_the_caller_reaches_the_upstream", nothing_of_the_caller_reaches_the_upstream()),
+        test(endpoint, "only_allowed_headers_reach_the_caller", only_allowed_headers_reach_the_caller()),
+        test(endpoint, "lambdas_deadline_counts", lambdas_deadline_counts()),
+        test(endpoint, "the_time_limit_of_a_request_counts", the_time_limit_of_a_request_counts()),
+        test(endpoint, "a_deadline_in_the_past_is_ignored", a_deadline_in_the_past_is_ignored()),
+        test(endpoint, "a_body_is_passed_byte_for_byte", a_body_is_passed_byte_for_byte()),
+        test(endpoint, "without_an_upstream_it_is_misconfigured", without_an_upstream_it_is_misconfigured()),
+        test(endpoint, "the_host_may_be_a_name", the_host_may_be_a_name()),
+        test(endpoint, "an_unusable_ca_file_is_a_misconfiguration", an_unusable_ca_file_is_a_misconfiguration()),
+        test(endpoint, "proxies_are_ignored", proxies_are_ignored()),
+        test(endpoint, "a_secret_may_take_longer_than_a_request", a_secret_may_take_longer_than_a_request()),
+        test(
+            endpoint,
+            "a_response_that_may_not_be_stored_answers_one_request",
+            a_response_that_may_not_be_stored_answers_one(),
+        ),
+        test(endpoint, "a_response_is_judged_when_it_is_used", a_response_is_judged_when_it_is_used()),
+        test(endpoint, "retry_after_without_a_wait_opens_no_breaker", retry_after_without_a_wait_opens_no_breaker()),
+        test(
+            endpoint,
+            "lambdas_deadline_is_no_failure_of_the_upstream",
+            lambdas_deadline_is_no_failure_of_the_upstream(),
+        ),
+        test(endpoint, "an_upstream_that_hangs_opens_the_breaker", an_upstream_that_hangs_opens_the_breaker()),
+        test(endpoint, "no_attempt_begins_when_the_time_is_up", no_attempt_begins_when_the_time_is_up()),
+        test(endpoint, "a_refused_token_costs_an_attempt", a_refused_token_costs_an_attempt()),
+        test(endpoint, "many_callers_with_a_refused_token_all_get_the_new_one", many_callers_with_a_refused_token()),
+    ]
+}
+
+fn of_each_fault(endpoint: Endpoint) -> Vec<Trial> {
+    let mut trials = Vec::new();
     for fault in Fault::all() {
         // If it is there from the start, there can be no stored response.
         let copies = if fault.is_permanent() { &COPIES[..1] } else { &COPIES };
         for copy in copies.iter().copied() {
             let name = format!("fault: {}, {copy:?} copy", fault.name);
-            trials.push(test(&name, meets(fault.clone(), copy)));
+            trials.push(test(endpoint, &name, meets(fault.clone(), copy)));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    trials
 }
 
-fn test(name: &str, test: impl Future<Output = Outcome> + Send + 'static) -> Trial {
-    Trial::test(name, || {
+fn test(endpoint: Endpoint, name: &str, test: impl Future<Output = Outcome> + Send + 'static) -> Trial {
+    Trial::test(format!("{name}{}", endpoint.suffix()), move || {
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        tokio.block_on(test).map_err(Failed::from)
+        tokio.block_on(ENDPOINT.scope(endpoint, test)).map_err(Failed::from)
     })
 }
 
@@ -831,11 +868,12 @@ async fn without_an_upstream_it_is_misconfigured() -> Outcome {
     let mut bed = Bed::new(Upstream::start(), &[("UPSTREAM_URL", "http://planted.example.com")]).await;
     let answer = bed.get(&[]).await?;
     expect("answer", &(answer.status, answer.problem().as_str()), &(500, "misconfigured"))?;
-    if answer.body.contains("UPSTREAM") {
+    let setting = Endpoint::tested().setting("UPSTREAM_URL");
+    if answer.body.contains("UPSTREAM") || answer.body.contains(&setting) {
         return Err(format!("the caller was told: {}", answer.body));
     }
     let log = bed.fetch.terminate().await.join("\n");
-    if !log.contains("UPSTREAM_URL") || log.contains("planted") {
+    if !log.contains(&setting) || log.contains("planted") {
         return Err(format!("the log is {log}"));
     }
     Ok(())
@@ -997,7 +1035,7 @@ fn with_file(path: &str, text: &str) -> Result<Option<Command>, String> {
     fs::write(&file, text).map_err(|error| error.to_string())?;
     let mut command = Command::new("unshare");
     let replace = r#"mount --bind "$0" "$1" && rm "$0" && exec "$2""#;
-    command.args(["--mount", "sh", "-c", replace]).arg(&file).arg(path).arg(packaged("fetch"));
+    command.args(["--mount", "sh", "-c", replace]).arg(&file).arg(path).arg(Endpoint::tested().executable());
     Ok(Some(command))
 }
 
@@ -1069,6 +1107,7 @@ async fn an_unusable_ca_file_is_a_misconfiguration() -> Outcome {
         expect(setting, &(answer.status, answer.problem().as_str()), &(500, "misconfigured"))?;
         let lines = lines(bed).await;
         let error = lines[0]["error"].as_str().unwrap_or_default();
+        let setting = Endpoint::tested().setting(setting);
         if !error.contains(&format!("the file of {setting} (/missing.pem) cannot be read: No such file")) {
             return Err(error.to_owned());
         }

@@ -1,10 +1,51 @@
-//! The packaged `fetch` and its upstream.
+//! The packaged `fetch` and its upstream, or the endpoint with two upstreams from examples/pair.rs in its place.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
-use testbed::{Function, HttpAnswer, Invocation, packaged, upstream::Upstream};
+use testbed::{Function, HttpAnswer, Invocation, example, packaged, upstream::Upstream};
+
+/// What a trial tests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Endpoint {
+    /// `fetch`, as `make build` packaged it.
+    Fetch,
+    /// The one with two upstreams, of which the second one is never called.
+    PairIdle,
+    /// The same, and the second one is called by each request, and refuses connections.
+    PairFailing,
+}
+
+tokio::task_local! {
+    /// What the running trial tests.
+    pub(crate) static ENDPOINT: Endpoint;
+}
+
+impl Endpoint {
+    /// The running trial's, or `fetch` outside of a trial.
+    pub(crate) fn tested() -> Self {
+        ENDPOINT.try_get().unwrap_or(Self::Fetch)
+    }
+
+    pub(crate) fn executable(self) -> PathBuf {
+        if self == Self::Fetch { packaged("fetch") } else { example("pair") }
+    }
+
+    /// The name that a setting of `fetch` has here.
+    pub(crate) fn setting(self, name: &str) -> String {
+        if self == Self::Fetch { name.to_owned() } else { name.replace("UPSTREAM_", "PRICES_") }
+    }
+
+    /// What is appended to the name of a trial.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Fetch => "",
+            Self::PairIdle => " (two upstreams)",
+            Self::PairFailing => " (two upstreams, one down)",
+        }
+    }
+}
 
 /// A running `fetch` and its upstream.
 pub(crate) struct Bed {
@@ -18,7 +59,7 @@ impl Bed {
     /// Starts `fetch` with these environment variables. Unless they say otherwise, its time limits are a minute, which
     /// no busy machine exceeds.
     pub(crate) async fn new(upstream: Upstream, env: &[(&str, &str)]) -> Self {
-        Self::run(Command::new(packaged("fetch")), upstream, env).await
+        Self::run(Command::new(Endpoint::tested().executable()), upstream, env).await
     }
 
     /// Like [`Bed::new`], with a `command` that executes `fetch` in the end.
@@ -32,6 +73,13 @@ impl Bed {
         ];
         all.extend(ca_file.as_deref().map(|file| ("UPSTREAM_CA_FILE", file)));
         all.extend(env);
+        let endpoint = Endpoint::tested();
+        if endpoint == Endpoint::PairFailing {
+            // Nothing listens on this port.
+            all.extend([("RATES_URL", "http://127.0.0.1:1"), ("RATES_MAX_ATTEMPTS", "1")]);
+        }
+        let all: Vec<_> = all.into_iter().map(|(name, value)| (endpoint.setting(name), value)).collect();
+        let all: Vec<_> = all.iter().map(|(name, value)| (&**name, *value)).collect();
         let fetch = Function::run(command.into(), &all).await;
         Self { upstream, fetch }
     }

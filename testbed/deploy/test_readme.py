@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -77,6 +78,29 @@ def test_the_services_have_what_the_page_of_endpoints_shows() -> None:
     shown = re.findall(r"```(?:yaml|rust|toml|json)\n(.*?)```", (ROOT / "docs/endpoints.md").read_text(), re.DOTALL)
     assert len(shown) >= 8
     assert [block for block in shown if block not in services] == []
+
+
+def test_the_code_on_the_page_about_upstreams_is_code_that_runs() -> None:
+    sys.path.insert(0, str(ROOT / "testbed"))
+    import new
+
+    files = ("functions/upstream/examples/quotes.rs", "functions/upstream/tests/quotes.rs", "functions/fetch/src/main.rs")
+    sources = [(ROOT / file).read_text() for file in files]
+    sources.append(new.Endpoint("quotes", "", "", "prices,rates").test())
+    shown = re.findall(r"```rust\n(.*?)```", (ROOT / "docs" / "upstream.md").read_text(), re.DOTALL)
+    assert len(shown) == 6 and [code for code in shown if not any(code in source for source in sources)] == []
+
+
+def test_an_upstreams_settings_are_the_same_on_all_pages() -> None:
+    """README's table, and that in the crate's documentation, where the upstream is called PRICES."""
+
+    def table(text: str, name: str) -> dict[str, str]:
+        return dict(re.findall(rf"\| `{name}_(\w+)` \| (.*?) \|", text))
+
+    own = (ROOT / "functions" / "upstream" / "src" / "lib.rs").read_text()
+    assert table(README, "NAME") == table(own, "PRICES") and len(table(own, "PRICES")) >= 9
+
+
 
 
 PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "README.md"]

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// What an RFC says, and what `fetch` does.
+/// What an RFC says, and what is done.
 struct Rule {
     section: &'static str,
     what: &'static str,
@@ -233,7 +233,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3.3 and 3.4",
             "incomplete and partial responses",
-            "Never stored and never passed on: 502. `fetch` sends no `Range`.",
+            "Never stored and never passed on: 502. No `Range` is sent, except an author's own.",
             vec![
                 check(206, &["cache-control: max-age=60", "content-range: bytes 0-4/9"], Expected::Fetched),
                 check(200, &["cache-control: max-age=0"], Expected::Problem("upstream-unreachable"))
@@ -246,13 +246,13 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 3.5",
             "responses to requests with `Authorization`",
-            "Stored like others: the token is the operator's, and the same for every caller. A caller's own is neither read nor sent on.",
+            "With the secret's token they are stored like others: it is the operator's, and the same for every caller. With an author's own `Authorization` they are not. A caller's is not sent on by itself.",
             vec![reused(&["cache-control: max-age=60"]).with("authorization", "Bearer callers-own")],
         ),
         rule(
             "RFC 9111, 4.1",
             "`Vary`",
-            "Requests to the upstream differ only in `Authorization`, `traceparent` and `X-Amzn-Trace-Id`. A response that varies by one of these, or by `*`, is not stored.",
+            "Up to 16 responses to a URL are stored, by the values of the headers that it names. A response that varies by `Authorization`, `traceparent`, `X-Amzn-Trace-Id` or `*` is not stored.",
             vec![
                 reused(&["cache-control: max-age=60", "vary: accept, user-agent"]),
                 fetched(&["cache-control: max-age=60", "vary: *"]),
@@ -372,7 +372,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9111, 4.3.5 and 4.4",
             "`HEAD`, and methods that change something",
-            "`fetch` sends only `GET` to the upstream, so there is nothing to freshen by `HEAD`, and nothing to invalidate.",
+            "A response to `GET` answers `HEAD`, too. One to `HEAD` freshens nothing. A request with an unsafe method that succeeds, or is redirected, removes the responses to its URL, and to its response's `Location` and `Content-Location` within the origin.",
             vec![reused(&["cache-control: max-age=60"])],
         ),
         rule(
@@ -534,7 +534,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "RFC 9211",
             "`Cache-Status`",
-            "`hit`, `fwd` (`miss`, `stale`), `fwd-status`, `ttl`, and `detail`: why a stale response was used. `shared` is the table, before `fetch`. `key`, `stored` and `collapsed` are not sent.",
+            "`hit`, `fwd` (`miss`, `stale`), `fwd-status`, `ttl`, and `detail`: why a stale response was used. `shared` is the table, before the endpoint. `key`, `stored` and `collapsed` are not sent.",
             vec![
                 reused(&["cache-control: max-age=60", "age: 20"]),
                 check(
@@ -554,11 +554,11 @@ fn rules() -> Vec<Rule> {
 
 /// Checks that the table in the docs matches these rules.
 fn table() -> Outcome {
-    let mut table = String::from("| section | subject | what `fetch` does |\n| --- | --- | --- |\n");
+    let mut table = String::from("| section | subject | what is done |\n| --- | --- | --- |\n");
     for Rule { section, what, done, .. } in rules() {
         writeln!(table, "| {section} | {what} | {done} |").map_err(|error| error.to_string())?;
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/resilience.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/upstream.md");
     let text = fs::read_to_string(&docs).map_err(|error| error.to_string())?;
-    text.contains(&table).then_some(()).ok_or_else(|| format!("docs/resilience.md must have this table:\n\n{table}"))
+    text.contains(&table).then_some(()).ok_or_else(|| format!("docs/upstream.md must have this table:\n\n{table}"))
 }

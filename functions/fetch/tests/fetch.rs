@@ -1168,7 +1168,7 @@ fn table() -> Outcome {
         let stale = if allows_stale { "200, the stored response" } else { "the same" };
         writeln!(table, "| {name} | {answer} | {stale} | {calls} |").expect("a string takes it");
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/resilience.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/upstream.md");
     let text = fs::read_to_string(&docs).map_err(|error| error.to_string())?;
-    text.contains(&table).then_some(()).ok_or_else(|| format!("docs/resilience.md must have this table:\n\n{table}"))
+    text.contains(&table).then_some(()).ok_or_else(|| format!("docs/upstream.md must have this table:\n\n{table}"))
 }

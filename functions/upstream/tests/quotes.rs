@@ -27,11 +27,6 @@ async fn get(quotes: &mut Function) -> HttpAnswer {
     HttpAnswer::try_from(quotes.invoke(&Invocation::get("/quotes/ACME", &[])).await).expect("an answer")
 }
 
-async fn post(quotes: &mut Function) -> HttpAnswer {
-    let order = Invocation::with_json("POST", "/quotes/ACME", r#"{"euros": 2}"#);
-    HttpAnswer::try_from(quotes.invoke(&order).await).expect("an answer")
-}
-
 #[tokio::test]
 async fn a_quote_comes_from_two_services() {
     let (prices, rates) = (Upstream::start(), Upstream::start());
@@ -63,11 +58,15 @@ async fn each_fault_of_a_service_becomes_a_problem() {
 
 #[tokio::test]
 async fn an_order_is_sent_once() {
-    let (prices, rates) = (Upstream::start(), Upstream::start());
-    let mut quotes = start(&prices, &rates, "60000").await;
+    let executable = example("quotes");
+    let prices = Upstream::start();
     prices.then(Answer::status(503)).then(Answer::status(409)).always(Answer::ok(r#"{"id": 7}"#));
-    let answers = [post(&mut quotes).await, post(&mut quotes).await, post(&mut quotes).await];
-    let told = answers.map(|answer| (answer.status, answer.problem()));
-    assert_eq!(told, [(502, "upstream-error".to_owned()), (409, "conflict".to_owned()), (201, String::new())]);
-    assert_eq!(prices.calls(), 3);
+    let mut quotes = Function::start(&executable, &[("PRICES_URL", &*prices.url("/"))]).await;
+    let order = Invocation::with_json("POST", "/quotes/ACME", r#"{"euros": 2}"#);
+    let answer = HttpAnswer::try_from(quotes.invoke(&order).await).expect("an answer");
+    assert_eq!((answer.status, &*answer.problem(), prices.calls()), (502, "upstream-error", 1));
+    for (status, problem) in [(409, "conflict"), (201, "")] {
+        let answer = HttpAnswer::try_from(quotes.invoke(&order).await).expect("an answer");
+        assert_eq!((answer.status, &*answer.problem()), (status, problem));
+    }
 }

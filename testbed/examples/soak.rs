@@ -18,6 +18,7 @@ use testbed::{
     property::{changed_event, check_result},
     settings,
     upstream::{Answer, Behaviour, Upstream},
+    upstreams,
 };
 
 /// How often a process is measured.
@@ -49,10 +50,13 @@ async fn main() -> ExitCode {
 /// Sends a function this many invocations. Returns whether it has grown.
 async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut Rng) -> bool {
     let upstream = Upstream::start();
-    let settings = settings(function, &upstream);
+    let mut settings = settings(function, &upstream);
+    for name in upstreams(function) {
+        let of_each = [("ATTEMPT_TIMEOUT_MS", "50"), ("TIMEOUT_MS", "200")];
+        settings.extend(of_each.map(|(setting, value)| (format!("{name}_{setting}"), value.to_owned())));
+    }
     let concurrency = at_a_time.to_string();
-    let mut variables = vec![("UPSTREAM_ATTEMPT_TIMEOUT_MS", "50"), ("UPSTREAM_TIMEOUT_MS", "200")];
-    variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));
+    let mut variables: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     if at_a_time > 1 {
         variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", &concurrency));
     }

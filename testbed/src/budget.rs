@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip, root, settings};
+use crate::{Case, Function, Usage, callgrind, outside_of_cargo, packaged, packaged_zip, root};
 
 /// How far a count may be over its budget, in per cent. Counts of the same build differ by a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps). The rest is for a compiler that is a patch release
@@ -216,9 +216,8 @@ async fn page_faults(function: &str) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..5 {
         let (upstream, ca_file) = callgrind::upstream();
-        let settings = settings(function, &upstream);
-        let mut variables = vec![("SSL_CERT_FILE", &*ca_file)];
-        variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));
+        let variables = callgrind::variables(function, &upstream, &ca_file);
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
         let mut process = Function::start(&packaged(function), &variables).await;
         callgrind::invoke(&mut process, &Case::measured(function)).await;
         process.polled(2).await;

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     Case, Function, root, settings,
     upstream::{Answer, Certificate, Upstream},
+    upstreams,
 };
 
 /// What a function did between exec and an idle poll.
@@ -36,16 +37,10 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "--quiet"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&executable);
-    // Under valgrind everything takes fifty times as long.
-    let settings = settings(function, &upstream);
-    let mut variables = vec![
-        ("AWS_REGION", "us-east-1"),
-        ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "60000"),
-        ("SSL_CERT_FILE", &ca_file),
-        ("UPSTREAM_TIMEOUT_MS", "60000"),
-    ];
-    variables.extend(settings.iter().map(|(name, value)| (&**name, &**value)));
-    let mut process = Function::run(valgrind, &variables).await;
+    let settings = variables(function, &upstream, &ca_file);
+    let mut settings: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    settings.push(("AWS_REGION", "us-east-1"));
+    let mut process = Function::run(valgrind, &settings).await;
     let measured = Case::measured(function);
     process.polled(1).await;
     for _ in 0..invocations {
@@ -66,6 +61,17 @@ pub(crate) fn upstream() -> (Upstream, String) {
     let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
     upstream.always(answer.cache_control("max-age=3600"));
     (upstream, ca_file)
+}
+
+/// The settings of `function`, with the CA of its upstreams, and time for them: under valgrind everything takes fifty times
+/// as long.
+pub(crate) fn variables(function: &str, upstream: &Upstream, ca_file: &str) -> Vec<(String, String)> {
+    let of_each = [("CA_FILE", ca_file), ("TIMEOUT_MS", "60000"), ("ATTEMPT_TIMEOUT_MS", "60000")];
+    let mut all = settings(function, upstream);
+    for name in upstreams(function) {
+        all.extend(of_each.map(|(setting, value)| (format!("{name}_{setting}"), value.to_owned())));
+    }
+    all
 }
 
 /// Sends `process` a request, which it must answer correctly.

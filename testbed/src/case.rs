@@ -107,6 +107,15 @@ pub fn has_upstream(function: &str) -> bool {
     written_settings(function).values().any(|value| value.contains("{upstream}"))
 }
 
+/// The names of the upstreams of `function` that tests put the testbed's upstream in place of: `PRICES`, if `PRICES_URL` is
+/// `{upstream}` or a path there.
+#[must_use]
+pub fn upstreams(function: &str) -> Vec<String> {
+    let is_ours = |(_, value): &(String, String)| value.contains("{upstream}");
+    let all = written_settings(function).into_iter().filter(is_ours);
+    all.filter_map(|(setting, _)| setting.strip_suffix("_URL").map(str::to_owned)).collect()
+}
+
 fn written_settings(function: &str) -> BTreeMap<String, String> {
     let file = folder(function).join(SETTINGS);
     let Ok(json) = fs::read(&file) else { return BTreeMap::new() };

@@ -15,7 +15,7 @@ pub mod upstream;
 mod usage;
 
 pub use call::{Call, TRIGGERS};
-pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream};
+pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream, upstreams};
 pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable};
 pub use http_answer::HttpAnswer;
 pub use runtime_api::{Fault, Invocation, InvocationResult, RuntimeApi, Sent};

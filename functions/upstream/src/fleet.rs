@@ -3,7 +3,7 @@
 //! If an environment's own stored response cannot be used, it [asks](Fleet::ask) before it calls the upstream. A later
 //! response in the table replaces its own. While the upstream is unhealthy, and when a stored response must be renewed,
 //! only the environment with the lease calls. The others wait for its result, or behave as if the circuit breaker were
-//! open. docs/resilience.md draws how the verdict on the upstream, the leases and the circuit breakers interact.
+//! open. docs/upstream.md draws how the verdict on the upstream, the leases and the circuit breakers interact.
 //!
 //! [`memory`] decides by that drawing, [`table`] reads and writes the items, [`key`] makes their keys, and [`item`] is the
 //! format of a response.

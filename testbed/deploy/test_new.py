@@ -136,7 +136,7 @@ def change_by_hand(copy: Path) -> None:
     for file in ("Cargo.toml", "template.yaml", "openapi.yaml", f"{code}/Cargo.toml", f"{code}/src/main.rs",
                  f"{events}/plain.http-api.json", f"{events}/plain.answer.json"):
         text = re.sub(r"(?<!functions)/madeold\b", "/madelater/all", (copy / file).read_text())
-        text = re.sub("(?i)(m)adeold(?=[A-Z]|:)", r"\1adenew", text).replace("Madeold", "Madenew").replace("madeold", "made-new")
+        text = re.sub("madeold(?=[A-Z])", "madenew", text).replace("Madeold", "Madenew").replace("madeold", "made-new")
         (copy / file).write_text(text)
     edit(copy, "template.yaml",
          (r"\nMappings:\n(  #.*\n)*  Functions:\n", r"\g<0>    made-new: { Path: /madelater/all }\n"),

@@ -1,6 +1,6 @@
 """`make new`: writes the boilerplate of a new endpoint: crate, route, template, contract, first payloads.
 
-    new.py NAME [ROUTE] [METHODS] [UPSTREAMS]
+    new.py NAME [ROUTE] [METHODS] [ITEM] [ITEM_METHODS] [UPSTREAMS]
 
 It inserts text, so that existing files keep their comments and their order. Before it writes anything, it checks its
 arguments and finds every place to insert.
@@ -90,14 +90,51 @@ class Upstream:
 """
 
 
-class Endpoint:
-    def __init__(self, name: str, route: str, methods: str, upstreams: str) -> None:
-        self.name, self.route = name, route or f"/{name}"
+class Resource:
+    """A path of the endpoint. `suffix` tells its names from those of the endpoint's other path."""
+
+    def __init__(self, prefix: str, route: str, methods: str) -> None:
+        self.variable, self.route, self.suffix = prefix or "ROUTE", route, prefix.capitalize()
+        self.methods_variable = f"{prefix}_METHODS".lstrip("_")
         self.methods = [method.strip().upper() for method in (methods or "GET").split(",")]
-        self.upstreams = [Upstream(upstream.strip().lower()) for upstream in upstreams.split(",") if upstream]
-        self.id = name.replace("-", "")
         # `{name+}` takes the rest of the path.
         self.parameters = re.findall(r"\{(.*?)\+?\}", self.route)
+
+    def check(self, routes: dict[str, str]) -> None:
+        """`routes` are those that there are."""
+        name = r"[a-z][a-z0-9]*(_[a-z0-9]+)*"
+        segment = rf"[A-Za-z0-9._~-]+|\{{{name}\}}"
+        is_route = re.fullmatch(rf"(/({segment}))*/({segment}|\{{{name}\+\}})", self.route)
+        if not is_route or {".", ".."} & set(self.route.split("/")):
+            raise Refused(
+                f"{self.variable}={self.route}: a route has segments of letters, digits and -._~, or {{parameters}} of lower-case "
+                "letters and digits, with single underscores between them, of which the last may be {name+}; "
+                f"as in {self.variable}='/shops/{{shop}}/orders'."
+            )
+        if len(set(self.parameters)) != len(self.parameters):
+            raise Refused(f"{self.variable}={self.route}: two parameters have the same name.")
+        if unknown := [method for method in self.methods if method not in METHODS]:
+            raise Refused(f"{self.methods_variable}={','.join(unknown)}: an endpoint can have {', '.join(METHODS)}.")
+        if len(set(self.methods)) != len(self.methods):
+            raise Refused(f"{self.methods_variable}={','.join(self.methods)}: a method appears twice.")
+        for route in routes:
+            if re.sub(r"\{.*?\}", "{}", route) == re.sub(r"\{.*?\}", "{}", self.route):
+                raise Refused(f"{self.variable}={self.route}: {routes[route]} is already served there.")
+
+    def function(self, method: str) -> str:
+        return "_".join(filter(None, [METHODS[method][0], self.suffix.lower()]))
+
+
+class Endpoint:
+    def __init__(self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str) -> None:
+        self.name = name
+        self.upstreams = [Upstream(upstream.strip().lower()) for upstream in upstreams.split(",") if upstream]
+        self.id = name.replace("-", "")
+        self.resources = [Resource("", route or f"/{name}", methods)]
+        if item or item_methods:
+            self.resources.append(Resource("ITEM", item, item_methods))
+        self.methods = [method for method in METHODS if any(method in resource.methods for resource in self.resources)]
+        self.parameters = [name for resource in self.resources for name in resource.parameters]
 
     def check(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name) or len(self.name) > 32:
@@ -107,21 +144,6 @@ class Endpoint:
             )
         if self.name in CARGOS:
             raise Refused(f"NAME={self.name}: cargo keeps a folder of its own under that name; choose another one.")
-        name = r"[a-z][a-z0-9]*(_[a-z0-9]+)*"
-        segment = rf"[A-Za-z0-9._~-]+|\{{{name}\}}"
-        is_route = re.fullmatch(rf"(/({segment}))*/({segment}|\{{{name}\+\}})", self.route)
-        if not is_route or {".", ".."} & set(self.route.split("/")):
-            raise Refused(
-                f"ROUTE={self.route}: a route has segments of letters, digits and -._~, or {{parameters}} of lower-case "
-                "letters and digits, with single underscores between them, of which the last may be {name+}; "
-                "as in ROUTE='/shops/{shop}/orders'."
-            )
-        if len(set(self.parameters)) != len(self.parameters):
-            raise Refused(f"ROUTE={self.route}: two parameters have the same name.")
-        if unknown := [method for method in self.methods if method not in METHODS]:
-            raise Refused(f"METHODS={','.join(unknown)}: an endpoint can have {', '.join(METHODS)}.")
-        if len(set(self.methods)) != len(self.methods):
-            raise Refused(f"METHODS={','.join(self.methods)}: a method appears twice.")
         names = [upstream.name for upstream in self.upstreams]
         if any(not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 20 for name in names):
             raise Refused(f"UPSTREAMS={','.join(names)}: a name is as in UPSTREAMS=prices,exchange-rates, of at most 20 characters.")
@@ -140,9 +162,9 @@ class Endpoint:
         if re.search(rf"^      operationId: [a-z]+{self.id.capitalize()}$", read("openapi.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: openapi.yaml has operations of {self.id.capitalize()} already.")
         router = tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
-        for route in router:
-            if re.sub(r"\{.*?\}", "{}", route) == re.sub(r"\{.*?\}", "{}", self.route):
-                raise Refused(f"ROUTE={self.route}: {router[route]} is already served there.")
+        for resource in self.resources:
+            resource.check(router)
+            router[resource.route] = self.name
 
     def files(self) -> dict[str, str]:
         """The content of each new or changed file."""
@@ -157,12 +179,13 @@ class Endpoint:
         }
 
     def cargo_toml(self) -> str:
-        return read("Cargo.toml").rstrip("\n") + f'\n"{local(self.route)}" = "{self.name}"\n'
+        routes = "".join(f'\n"{local(resource.route)}" = "{self.name}"' for resource in self.resources)
+        return read("Cargo.toml").rstrip("\n") + routes + "\n"
 
     def manifest(self) -> str:
         manifest = read("functions/hello/Cargo.toml")
         manifest = re.sub(r"(?m)^\[package\.metadata.*\n(?:.+\n)*\n", "", manifest).replace('"hello', f'"{self.name}')
-        manifest = re.sub(r"description = .*", f'description = "`{self.route}`"', manifest)
+        manifest = re.sub(r"description = .*", f'description = "{self.routes()}"', manifest)
         if not self.upstreams:
             return manifest
         permissions = "".join(f'{upstream.id}SecretId = ["secretsmanager:GetSecretValue"]\n' for upstream in self.upstreams)
@@ -176,12 +199,17 @@ links = ["aws", "http"]
         manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", declared)
         return insert(manifest, r"(?=\n\[dev-dependencies\]\n)", f"{tokio}upstream.workspace = true\n")
 
+    def routes(self) -> str:
+        return ", ".join(f"`{resource.route}`" for resource in self.resources)
+
     def main(self) -> str:
         has_body = any(method in WITH_BODY for method in self.methods)
         answers = self.methods != ["DELETE"]
-        used = ["Problem", "Request", "Resource", "Response"] + ["body"] * has_body
-        used += [method.lower() for method in self.methods[:1]] + ["http::StatusCode"] + ["json"] * answers
-        used += ["path"] * bool(self.parameters)
+        several = len(self.resources) > 1
+        kind = "Routes" if several else "Resource"
+        used = ["Problem", "Request", kind, "Response", "http::StatusCode"] + ["body"] * has_body + ["json"] * answers
+        used += sorted({resource.methods[0].lower() for resource in self.resources})
+        used += ["path"] * bool(self.parameters) + ["routes"] * several
         statics = "".join(
             f"""
 /// The environment variable `{upstream.static}_URL` says where it is. docs/upstream.md lists its other settings.
@@ -189,8 +217,12 @@ static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
 """
             for upstream in self.upstreams
         )
-        first, *others = [f"{method.lower()}({METHODS[method][0]})" for method in self.methods]
-        at = f'.at("{self.route}")' if self.parameters else ""
+        made = []
+        for resource in self.resources:
+            operations = ".".join(f"{method.lower()}({resource.function(method)})" for method in resource.methods)
+            made.append(operations + (f'.at("{resource.route}")' if several or resource.parameters else ""))
+        endpoint = f"routes([{', '.join(made)}])" if several else made[0]
+        operations = "".join(self.operation(resource, method) for resource in self.resources for method in resource.methods)
         derives = ["Deserialize"] * has_body + ["Serialize"] * answers
         strict = "#[serde(deny_unknown_fields)]\n" if has_body else ""
         message = f"""
@@ -212,7 +244,7 @@ struct Answer {
         serde = f"use serde::{{{', '.join(derives)}}};\n" if len(derives) > 1 else "".join(
             f"use serde::{name};\n" for name in derives
         )
-        return f"""//! `{self.route}`: say here what it is for.
+        return f"""//! {self.routes()}: say here what it is for.
 
 use std::process::ExitCode;
 
@@ -222,10 +254,10 @@ fn main() -> ExitCode {{
     handler::run(endpoint())
 }}
 
-fn endpoint() -> Resource {{
-    {first}{"".join("." + other for other in others)}{at}
+fn endpoint() -> {kind} {{
+    {endpoint}
 }}
-{message if derives else ""}{"".join(self.operation(method) for method in self.methods)}
+{message if derives else ""}{operations}
 #[cfg(test)]
 mod tests {{
     #[tokio::test]
@@ -235,21 +267,21 @@ mod tests {{
 }}
 """
 
-    def operation(self, method: str) -> str:
-        function, status, _ = METHODS[method]
+    def operation(self, resource: Resource, method: str) -> str:
+        function, status = resource.function(method), METHODS[method][1]
         if self.upstreams:
-            body = self.calls(method)
+            body = self.calls(resource, method)
         elif method in WITH_BODY:
-            checks = "".join(f'    path(&request, "{name}")?;\n' for name in self.parameters)
+            checks = "".join(f'    path(&request, "{name}")?;\n' for name in resource.parameters)
             body = f"{checks}    let message: Message = body(&request, 16 * 1024)?;\n"
             body += f"    json(StatusCode::{status}, &message)\n"
         elif method == "DELETE":
-            checks = "".join(f'    path(&request, "{name}")?;\n' for name in self.parameters)
+            checks = "".join(f'    path(&request, "{name}")?;\n' for name in resource.parameters)
             body = f"{checks}    let mut response = Response::default();\n"
             body += f"    *response.status_mut() = StatusCode::{status};\n    Ok(response)\n"
-        elif self.parameters:
+        elif resource.parameters:
             # No variables, because a parameter can have the name of a keyword or of a function.
-            values = [f'path(&request, "{name}")?' for name in self.parameters]
+            values = [f'path(&request, "{name}")?' for name in resource.parameters]
             told = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.into()"
             body = f"    let message = {told};\n    json(StatusCode::{status}, &Message {{ message }})\n"
         else:
@@ -257,15 +289,15 @@ mod tests {{
         request = "request" if "&request" in body else "_request"
         return f"\nasync fn {function}({request}: Request) -> Result<Response, Problem> {{\n{body}}}\n"
 
-    def calls(self, method: str) -> str:
+    def calls(self, resource: Resource, method: str) -> str:
         """The body of an operation that asks all upstreams at once."""
         read, sent, answered = "", "", ".json::<Answer>()"
         if method in WITH_BODY:
             read, sent = "    let message: Message = body(&request, 16 * 1024)?;\n", ".with_json(&message)"
         if method == "DELETE":
             answered = ".send()"
-        place = "/{}" * len(self.parameters)
-        values = ", ".join(f'path(&request, "{name}")?' for name in self.parameters)
+        place = "/{}" * len(resource.parameters)
+        values = ", ".join(f'path(&request, "{name}")?' for name in resource.parameters)
         calls, names = "", [f"from_{upstream.static.lower()}" for upstream in self.upstreams]
         for name, upstream in zip(names, self.upstreams, strict=True):
             calls += f'    let {name} = {upstream.static}.{method.lower()}("{place}", [{values}]){sent}{answered};\n'
@@ -277,7 +309,7 @@ mod tests {{
 
     def test(self) -> str:
         names = ", ".join(f'"{upstream.static}"' for upstream in self.upstreams)
-        return f"""//! `{self.route}` while one of its upstreams fails. docs/upstream.md lists the faults.
+        return f"""//! {self.routes()} while one of its upstreams fails. docs/upstream.md lists the faults.
 
 use testbed::upstream::Fault;
 
@@ -294,17 +326,19 @@ async fn a_failing_upstream_becomes_a_problem() {{
 
     def events(self) -> list[tuple[str, object]]:
         plain = json.loads(read("events/hello/plain.http-api.json"))
-        path = re.sub(r"\{(.*?)\+?\}", r"a-\1", self.route)
         files = []
-        for number, method in enumerate(self.methods):
+        for resource, number, method in (
+            (resource, number, method) for resource in self.resources for number, method in enumerate(resource.methods)
+        ):
+            path = re.sub(r"\{(.*?)\+?\}", r"a-\1", resource.route)
             event = json.loads(json.dumps(plain))
-            event["routeKey"] = event["requestContext"]["routeKey"] = f"ANY {self.route}"
+            event["routeKey"] = event["requestContext"]["routeKey"] = f"ANY {resource.route}"
             event["rawPath"] = event["requestContext"]["http"]["path"] = path
             event["requestContext"]["http"]["method"] = method
-            if self.parameters:
-                event["pathParameters"] = {name: f"a-{name}" for name in self.parameters}
+            if resource.parameters:
+                event["pathParameters"] = {name: f"a-{name}" for name in resource.parameters}
             sent = {"message": "hello"}
-            told = {"message": " ".join(f"a-{name}" for name in self.parameters) or self.name}
+            told = {"message": " ".join(f"a-{name}" for name in resource.parameters) or self.name}
             if self.upstreams:
                 told = sent if len(self.upstreams) == 1 else [sent] * len(self.upstreams)
             if method in WITH_BODY:
@@ -320,7 +354,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 },
                 "body": "" if method == "DELETE" else sent if method in WITH_BODY and not self.upstreams else told,
             }
-            case = "plain" if number == 0 else method.lower()
+            case = "-".join(filter(None, [resource.suffix.lower(), method.lower() if number else ""])) or "plain"
             files += [(f"{case}.http-api.json", event), (f"{case}.answer.json", answer)]
         if self.upstreams:
             urls = {f"{upstream.static}_URL": f"{{upstream}}/{upstream.name}" for upstream in self.upstreams}
@@ -333,6 +367,12 @@ async fn a_failing_upstream_becomes_a_problem() {{
         settings = "      VersionDescription: !Ref LogLevel\n"
         if self.upstreams:
             head, settings = self.upstream_settings()
+        http_api = "{{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: \"{}\", Method: {} }} }}"
+        events = "".join(
+            f"        {resource.suffix}{method.capitalize()}: "
+            + http_api.format(resource.route, method) + "\n"
+            for resource in self.resources for method in ("ANY", "OPTIONS")
+        )
         block = f"""  {self.id}Function:
     Type: AWS::Serverless::Function
 {head}    Properties:
@@ -343,18 +383,18 @@ async fn a_failing_upstream_becomes_a_problem() {{
       DeploymentPreference:
         Alarms: !If [IsProd, [!Ref {self.id}Errors], [!Ref AWS::NoValue]]
       Events:
-        Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: "{self.route}", Method: ANY }} }}
-        Options: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: "{self.route}", Method: OPTIONS }} }}
-
+{events}
 """
         text = insert(text, r"(?=  # The resources that every function has\.\n)", block)
         secured = "{ x-amazon-apigateway-any-method: { security: !If [HasJwt, [{ jwt: [] }], !Ref AWS::NoValue] } }"
-        text = insert(text, r"(?=      FailOnWarnings: true\n)", f'          "{self.route}": {secured}\n')
+        for resource in self.resources:
+            text = insert(text, r"(?=      FailOnWarnings: true\n)", f'          "{resource.route}": {secured}\n')
         for loop in ("Functions", "Urls"):
             text = insert(text, rf"(?<=  Fn::ForEach::{loop}:\n    - Name\n    - \[)[^\]]*(?=\])", f", {self.name}", after=True)
         text = insert(text, r"(?=        - !If \[HasManagedInstances, !Ref fetchoninstancesLogs,)", f"        - !Ref {self.id}Logs\n")
         text = insert(text, r"(?<=\\\")(?=\)\n\n  WhichRequestsFailedQuery:)", f'\n            OR \\"${{AWS::StackName}}-{self.name}\\"')
-        own = f"      Path: {json.dumps(self.route)}\n" if self.route != f"/{self.name}" else ""
+        route = self.resources[0].route
+        own = f"      Path: {json.dumps(route)}\n" if route != f"/{self.name}" else ""
         if self.upstreams:
             own += "      # 80 % of the upstreams' time limit.\n      SlowMs: 4000\n"
             text = self.with_upstreams(text)
@@ -397,11 +437,11 @@ async fn a_failing_upstream_becomes_a_problem() {{
         own = [upstream for upstream in self.upstreams if not re.search(rf"^  {upstream.id}Url:$", text, re.MULTILINE)]
         count = len(self.upstreams)
         url_bytes = min(92, (DESCRIPTION - LOG_LEVEL - 2 * count) // count - SECRET)
-        parameters = "".join(upstream.parameters(self.route, url_bytes) for upstream in own)
+        parameters = "".join(upstream.parameters(self.resources[0].route, url_bytes) for upstream in own)
         conditions = "".join(f'  Has{upstream.id}Secret: !Not [!Equals [!Ref {upstream.id}SecretId, ""]]\n' for upstream in own)
         policies = "".join(upstream.policy(self.id) for upstream in self.upstreams)
         listed = ", ".join(f"{upstream.id}Url, {upstream.id}SecretId" for upstream in own)
-        group = f'      - Label: {{ default: "The upstreams of {self.route}" }}\n        Parameters: [{listed}]\n' if own else ""
+        group = f'      - Label: {{ default: "The upstreams of {self.resources[0].route}" }}\n        Parameters: [{listed}]\n' if own else ""
         text = insert(text, r"(?=      - Label: \{ default: Limits \}\n)", group)
         text = insert(text, r"(?=\nRules:\n)", parameters)
         text = insert(text, r"(?=\nMappings:\n)", conditions)
@@ -410,29 +450,33 @@ async fn a_failing_upstream_becomes_a_problem() {{
         return insert(text, loop, f", {self.name}", after=True)
 
     def openapi(self) -> str:
+        items = "".join(self.openapi_item(resource) for resource in self.resources)
+        return insert(read("openapi.yaml"), r"(?=\ncomponents:\n)", items)
+
+    def openapi_item(self, resource: Resource) -> str:
         schema = "{ type: object, required: [message], properties: { message: { type: string } }, additionalProperties: false }"
         several = f"{{ type: array, items: {schema}, minItems: {len(self.upstreams)}, maxItems: {len(self.upstreams)} }}"
         response = 'headers: { x-request-id: { $ref: "#/components/headers/x-request-id" } }'
-        item = f"  {self.route.replace('+}', '}')}:\n    summary: Say here what it is for.\n"
-        if self.parameters:
+        item = f"\n  {resource.route.replace('+}', '}')}:\n    summary: Say here what it is for.\n"
+        if resource.parameters:
             item += "    parameters:\n" + "".join(
                 f"      - name: {name}\n        in: path\n        required: true\n"
                 "        schema: { type: string, minLength: 1, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\ufffd]+$' }\n"
-                for name in self.parameters
+                for name in resource.parameters
             )
-        operations = [method for method in self.methods] + ["HEAD"] * ("GET" in self.methods)
+        operations = resource.methods + ["HEAD"] * ("GET" in resource.methods)
         for method in operations:
             _, _, status = METHODS["GET" if method == "HEAD" else method]
-            item += f"    {method.lower()}:\n      operationId: {method.lower()}{self.id.capitalize()}\n"
+            item += f"    {method.lower()}:\n      operationId: {method.lower()}{self.id.capitalize()}{resource.suffix}\n"
             if method in WITH_BODY:
                 item += f"      requestBody:\n        required: true\n        content:\n          application/json:\n            schema: {schema}\n"
-            if self.upstreams and self.parameters:
+            if self.upstreams and resource.parameters:
                 item += "      # A parameter such as `..`, which would lead out of an upstream's path.\n      x-refuses: [400]\n"
             item += f'      responses:\n        "{status}":\n          description: Say here what it is.\n          {response}\n'
             if status != 204:
                 item += f"          content:\n            application/json:\n              schema: {several if len(self.upstreams) > 1 else schema}\n"
             item += '        "400": { $ref: "#/components/responses/BadRequest" }\n'
-            if self.parameters:
+            if resource.parameters:
                 item += '        "404": { $ref: "#/components/responses/NotFound" }\n'
             if method in WITH_BODY:
                 item += '        "413": { $ref: "#/components/responses/ContentTooLarge" }\n'
@@ -443,12 +487,12 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 item += '        "502": { $ref: "#/components/responses/BadGateway" }\n'
                 item += '        "503": { $ref: "#/components/responses/Unavailable" }\n'
             item += '        "504": { $ref: "#/components/responses/GatewayTimeout" }\n'
-        item += f"    options:\n      operationId: options{self.id.capitalize()}\n      responses:\n"
+        item += f"    options:\n      operationId: options{self.id.capitalize()}{resource.suffix}\n      responses:\n"
         item += '        "204": { $ref: "#/components/responses/Methods" }\n'
         item += '        "400": { $ref: "#/components/responses/BadRequest" }\n'
-        if self.parameters:
+        if resource.parameters:
             item += '        "404": { $ref: "#/components/responses/NotFound" }\n'
-        return insert(read("openapi.yaml"), r"(?=\ncomponents:\n)", "\n" + item)
+        return item
 
 
 def order(name: str) -> tuple:
@@ -496,13 +540,13 @@ def write(endpoint: Endpoint) -> None:
         raise Refused(f"The endpoint cannot be written: {error!r}.") from error
 
 
-def main(name: str, route: str = "", methods: str = "", upstreams: str = "") -> None:
-    endpoint = Endpoint(name, route, methods, upstreams)
+def main(name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "") -> None:
+    endpoint = Endpoint(name, route, methods, item, item_methods, upstreams)
     endpoint.check()
     write(endpoint)
     print(f"""
 functions/{name}/src/main.rs   its code; events/{name} has its test cases, which are replayed from all triggers
-openapi.yaml                   its requests and answers, at {endpoint.route}
+openapi.yaml                   its requests and answers, at {endpoint.routes().replace("`", "")}
 template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`""")
 
 

@@ -98,6 +98,7 @@ PLAIN = (
     "NAME=madeshop-orders ROUTE=/madeshops/{shop}/orders METHODS=GET,POST,PUT,DELETE",
     "NAME=madedrop ROUTE=/madeshops/{shop}/orders/{order} METHODS=DELETE",
     "NAME=madefiles ROUTE=/madefiles/{name+}",
+    "NAME=madeparcels METHODS=GET,POST ITEM=/madeparcels/{id} ITEM_METHODS=GET,DELETE",
     "NAME=madequotes ROUTE=/madequotes/{symbol} METHODS=GET,POST UPSTREAMS=madeprices,exchange-rates",
 )
 
@@ -200,6 +201,9 @@ def let_pages_do_what_the_contract_has(copy: Path) -> None:
         ({"NAME": "madeorders", "UPSTREAMS": "prices,a b"}, "a name is as in UPSTREAMS="),
         ({"NAME": "madeorders", "UPSTREAMS": "prices,prices"}, "a name appears twice"),
         ({"NAME": "madeorders", "UPSTREAMS": "a,b,c,d"}, "no room for the settings of more than three"),
+        ({"NAME": "madeorders", "ITEM": "/madeorders"}, "madeorders is already served there"),
+        ({"NAME": "madeorders", "ITEM_METHODS": "PUT"}, "ITEM=: a route has segments"),
+        ({"NAME": "madeorders", "ITEM": "/a/{a}", "ITEM_METHODS": "PUT,PUT"}, "ITEM_METHODS=PUT,PUT: a method appears twice"),
     ],
 )
 def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wanted: dict[str, str], why: str) -> None:
@@ -221,7 +225,8 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     # Keywords, functions that the code uses, names that are alike, crates.
     names = "{type}/{path}/{request}/{self}/{json}/{get}/{shop}/{shot}/{a}/{b}/{c}/{d}/{e}"
     passes(copy, "make", "new", "NAME=core", f"ROUTE=/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE")
-    passes(copy, "make", "new", "NAME=serde", "ROUTE=/things/{type}", "METHODS=GET,POST")
+    passes(copy, "make", "new", "NAME=serde", "ROUTE=/things/{type}", "METHODS=GET,POST",
+           "ITEM=/things/{type}/{self}", "ITEM_METHODS=GET,POST,PUT,PATCH,DELETE")
     # Keywords, crates, and an upstream that two endpoints share.
     passes(copy, "make", "new", "NAME=tokio", f"ROUTE=/tokio/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE", "UPSTREAMS=type,self,std")
     passes(copy, "make", "new", "NAME=std", "METHODS=DELETE", "UPSTREAMS=type")
@@ -241,7 +246,7 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
     passes(copy, "make", "events")
     assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
     made = sorted(folder.name for folder in (copy / "events").glob("made*"))
-    assert len(made) == 11
+    assert len(made) == 12
     passes(copy, "cargo", "test", "--test=packaging", "links")
     replayed = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
     assert "a_failing_upstream_becomes_a_problem ... ok" in replayed
@@ -253,6 +258,6 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
         results = [pool.submit(passes, copy, *pytest, f"testbed/deploy/{file}", *more) for file, *more in tests]
     tested = "".join(result.result() for result in results)
     for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}", "PUT /madeseats/{seat}",
-                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /maderates/{currency}", "DELETE /madelater/all"):
+                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "DELETE /madeparcels/{id}", "GET /maderates/{currency}", "DELETE /madelater/all"):
         assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][local]" in tested
     undo(copy)

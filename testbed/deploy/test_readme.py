@@ -86,7 +86,7 @@ def test_the_code_on_the_page_about_upstreams_is_code_that_runs() -> None:
 
     files = ("functions/upstream/examples/quotes.rs", "functions/upstream/tests/quotes.rs", "functions/fetch/src/main.rs")
     sources = [(ROOT / file).read_text() for file in files]
-    sources.append(new.Endpoint("quotes", "", "", "prices,rates").test())
+    sources.append(new.Endpoint("quotes", "", "", "", "", "prices,rates").test())
     shown = re.findall(r"```rust\n(.*?)```", (ROOT / "docs" / "upstream.md").read_text(), re.DOTALL)
     assert len(shown) == 6 and [code for code in shown if not any(code in source for source in sources)] == []
 
@@ -99,8 +99,6 @@ def test_an_upstreams_settings_are_the_same_on_all_pages() -> None:
 
     own = (ROOT / "functions" / "upstream" / "src" / "lib.rs").read_text()
     assert table(README, "NAME") == table(own, "PRICES") and len(table(own, "PRICES")) >= 9
-
-
 
 
 PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "README.md"]

@@ -26,7 +26,7 @@
 //! # }
 //! ```
 
-use std::{any::Any, mem, task};
+use std::{any::Any, mem};
 
 use ::axum::{
     Router,
@@ -36,8 +36,7 @@ use ::axum::{
 };
 use lambda_http::http::{StatusCode, request::Parts};
 use serde::de::DeserializeOwned;
-use tower_layer::Layer;
-use tower_service::Service;
+use tower::util::MapRequestLayer;
 
 use crate::{
     Body as LambdaBody, Problem, Request, body, claim, event::FromTrigger, log::InvocationSpan, parameters,
@@ -142,38 +141,12 @@ fn read<T>(parts: &mut Parts, read: impl FnOnce(&Request) -> T) -> T {
 /// If `service` is a router, makes its matched path the route in the log. Only what the router calls sees that path.
 pub(crate) fn with_route<S: 'static>(mut service: S) -> S {
     if let Some(router) = (&mut service as &mut dyn Any).downcast_mut::<Router>() {
-        *router = mem::take(router).layer(LogRoute);
+        *router = mem::take(router).layer(MapRequestLayer::new(|request: AxumRequest| {
+            if let Some(path) = request.extensions().get::<MatchedPath>() {
+                InvocationSpan::current(|invocation| invocation.route(path.as_str()));
+            }
+            request
+        }));
     }
     service
-}
-
-#[derive(Clone)]
-struct LogRoute;
-
-impl<S> Layer<S> for LogRoute {
-    type Service = LoggedRoute<S>;
-
-    fn layer(&self, inner: S) -> LoggedRoute<S> {
-        LoggedRoute(inner)
-    }
-}
-
-#[derive(Clone)]
-struct LoggedRoute<S>(S);
-
-impl<S: Service<AxumRequest>> Service<AxumRequest> for LoggedRoute<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> task::Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: AxumRequest) -> S::Future {
-        if let Some(path) = request.extensions().get::<MatchedPath>() {
-            InvocationSpan::current(|invocation| invocation.route(path.as_str()));
-        }
-        self.0.call(request)
-    }
 }

@@ -182,10 +182,15 @@ mod tests {
         assert_eq!(settings.timeout, Duration::from_secs(5));
         assert_eq!(settings.attempt_timeout, Duration::from_millis(750));
         assert_eq!(settings.max_body_bytes, 4 * 1024 * 1024);
+        assert_eq!((settings.slow_call, settings.hedge_after), (None, None));
+        let settings = read(&[url, ("UPSTREAM_SLOW_CALL_MS", "900"), ("UPSTREAM_HEDGE_AFTER_MS", "80")]).unwrap();
+        assert_eq!([settings.slow_call, settings.hedge_after], [900, 80].map(|ms| Some(Duration::from_millis(ms))));
         for (name, value) in [
             ("UPSTREAM_TIMEOUT_MS", "0"),
             ("UPSTREAM_ATTEMPT_TIMEOUT_MS", "1.5"),
             ("UPSTREAM_MAX_BODY_BYTES", "5000000"),
+            ("UPSTREAM_SLOW_CALL_MS", "0"),
+            ("UPSTREAM_HEDGE_AFTER_MS", "soon"),
         ] {
             let error = read(&[url, (name, value)]).unwrap_err();
             assert!(error.contains(name) && error.contains("whole number from 1 to"), "{error}");

@@ -179,6 +179,8 @@ fn settings_take_any_text(u: &mut Unstructured<'_>) -> Result<()> {
         "UPSTREAM_TIMEOUT_MS",
         "UPSTREAM_ATTEMPT_TIMEOUT_MS",
         "UPSTREAM_MAX_ATTEMPTS",
+        "UPSTREAM_HEDGE_AFTER_MS",
+        "UPSTREAM_SLOW_CALL_MS",
         "UPSTREAM_MAX_BODY_BYTES",
         "STALE_IF_ERROR_SECONDS",
         "UPSTREAM_SECRET_ID",

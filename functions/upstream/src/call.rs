@@ -119,7 +119,11 @@ impl Inner {
             }
             Permission::Use(entry) => return CallResult { shared, ..Ok(entry).into() },
             Permission::Fail(failure) => {
-                if let Failure::Open(left) = failure {
+                // A probe for another URL that this process has under way decides by itself.
+                let is_probing = !self.breaker.is_open() && !self.breaker.is_closed();
+                if let Failure::Open(left) = failure
+                    && !is_probing
+                {
                     self.breaker.hold(left);
                 }
                 return CallResult { shared, ..Err(failure).into() };

@@ -86,7 +86,7 @@ stack = deploy stack
 template = groups harness makefile shim template workflows
 
 # A deployment gives these functions their permissions.
-CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)\.workspace' functions/*/Cargo.toml))
+CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' functions/*/Cargo.toml))
 
 passed/new passed/stack $(OWN:%=passed/%): $(READY)
 passed/stack: endpoints = $(notdir $(CALL_AWS))

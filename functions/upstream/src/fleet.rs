@@ -5,14 +5,13 @@
 //! only the environment with the lease calls. The others wait for its result, or behave as if the circuit breaker were
 //! open. docs/upstream.md draws how the verdict on the upstream, the leases and the circuit breakers interact.
 //!
-//! [`memory`] decides by that drawing, [`table`] reads and writes the items, [`key`] makes their keys, and [`item`] is the
-//! format of a response.
+//! Here is what the rest of this crate needs of it. The part that decides by that drawing, `memory`, is linked only with the
+//! feature `fleet`.
 
-mod error;
-mod item;
-mod key;
+#[cfg_attr(not(feature = "fleet"), path = "fleet/unlinked.rs")]
 mod memory;
-mod table;
+#[cfg(all(test, feature = "fleet"))]
+mod unlinked;
 
 use std::{
     sync::Arc,
@@ -21,10 +20,34 @@ use std::{
 
 use url::Url;
 
-pub(crate) use memory::Fleet;
-use table::Lease;
+pub(crate) use memory::{Fleet, Lease};
 
-use crate::{entry::Entry, error::Failure, request::Prepared};
+use crate::{
+    entry::Entry,
+    error::Failure,
+    request::Prepared,
+    settings::{InvalidSetting, SHARED_STATE_TABLE, Settings},
+};
+
+/// One environment's part in the fleet that has the table that `settings` name. `None` if they name none.
+///
+/// # Errors
+///
+/// If they name one, and this function links nothing that could use it.
+pub(crate) fn fleet(settings: &Settings) -> Result<Option<Fleet>, InvalidSetting> {
+    is_usable(settings, cfg!(feature = "fleet"))?;
+    Ok(Fleet::new(settings))
+}
+
+fn is_usable(settings: &Settings, is_linked: bool) -> Result<(), InvalidSetting> {
+    if is_linked || settings.shared_state_table.is_none() {
+        return Ok(());
+    }
+    Err(InvalidSetting::new(
+        SHARED_STATE_TABLE,
+        "must be unset, or the function's Cargo.toml must have `upstream = { workspace = true, features = [\"fleet\"] }`",
+    ))
+}
 
 /// What the other environments know.
 pub(crate) struct Answer {
@@ -82,5 +105,27 @@ impl Report {
     /// Whether there is nothing to tell.
     pub(crate) fn is_empty(&self) -> bool {
         self.lease.is_none() && self.response.is_none() && self.open_for.is_none() && self.invalidated.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_for_a_function_that_links_no_fleet_is_a_misconfiguration_that_says_what_to_do() {
+        for (table, is_linked, is_ok) in [("", false, true), ("table", true, true), ("table", false, false)] {
+            let variable = |name: &str| match name {
+                "UPSTREAM_URL" => Some("https://example.com".to_owned()),
+                "SHARED_STATE_TABLE" => Some(table.to_owned()),
+                _ => None,
+            };
+            let settings = Settings::read("UPSTREAM", variable).unwrap();
+            let usable = is_usable(&settings, is_linked).map_err(|invalid| invalid.to_string());
+            assert_eq!(usable.is_ok(), is_ok, "{table} {is_linked}");
+            if let Err(error) = usable {
+                assert!(error.contains("SHARED_STATE_TABLE") && error.contains("features = [\"fleet\"]"), "{error}");
+            }
+        }
     }
 }

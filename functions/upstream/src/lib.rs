@@ -44,12 +44,22 @@
 //! | `PRICES_MAX_BODY_BYTES` | 4194304 | of a response, after decompression |
 //! | `PRICES_STALE_IF_ERROR_SECONDS` | `STALE_IF_ERROR_SECONDS`, or 3600 | how long a stale response may be used instead of an error; 0: never |
 //! | `PRICES_CA_FILE` | `SSL_CERT_FILE`, or none | certificates in PEM to trust instead of Mozilla's |
+//! | `SHARED_STATE_TABLE` | none | a DynamoDB table with which environments share responses and the upstream's health; needs the feature `fleet` |
+//! | `SHARED_STATE_TIMEOUT_MS` | 40 | how much of a request's time the table may take, and at most half of it |
+//!
+//! # Features
+//!
+//! `fleet` links what `SHARED_STATE_TABLE` needs, the client of DynamoDB. An endpoint asks for it in its Cargo.toml:
+//! `upstream = { workspace = true, features = ["fleet"] }`.
 //!
 //! The modules, in the order in which a request meets them: `request` says what is sent, and `target` where. `upstream`
 //! answers it from the `cache`, whose [`freshness`] decides how an `entry` may be used, or from a `call`. `retry` and
 //! `breaker` decide when the upstream is called. `fleet` exchanges this with other environments. `secret` loads
 //! the upstream's token, `attempt` makes one attempt: `client` chooses the `connection`, `tls` says whom it trusts, and
 //! `coding` decodes the response. `error` lists how a call can fail, `line` logs what it cost, and `response` is what the author gets.
+
+// Only the fleet's memory reads some of it.
+#![cfg_attr(not(feature = "fleet"), allow(dead_code))]
 
 mod attempt;
 mod breaker;

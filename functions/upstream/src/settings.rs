@@ -5,7 +5,7 @@ use std::{error::Error, fmt, ops::RangeInclusive, path::PathBuf, time::Duration}
 use url::Url;
 
 const STALE_IF_ERROR_SECONDS: &str = "STALE_IF_ERROR_SECONDS";
-const SHARED_STATE_TABLE: &str = "SHARED_STATE_TABLE";
+pub(crate) const SHARED_STATE_TABLE: &str = "SHARED_STATE_TABLE";
 const SHARED_STATE_TIMEOUT_MS: &str = "SHARED_STATE_TIMEOUT_MS";
 
 /// OpenSSL's variable, which other libraries also read. The AWS SDK trusts its certificates instead of the machine's.
@@ -129,6 +129,12 @@ impl fmt::Display for CaFile {
 pub(crate) struct InvalidSetting {
     name: String,
     must: String,
+}
+
+impl InvalidSetting {
+    pub(crate) fn new(name: &str, must: &str) -> Self {
+        Self { name: name.to_owned(), must: must.to_owned() }
+    }
 }
 
 impl fmt::Display for InvalidSetting {

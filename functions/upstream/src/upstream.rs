@@ -21,7 +21,7 @@ use crate::{
     call::{Call, CallResult, Job, last_start},
     entry::Entry,
     error::Failure,
-    fleet::{Fleet, Report},
+    fleet::{Fleet, Report, fleet},
     line::Line,
     request::Prepared,
     retry::RetryBudget,
@@ -153,7 +153,7 @@ impl Inner {
         let settings = settings?;
         Ok(Arc::new(Self {
             secret: Secret::new(&settings),
-            fleet: Fleet::new(&settings),
+            fleet: fleet(&settings)?,
             line: Line::new(settings.name),
             settings,
             known_as,

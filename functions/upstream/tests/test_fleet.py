@@ -148,6 +148,16 @@ def fleet(aws: Aws, table: str, tmp_path: Path) -> Iterator[Fleet]:
     dynamodb.server_close()
 
 
+def test_only_a_function_that_asks_for_it_links_what_the_table_needs() -> None:
+    tree = ["cargo", "tree", "--quiet", "--package", "upstream", "--edges", "normal", "--prefix", "none"]
+
+    def is_linked(*features: str) -> bool:
+        crates = subprocess.run([*tree, *features], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        return "aws-sdk-dynamodb " in crates
+
+    assert (is_linked(), is_linked("--features", "fleet")) == (False, True)
+
+
 def test_each_url_of_each_upstream_has_its_own_response(fleet: Fleet) -> None:
     paths = ["/prices/a", "/prices/b", "/rates/a"]
     with fleet.start() as ask:

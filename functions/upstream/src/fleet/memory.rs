@@ -2,6 +2,8 @@
 //!
 //! A slow or broken table delays a request by at most `SHARED_STATE_TIMEOUT_MS`, and by at most half of its time. After
 //! that, the environment works without it. The first request also creates the client, which takes some milliseconds.
+//!
+//! [`table`] reads and writes the items, [`key`] makes their keys, and [`item`] is the format of a response.
 
 use std::{
     collections::HashMap,
@@ -17,12 +19,17 @@ use tokio::{
 use tracing::warn;
 use url::Url;
 
-use super::{
-    Answer, Permission, Purpose, Report,
-    error::TableError,
-    key::{Key, Keys},
-    table::{Items, Table, Verdict},
-};
+mod error;
+mod item;
+mod key;
+mod table;
+
+use error::TableError;
+use key::{Key, Keys};
+pub(crate) use table::Lease;
+use table::{Items, Table, Verdict};
+
+use super::{Answer, Permission, Purpose, Report};
 use crate::{entry::Entry, error::Failure, request::Prepared, settings::Settings};
 
 /// How long the table is left alone after it failed.

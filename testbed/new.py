@@ -210,6 +210,7 @@ links = ["aws", "http"]
         used = ["Problem", "Request", kind, "Response", "http::StatusCode"] + ["body"] * has_body + ["json"] * answers
         used += sorted({resource.methods[0].lower() for resource in self.resources})
         used += ["path"] * bool(self.parameters) + ["routes"] * several
+        others = ["use tokio::try_join;\n"] * (len(self.upstreams) > 1) + ["use upstream::Upstream;\n"] * bool(self.upstreams)
         statics = "".join(
             f"""
 /// The environment variable `{upstream.static}_URL` says where it is. docs/upstream.md lists its other settings.
@@ -249,7 +250,7 @@ struct Answer {
 use std::process::ExitCode;
 
 use handler::{{{", ".join(sorted(used, key=order))}}};
-{serde}{"use tokio::try_join;" + chr(10) if len(self.upstreams) > 1 else ""}{"use upstream::Upstream;" + chr(10) if self.upstreams else ""}{statics}
+{serde}{"".join(others)}{statics}
 fn main() -> ExitCode {{
     handler::run(endpoint())
 }}

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use testbed::{Call, HttpAnswer, TRIGGERS};
 
-#[path = "../../functions/handler/examples/webhook.rs"]
+#[path = "../examples/webhook.rs"]
 #[expect(dead_code, reason = "the test calls what `main` would run")]
 mod webhook;
 

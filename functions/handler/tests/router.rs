@@ -9,7 +9,7 @@ use handler::{Context, Endpoint, Problem, Request, body};
 use serde_json::{Value, json};
 use testbed::{Call, HttpAnswer, TRIGGERS};
 
-#[path = "../../functions/handler/examples/router.rs"]
+#[path = "../examples/router.rs"]
 #[expect(dead_code, reason = "the test calls what `main` would run")]
 mod router;
 

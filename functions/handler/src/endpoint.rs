@@ -1,6 +1,6 @@
 //! The interface between a function's own code and this crate.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use lambda_http::{
@@ -95,7 +95,8 @@ where
     }
 }
 
-type Operation = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Response, Problem>> + Send + Sync>;
+type Answering = BoxFuture<'static, Result<Response, Problem>>;
+type Operation = Arc<dyn Fn(Request) -> Answering + Send + Sync>;
 
 /// A resource with an endpoint for each of its methods, and a path if it has parameters. `Allow`, 404, 405 and
 /// `OPTIONS` follow from these. If it answers `GET`, it answers `HEAD`, too.
@@ -144,14 +145,19 @@ impl Resource {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.operations.iter().find(|(of, _)| of == method).map(|(_, operation)| operation)
     }
+
+    fn answer(&self, request: Request) -> Answering {
+        match self.operation(request.method()) {
+            Some(operation) => operation(request),
+            None => ready(Err(Problem::method_not_allowed(request.method(), self.allow()))).boxed(),
+        }
+    }
 }
 
 impl Endpoint for Resource {
-    async fn call(self, request: Request) -> Result<Response, Problem> {
-        match self.operation(request.method()) {
-            Some(operation) => operation(request).await,
-            None => Err(Problem::method_not_allowed(request.method(), self.allow())),
-        }
+    // No `async fn`, whose future would hold the request beside the operation's.
+    fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
+        self.answer(request)
     }
 
     fn answers(&self, method: &Method) -> bool {
@@ -227,10 +233,10 @@ impl Routes {
 }
 
 impl Endpoint for Routes {
-    async fn call(self, request: Request) -> Result<Response, Problem> {
+    fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
         match self.found() {
-            Some(resource) => resource.clone().call(request).await,
-            None => Err(Problem::internal().because("it was called before its path was found")),
+            Some(resource) => resource.answer(request),
+            None => ready(Err(Problem::internal().because("it was called before its path was found"))).boxed(),
         }
     }
 

@@ -160,7 +160,7 @@ mod tests {
         context.request_id = "6b2a".into();
         let at = SystemTime::now() + Duration::from_mins(1);
         context.deadline = at.duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
-        let (answer, line) = observe(endpoint, event.as_bytes(), context).boxed().await.unwrap();
+        let (answer, line) = observe(endpoint, event.as_bytes(), context).await.unwrap();
         (serde_json::from_str(&answer).unwrap(), serde_json::from_str(&line).unwrap())
     }
 

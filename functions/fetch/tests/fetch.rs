@@ -22,7 +22,7 @@ use std::{
 use bed::{Bed, ENDPOINT, Endpoint, expect};
 use flate2::{Compression, write::GzEncoder};
 use libtest_mimic::{Arguments, Failed, Trial};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use testbed::{
     Function, HttpAnswer, Invocation, packaged,
     upstream::{Answer, Behaviour, Certificate, Fault, IdleEnd, Upstream},
@@ -417,10 +417,21 @@ async fn a_refresh_is_done_before_the_next_invocation() -> Outcome {
     expect("calls", &bed.upstream.calls(), &2)
 }
 
+/// The name of a field as `fetch` has it: that of another upstream's begins with its name.
+fn without_upstream(field: &str) -> String {
+    field.strip_prefix("prices_").unwrap_or(field).to_owned()
+}
+
 /// The lines that the invocations of `bed` left in the log.
 async fn lines(bed: Bed) -> Vec<Value> {
     let lines = bed.fetch.terminate().await;
-    lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    lines
+        .iter()
+        .map(|line| {
+            let line: Map<String, Value> = serde_json::from_str(line).expect("a line of JSON");
+            line.into_iter().map(|(name, value)| (without_upstream(&name), value)).collect()
+        })
+        .collect()
 }
 
 /// On Lambda Managed Instances, a worker that waits for a refresh answers nobody, so the other workers must not wait.

@@ -461,7 +461,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
         item = f"\n  {resource.route.replace('+}', '}')}:\n    summary: Say here what it is for.\n"
         if resource.parameters:
             item += "    parameters:\n" + "".join(
-                f"      - name: {name}\n        in: path\n        required: true\n"
+                f"      - name: {name}\n        in: path\n        required: true\n        example: a-{name}\n"
                 "        schema: { type: string, minLength: 1, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\ufffd]+$' }\n"
                 for name in resource.parameters
             )

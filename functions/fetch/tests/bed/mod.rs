@@ -1,4 +1,4 @@
-//! The packaged `fetch` and its upstream, or the endpoint with two upstreams from examples/pair.rs in its place.
+//! The packaged `fetch` and its upstream, or the endpoint with two upstreams from examples/fetch_beside_another.rs in its place.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -29,7 +29,7 @@ impl Endpoint {
     }
 
     pub(crate) fn executable(self) -> PathBuf {
-        if self == Self::Fetch { packaged("fetch") } else { example("pair") }
+        if self == Self::Fetch { packaged("fetch") } else { example("fetch_beside_another") }
     }
 
     /// The name that a setting of `fetch` has here.

@@ -3,8 +3,8 @@
     unchanged.py FUNCTIONS COMMAND [ARGUMENT...]
 
 FUNCTIONS are the endpoints that the command tests, with spaces between them; `*` is all. `unchanged.py cargo` is for
-Cargo, as a runner of test executables: those in functions/NAME use no endpoint but NAME, and testbed/Cargo.toml lists those
-of its own that use any. One that uses another endpoint fails.
+Cargo, as a runner of test executables: those in functions/NAME use no endpoint but NAME, unless NAME's Cargo.toml lists
+them, as testbed/Cargo.toml does, in `uses-endpoints`. One that uses another endpoint fails.
 
 The inputs are the contents and names of all files of this repository, tracked or not, but of the other endpoints' folders
 in functions/ and events/ only their Cargo.toml; FUNCTIONS' zips; the command itself, if it is in target/; the compiler's

@@ -280,7 +280,7 @@ pub(crate) fn assert_declared(function: &str) {
     let Ok(endpoints) = std::env::var("TESTED_ENDPOINTS") else { return };
     assert!(
         endpoints.split(' ').any(|name| name == function),
-        "this test uses {function}: add its name to `uses-endpoints` in testbed/Cargo.toml, \
+        "this test uses {function}: add its name to `uses-endpoints` in its Cargo.toml, \
          or move it to functions/{function}/tests; testbed/unchanged.py says why",
     );
 }

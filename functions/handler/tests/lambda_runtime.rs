@@ -239,10 +239,3 @@ async fn a_worker_that_polled_in_vain_works_again() {
     }
     function.polled(4).await;
 }
-
-#[tokio::test]
-async fn without_lambda_it_says_what_to_do() {
-    let output = Command::new(ours()).env_clear().output().await.unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("start it with `make run`") && output.status.code() == Some(1), "{output:?}");
-}

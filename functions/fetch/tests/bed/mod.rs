@@ -1,4 +1,4 @@
-//! The packaged `fetch` and its upstream, or the endpoint with two upstreams from examples/fetch_beside_another.rs in its place.
+//! The packaged `fetch` and its upstream, or the endpoint with two upstreams from `examples/fetch_beside_another.rs` in its place.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 

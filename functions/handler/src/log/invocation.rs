@@ -51,7 +51,8 @@ pub fn record(name: &'static str, value: impl Into<Value<'static>>) {
     record_with(name, |_| value.into());
 }
 
-/// Like [`record`], with a value that `value` makes of the earlier one, if there is one.
+/// Like [`record`], with a value that `value` makes of the earlier one, if there is one. `value` must not record anything
+/// itself: the line is locked meanwhile.
 ///
 /// ```
 /// # use handler::Value;
@@ -77,7 +78,8 @@ pub fn count(name: &'static str, number: u64) {
     count_with(name, |earlier| earlier.unwrap_or_default().saturating_add(number));
 }
 
-/// Like [`count`], with a number that `number` makes of the earlier one, if there is one.
+/// Like [`count`], with a number that `number` makes of the earlier one, if there is one. `number` must not count anything
+/// itself.
 ///
 /// ```
 /// // 1 if all of several reads were hits.

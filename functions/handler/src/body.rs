@@ -144,7 +144,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use serde::Deserialize;
@@ -159,7 +159,8 @@ mod tests {
         quantity: u8,
     }
 
-    fn request(content_type: Option<&str>, bytes: impl Into<Body>) -> Request {
+    /// A request with this body, also for the tests of other bodies.
+    pub(crate) fn request(content_type: Option<&str>, bytes: impl Into<Body>) -> Request {
         let mut request = Request::new(bytes.into());
         if let Some(content_type) = content_type {
             request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());

@@ -66,21 +66,14 @@ pub fn form<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use lambda_http::http::header::CONTENT_TYPE;
     use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::Body;
-
-    fn request(content_type: &str, bytes: &[u8]) -> Request {
-        let mut request = Request::new(Body::from(bytes));
-        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
-        request
-    }
+    use crate::{Body, body::tests::request};
 
     fn read_as<T: DeserializeOwned>(bytes: impl AsRef<[u8]>) -> Result<T, (u16, Value)> {
-        form(&request(FORM, bytes.as_ref()), 256).map_err(|problem| {
+        form(&request(Some(FORM), bytes.as_ref()), 256).map_err(|problem| {
             let response = problem.to_response("");
             let Body::Text(json) = response.body() else { panic!("{response:?}") };
             let json: Value = serde_json::from_str(json).unwrap();
@@ -184,7 +177,7 @@ mod tests {
             ("text/plain; a=application/x-www-form-urlencoded", Some(415)),
             ("application/x-www-form-urlencoded, text/plain", Some(415)),
         ] {
-            let read = form::<BTreeMap<String, String>>(&request(content_type, b"a=1"), 16);
+            let read = form::<BTreeMap<String, String>>(&request(Some(content_type), "a=1"), 16);
             assert_eq!(read.err().map(|problem| problem.status().as_u16()), status, "{content_type}");
         }
     }

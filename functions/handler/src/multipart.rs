@@ -165,13 +165,7 @@ fn parameter<'a>(header: &'a str, name: &str) -> Option<Cow<'a, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Body;
-
-    fn request(content_type: &str, bytes: &[u8]) -> Request {
-        let mut request = Request::new(Body::from(bytes));
-        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
-        request
-    }
+    use crate::body::tests::request;
 
     /// The name, the file's name, the type and the content of each part, or the status and the detail.
     fn read(body: &str) -> Result<Vec<[String; 4]>, (u16, String)> {
@@ -179,7 +173,7 @@ mod tests {
     }
 
     fn read_as(content_type: &str, body: &str) -> Result<Vec<[String; 4]>, (u16, String)> {
-        let request = request(content_type, body.as_bytes());
+        let request = request(Some(content_type), body);
         let parts = multipart(&request, 512, |name| if name == "small" { 2 } else { 512 });
         let told = |part: &Part<'_>| {
             let file_name = part.file_name.as_deref().unwrap_or("-");
@@ -259,11 +253,11 @@ mod tests {
         ] {
             assert_eq!(read(body), Err((status, detail.into())), "{body}");
         }
-        let not_utf_8 = request("multipart/form-data; boundary=x", b"--x\r\nA: \xff\r\n\r\n1\r\n--x--");
+        let not_utf_8 = request(Some("multipart/form-data; boundary=x"), &b"--x\r\nA: \xff\r\n\r\n1\r\n--x--"[..]);
         assert_eq!(multipart(&not_utf_8, 512, |_| 512).unwrap_err().status(), 400);
         let content = request(
-            "multipart/form-data; boundary=x",
-            b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--x--",
+            Some("multipart/form-data; boundary=x"),
+            &b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--x--"[..],
         );
         let parts = multipart(&content, 512, |_| 512).unwrap();
         assert_eq!((parts[0].bytes, parts[0].text().unwrap_err().status().as_u16()), (&b"\xff"[..], 400));

@@ -326,37 +326,24 @@ async fn a_failing_upstream_becomes_a_problem() {{
 """
 
     def events(self) -> list[tuple[str, object]]:
-        plain = json.loads(read("events/hello/plain.http-api.json"))
         files = []
         for resource, number, method in (
             (resource, number, method) for resource in self.resources for number, method in enumerate(resource.methods)
         ):
             path = re.sub(r"\{(.*?)\+?\}", r"a-\1", resource.route)
-            event = json.loads(json.dumps(plain))
-            event["routeKey"] = event["requestContext"]["routeKey"] = f"ANY {resource.route}"
-            event["rawPath"] = event["requestContext"]["http"]["path"] = path
-            event["requestContext"]["http"]["method"] = method
-            if resource.parameters:
-                event["pathParameters"] = {name: f"a-{name}" for name in resource.parameters}
+            request = ({} if method == "GET" else {"method": method}) | {"path": path}
             sent = {"message": "hello"}
             told = {"message": " ".join(f"a-{name}" for name in resource.parameters) or self.name}
             if self.upstreams:
                 told = sent if len(self.upstreams) == 1 else [sent] * len(self.upstreams)
             if method in WITH_BODY:
-                event["headers"]["content-type"] = "application/json"
-                event["body"] = json.dumps(sent)
-            answer = {
-                "status": METHODS[method][2],
-                "headers": {
-                    "content-type": None if method == "DELETE" else "application/json",
-                    "cache-control": "no-store",
-                    "x-content-type-options": "nosniff",
-                    "x-request-id": "{request_id}",
-                },
-                "body": "" if method == "DELETE" else sent if method in WITH_BODY and not self.upstreams else told,
-            }
+                request["body"] = sent
+            headers = {"content-type": None if method == "DELETE" else "application/json", "cache-control": "no-store"}
+            answer = {"status": METHODS[method][2], "headers": headers}
+            if method != "DELETE":
+                answer["body"] = sent if method in WITH_BODY and not self.upstreams else told
             case = "-".join(filter(None, [resource.suffix.lower(), method.lower() if number else ""])) or "plain"
-            files += [(f"{case}.http-api.json", event), (f"{case}.answer.json", answer)]
+            files.append((f"{case}.json", {"request": request, "answer": answer}))
         if self.upstreams:
             urls = {f"{upstream.static}_URL": f"{{upstream}}/{upstream.name}" for upstream in self.upstreams}
             files += [("settings.json", urls), ("upstream.json", sent)]

@@ -1,5 +1,5 @@
 //! Runs a packaged function, for tests in other languages. It sends the function the events from standard input, one
-//! per line. It writes the answers to standard output, one per line, and at the end the function's log to standard
+//! per line. In place of an event, a line can have a request, as a case in events/ has it. It writes the answers to standard output, one per line, and at the end the function's log to standard
 //! error.
 //!
 //! With two numbers after the function's name, each event goes to new environments: the first number says to how many,
@@ -12,18 +12,29 @@
 use std::{env, io, path::PathBuf, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use testbed::{Function, Invocation, InvocationResult, packaged};
+use serde::Deserialize;
+use testbed::{Function, Invocation, InvocationResult, Request, packaged};
+
+/// A line with a request.
+#[derive(Deserialize)]
+struct Line {
+    request: Request,
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut arguments = env::args().skip(1);
     let function = arguments.next().expect("the function's name is the argument");
     let numbers: Vec<usize> = arguments.map(|number| number.parse().expect("a number")).collect();
-    let executable = if function.contains('/') { PathBuf::from(function) } else { packaged(&function) };
+    let executable = if function.contains('/') { PathBuf::from(&function) } else { packaged(&function) };
     let variables: Vec<(String, String)> = env::vars().collect();
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let start = || Function::start(&executable, &variables);
-    let events = io::stdin().lines().map(|event| event.expect("events in UTF-8"));
+    let event = |line: String| match serde_json::from_str(&line) {
+        Ok(Line { request }) => request.call(&function).event_of("http-api", &function).to_string(),
+        Err(_) => line,
+    };
+    let events = io::stdin().lines().map(|line| event(line.expect("events in UTF-8")));
     if let [environments, at_a_time] = numbers[..] {
         for event in events {
             let invoke = async |_| {

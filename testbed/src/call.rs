@@ -1,10 +1,15 @@
 //! A request, and the event that each trigger makes from it, as AWS documents events and as real ones look.
 
+use std::{collections::BTreeMap, fs};
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::root;
+
 /// A request as its caller sends it, and as the gateway routes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// The route of an HTTP API that it matches, such as `ANY /shops/{shop}`.
     pub route: String,
@@ -22,6 +27,93 @@ pub struct Call {
     pub body: Option<(String, bool)>,
     /// The claims in the caller's token, which only API Gateway's authorizers read.
     pub claims: Vec<(String, String)>,
+}
+
+/// A request as one writes it by hand: in a case, or for the example `invoke`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    #[serde(default = "get")]
+    method: String,
+    /// With the query, if there is one.
+    path: String,
+    /// Besides those that curl sends. `null`: this one is not sent.
+    #[serde(default)]
+    headers: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    cookies: Vec<String>,
+    /// Those of the caller's token.
+    #[serde(default)]
+    claims: BTreeMap<String, String>,
+    /// A text, or anything else as JSON.
+    body: Option<Value>,
+    /// Bytes, instead of `body`.
+    body_base64: Option<String>,
+}
+
+fn get() -> String {
+    "GET".into()
+}
+
+impl Request {
+    /// The request, and the route of `function` that it matches.
+    #[must_use]
+    pub fn call(self, function: &str) -> Call {
+        let headers =
+            [("accept", "*/*"), ("user-agent", "curl/8.11.0")].map(|(name, value)| (name.into(), Some(value.into())));
+        let mut headers = BTreeMap::from(headers);
+        let body = match (self.body, self.body_base64) {
+            (Some(Value::String(text)), _) => Some((text, false)),
+            (Some(json), _) => {
+                headers.insert("content-type".into(), Some("application/json".into()));
+                Some((json.to_string(), false))
+            }
+            (None, base64) => base64.map(|base64| (base64, true)),
+        };
+        headers.extend(self.headers);
+        let mut call = Call::get(&self.path, &[]);
+        if let Some(route) = routes(function).into_iter().find(|route| matches(route, &call.path)) {
+            call.route = format!("ANY {route}");
+        }
+        Call {
+            method: self.method,
+            headers: headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+            cookies: self.cookies,
+            claims: self.claims.into_iter().collect(),
+            body,
+            ..call
+        }
+    }
+}
+
+/// The routes of `function` in Cargo.toml, as API Gateway writes them. Those with the fewest parameters come first.
+fn routes(function: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let lines = manifest.lines().skip_while(|line| *line != "[workspace.metadata.lambda.watch.router]");
+    let routes = lines.filter_map(|line| line.split_once(" = ")).filter(|(_, name)| name.trim_matches('"') == function);
+    let mut routes: Vec<String> = routes.map(|(route, _)| gateways(route.trim_matches('"'))).collect();
+    routes.sort_by_key(|route| route.matches('{').count());
+    routes
+}
+
+/// `{*name}` of the local router is the gateway's `{name+}`.
+fn gateways(route: &str) -> String {
+    match route.split_once("{*").and_then(|(before, rest)| Some((before, rest.strip_suffix('}')?))) {
+        Some((before, name)) => format!("{before}{{{name}+}}"),
+        None => route.into(),
+    }
+}
+
+fn matches(route: &str, path: &str) -> bool {
+    let (mut segments, mut values) = (route.split('/'), path.split('/'));
+    loop {
+        match (segments.next(), values.next()) {
+            (None, None) => return true,
+            (Some(name), Some(_)) if name.starts_with('{') && name.ends_with("+}") => return true,
+            (Some(name), Some(value)) if (name.starts_with('{') && !value.is_empty()) || name == value => {}
+            _ => return false,
+        }
+    }
 }
 
 /// The triggers, with their names from the payloads in events/.
@@ -117,7 +209,13 @@ impl Call {
         passes.then(|| self.event_of(trigger, function))
     }
 
-    pub(crate) fn event_of(&self, trigger: &str, function: &str) -> Value {
+    /// The event of [`Call::event`], even if `trigger` lets no such call pass.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such trigger.
+    #[must_use]
+    pub fn event_of(&self, trigger: &str, function: &str) -> Value {
         match trigger {
             "http-api" | "function-url" => self.version_2(trigger),
             "rest-api" => self.version_1(),
@@ -375,4 +473,40 @@ fn title_case(name: &str) -> String {
         chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
     });
     words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_that_of_curl_unless_it_says_otherwise() {
+        let call = |request: Value| serde_json::from_value::<Request>(request).expect("a request").call("any");
+        let plain = call(json!({ "path": "/a?b=c" }));
+        assert_eq!((&*plain.method, &*plain.path, &*plain.query, &*plain.route), ("GET", "/a", "b=c", "ANY /a"));
+        let sent =
+            |call: &Call| call.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>();
+        assert_eq!(sent(&plain), ["accept: */*", "user-agent: curl/8.11.0"]);
+        let json = call(json!({ "path": "/", "body": [1], "headers": { "accept": null, "user-agent": "me" } }));
+        assert_eq!(
+            (sent(&json), json.body),
+            (vec!["content-type: application/json".into(), "user-agent: me".into()], Some(("[1]".into(), false)))
+        );
+        let text = call(json!({ "path": "/", "body": "[1]", "cookies": ["a=b"], "claims": { "sub": "ada" } }));
+        assert_eq!((text.headers.len(), text.body), (2, Some(("[1]".into(), false))));
+        assert_eq!((text.cookies, text.claims), (vec!["a=b".to_owned()], vec![("sub".to_owned(), "ada".to_owned())]));
+        assert_eq!(call(json!({ "path": "/", "body_base64": "AA==" })).body, Some(("AA==".into(), true)));
+        assert!(serde_json::from_value::<Request>(json!({ "path": "/", "querry": "" })).is_err());
+    }
+
+    #[test]
+    fn a_request_has_the_route_that_it_matches() {
+        for (route, matched, others) in [
+            ("/a/{b}", "/a/1", ["/a/", "/a/1/2"]),
+            (&*gateways("/a/{*b}"), "/a/1/2", ["/a", "/b/1"]),
+            ("/a", "/a", ["/a/", "/"]),
+        ] {
+            assert!(matches(route, matched) && !others.iter().any(|other| matches(route, other)), "{route}");
+        }
+    }
 }

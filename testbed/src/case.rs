@@ -1,9 +1,10 @@
-//! The cases in `events/`: payloads, and the answers they must get.
+//! The cases in `events/`: requests, and the answers they must get.
 //!
-//! In the folder of a function, every `*.json` except `*.answer.json`, `settings.json` and `upstream.json` is a payload.
-//! The part of its name before the first dot is its case, the rest its trigger. `<case>.answer.json` is the answer that
-//! every payload of the case must get. From `<case>.http-api.json` the payloads of the other triggers are made, except
-//! those that have a file.
+//! In the folder of a function, `<case>.json` holds a `request` and its `answer`. The payloads of all triggers are made
+//! from it, except those that have a file, `<case>.<trigger>.json`.
+//!
+//! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
+//! `<case>.http-api.json` the payloads of the other triggers are made. `<case>.json` is then one that no trigger sends.
 //!
 //! `settings.json` holds the environment variables that the function has in tests and under `make run`. In them,
 //! `{upstream}` is the origin (scheme, host and port) of an upstream, which answers every request with `upstream.json`.
@@ -18,11 +19,11 @@ use std::{
 use base64::prelude::{BASE64_STANDARD, Engine};
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    Call, HttpAnswer, Invocation, InvocationResult, TRIGGERS,
+    Call, HttpAnswer, Invocation, InvocationResult, Request, TRIGGERS,
     function::assert_declared,
     upstream::{Answer, Upstream},
 };
@@ -32,6 +33,9 @@ const SETTINGS: &str = "settings.json";
 
 /// The JSON with which a function's upstream answers, if that matters to the function.
 const UPSTREAM: &str = "upstream.json";
+
+/// The headers that every answer has.
+const ALWAYS: [(&str, &str); 2] = [("x-content-type-options", "nosniff"), ("x-request-id", "{request_id}")];
 
 /// Set in a process that has a function's settings already.
 const HAS_SETTINGS: &str = "TESTBED_HAS_SETTINGS";
@@ -43,6 +47,16 @@ pub struct Case {
     pub name: String,
     payload: Vec<u8>,
     expected: Expected,
+    /// What the payload was made from, or can be.
+    call: Option<Call>,
+}
+
+/// A case in one file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    request: Request,
+    answer: Expected,
 }
 
 #[derive(Clone, Deserialize)]
@@ -50,9 +64,10 @@ pub struct Case {
 enum Expected {
     Answer {
         status: u16,
-        /// `null`: the header must be absent.
+        /// `null`: the header must be absent. Those of [`ALWAYS`] are in every answer.
+        #[serde(default)]
         headers: BTreeMap<String, Option<String>>,
-        /// A string: the exact body. An object: the JSON in the body.
+        /// A string: the exact body. An object: the JSON in the body. Without it: no body.
         body: Option<Value>,
         /// The pattern that the whole body must match, instead of `body`.
         body_pattern: Option<String>,
@@ -222,22 +237,32 @@ impl Case {
         all
     }
 
-    fn read(function: &str, payload: &Path) -> Self {
-        let name = file_name(payload).trim_end_matches(".json");
+    /// The case in `file`, which is a payload or, without an answer beside it, a [`Written`] case.
+    fn read(function: &str, file: &Path) -> Self {
+        let name = file_name(file).trim_end_matches(".json");
         let case = name.split('.').next().unwrap_or(name);
-        let answer = payload.with_file_name(format!("{case}.answer.json"));
-        let expected = fs::read(&answer).unwrap_or_else(|error| panic!("{}: {error}", answer.display()));
-        let expected =
-            serde_json::from_slice(&expected).unwrap_or_else(|error| panic!("{}: {error}", answer.display()));
+        let (answer, written) =
+            (file.with_file_name(format!("{case}.answer.json")), file.with_file_name(format!("{case}.json")));
+        let (expected, request) = if answer.exists() {
+            (parsed(&answer), None)
+        } else {
+            assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
+            let Written { request, answer } = parsed(&written);
+            (answer, (file == written).then_some(request))
+        };
         if let Expected::Answer { triggers: Some(triggers), .. } = &expected {
             let known = triggers.iter().all(|trigger| TRIGGERS.contains(&&**trigger));
-            assert!(known, "{}: `triggers` can be {TRIGGERS:?}", answer.display());
+            assert!(known, "{}: `triggers` can be {TRIGGERS:?}", file.display());
         }
-        Self {
-            name: format!("{function}/{name}"),
-            payload: fs::read(payload).expect("a payload that was listed"),
-            expected,
+        if let Some(request) = request {
+            let call = request.call(function);
+            let payload = text(&call.event_of("http-api", function));
+            return Self { name: format!("{function}/{name}.http-api"), payload, expected, call: Some(call) };
         }
+        let payload = fs::read(file).expect("a payload that was listed");
+        let event = serde_json::from_slice(&payload).unwrap_or_default();
+        let call = Call::of_http_api(&event).filter(|call| call.event_of("http-api", function) == event);
+        Self { name: format!("{function}/{name}"), payload, expected, call }
     }
 
     /// Empty if the payload is not that of a trigger.
@@ -257,11 +282,9 @@ impl Case {
 
     /// What `trigger` would send instead of this payload of an HTTP API. Otherwise: why that cannot be made.
     fn event(&self, trigger: &str, function: &str) -> Result<Value, &'static str> {
-        let event: Value = serde_json::from_slice(&self.payload).map_err(|_| "the HTTP API's payload is not JSON")?;
-        let call =
-            Call::of_http_api(&event)
-                .filter(|call| call.event("http-api", function).as_ref() == Some(&event))
-                .ok_or("the HTTP API's payload holds more than a request, or not the context that make new writes")?;
+        let call = self.call.as_ref().ok_or(
+            "the HTTP API's payload is not JSON, holds more than a request, or has another context than those made",
+        )?;
         if !call.claims.is_empty() && !["http-api", "rest-api"].contains(&trigger) {
             return Err("only HTTP APIs and REST APIs send the claims of a caller");
         }
@@ -297,7 +320,9 @@ impl Case {
                     return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
                 }
                 let fill = |text: &str| text.replace("{request_id}", &invocation.request_id);
-                for (name, value) in headers {
+                let implied = ALWAYS.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+                let implied = implied.iter().filter(|(name, _)| !headers.contains_key(name));
+                for (name, value) in implied.map(|(name, value)| (name, value)).chain(headers) {
                     let value = value.as_deref().map(fill);
                     if actual.headers.get(name) != value.as_ref() {
                         return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
@@ -310,7 +335,8 @@ impl Case {
                     }),
                     (None, Some(pattern), None) => matches(&format!("^(?:{pattern})$"), &actual.body),
                     (None, None, Some(base64)) => BASE64_STANDARD.encode(&actual.bytes) == *base64,
-                    _ => return Err("its answer must have either `body`, `body_pattern` or `body_base64`".into()),
+                    (None, None, None) => actual.bytes.is_empty(),
+                    _ => return Err("its answer must have only one of `body`, `body_pattern` and `body_base64`".into()),
                 };
                 let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body };
                 let expected = format!("{body:?}{body_pattern:?}{body_base64:?}");
@@ -352,15 +378,27 @@ impl Cases {
         let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
         files.retain(|file| ![SETTINGS, UPSTREAM].contains(&file_name(file)));
         files.sort();
-        let (answers, payloads): (Vec<_>, Vec<_>) =
+        let (answers, mut payloads): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| file_name(file).ends_with(".answer.json"));
         for answer in &answers {
             let case = file_name(answer).trim_end_matches("answer.json");
             let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
             assert!(used, "{} is the answer of no payload", answer.display());
         }
-        let mut all: Vec<Case> = payloads.iter().map(|payload| Case::read(function, payload)).collect();
         let (mut made, mut skipped, mut needless) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all: Vec<Case> = Vec::new();
+        // `<case>.json` comes before `<case>.http-api.json`, which replaces what is made from it.
+        payloads.sort_by_key(|file| file_name(file).matches('.').count());
+        for case in payloads.iter().map(|payload| Case::read(function, payload)) {
+            if let Some(written) = all.iter_mut().find(|other| other.name == case.name) {
+                needless.extend(
+                    (written.call.is_some() && case.call == written.call).then(|| format!("events/{}.json", case.name)),
+                );
+                *written = case;
+            } else {
+                all.push(case);
+            }
+        }
         for source in all.iter().filter(|case| case.trigger() == "http-api") {
             for trigger in TRIGGERS.into_iter().filter(|trigger| *trigger != "http-api") {
                 let name = format!("{}{trigger}", source.name.trim_end_matches("http-api"));
@@ -374,8 +412,12 @@ impl Cases {
                 } else {
                     match event {
                         Ok(event) => {
-                            let payload = format!("{event:#}\n").into_bytes();
-                            made.push(Case { name, payload, expected: source.expected.clone() });
+                            made.push(Case {
+                                name,
+                                payload: text(&event),
+                                expected: source.expected.clone(),
+                                call: None,
+                            });
                         }
                         Err(why) if source.triggers().is_none() => skipped.push(format!("{name}: {why}")),
                         Err(why) => panic!("{name}: the answer names it, but {why}: write the payload by hand"),
@@ -431,6 +473,15 @@ async fn replay_with_settings(function: &str) {
     let again = again.expect("this test starts a second time");
     let told = String::from_utf8_lossy(&again.stdout);
     assert!(again.status.success() && !told.contains("running 0 tests"), "{told}");
+}
+
+fn parsed<T: DeserializeOwned>(file: &Path) -> T {
+    let json = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn text(event: &Value) -> Vec<u8> {
+    format!("{event:#}\n").into_bytes()
 }
 
 fn file_name(path: &Path) -> &str {
@@ -492,24 +543,42 @@ mod tests {
         // No load balancer and no REST API lets a raw space pass.
         let raw = Call::get("/?a=b c", &[]).event_of("http-api", "any").to_string();
         assert_eq!(read(&[plain.clone(), (source.0, raw)]), ("function-url http-api".into(), 4, String::new()));
+
+        let case = ("plain.json", format!(r#"{{ "request": {{ "path": "/" }}, "answer": {} }}"#, answer("")));
+        assert_eq!(read(std::slice::from_ref(&case)), (all.into(), 0, String::new()));
+        let equal = (
+            "plain.http-api.json",
+            Call::get("/", &[("accept", "*/*"), ("user-agent", "curl/8.11.0")]).event_of("http-api", "any").to_string(),
+        );
+        assert_eq!(read(&[case.clone(), equal]), (all.into(), 0, "events/any/plain.http-api.json".into()));
+        let by_hand = [case.clone(), ("plain.http-api.json", "{}".into()), ("plain.alb.json", "{}".into())];
+        // From a payload that is no request, none can be made.
+        assert_eq!(read(&by_hand), ("alb http-api".into(), 4, String::new()));
+
         let unknown = ("plain.answer.json", answer(r#", "triggers": ["http"]"#));
+        let no_answer = ("plain.http-api.json", "{}".into());
+        assert!(catch_unwind(|| read(&[no_answer])).is_err());
         for refused in [[restricted, with_claims], [unknown, source]] {
             assert!(catch_unwind(|| read(&refused)).is_err(), "{refused:?}");
         }
     }
 
     #[test]
-    fn exact_bytes_can_be_expected() {
+    fn exact_bytes_can_be_expected_and_some_headers_always_are() {
         let case = |base64: &str| Case {
             name: "any/plain.http-api".to_owned(),
             payload: Vec::new(),
-            expected: serde_json::from_value(json!({ "status": 200, "headers": {}, "body_base64": base64 }))
-                .expect("an answer"),
+            expected: serde_json::from_value(json!({ "status": 200, "body_base64": base64 })).expect("an answer"),
+            call: None,
         };
-        let answer = json!({ "statusCode": 200, "body": "/wA=", "isBase64Encoded": true }).to_string();
-        let check =
-            |base64: &str| case(base64).check(&Invocation::new(""), &InvocationResult::Response(answer.clone()));
-        assert_eq!(check("/wA="), Ok(()));
-        assert!(check("/w==").is_err_and(|difference| difference.ends_with("got /wA=")));
+        let check = |base64: &str, unsure: &str| {
+            let invocation = Invocation::new("");
+            let headers = json!({ "x-content-type-options": unsure, "x-request-id": invocation.request_id });
+            let answer = json!({ "statusCode": 200, "headers": headers, "body": "/wA=", "isBase64Encoded": true });
+            case(base64).check(&invocation, &InvocationResult::Response(answer.to_string()))
+        };
+        assert_eq!(check("/wA=", "nosniff"), Ok(()));
+        assert!(check("/w==", "nosniff").is_err_and(|difference| difference.ends_with("got /wA=")));
+        assert!(check("/wA=", "sniff").is_err_and(|difference| difference.starts_with("x-content-type-options")));
     }
 }

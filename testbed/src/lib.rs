@@ -14,7 +14,7 @@ mod runtime_api;
 pub mod upstream;
 mod usage;
 
-pub use call::{Call, TRIGGERS};
+pub use call::{Call, Request, TRIGGERS};
 pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream, upstreams};
 pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable};
 pub use http_answer::HttpAnswer;

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from aws import Aws
-from harness import REGION, ROOT, Upstream, emulator_environment, free_port
+from harness import REGION, Upstream, emulator_environment, free_port
 from shared_fixtures import emulator, environment_of
 
-EVENT = json.dumps(json.loads((ROOT / "events/fetch/plain.http-api.json").read_text()))
+EVENT = json.dumps({"request": {"path": "/fetch"}})
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from aws import Aws
 from harness import ROOT, emulator_environment, wait_for
 from shared_fixtures import Handler, emulator, environment_of, serving
 
-EVENT = json.loads((ROOT / "events/fetch/plain.http-api.json").read_text())
 # A fleet keeps two processors and the emulator busy.
 PATIENCE = dict.fromkeys(
     [
@@ -133,11 +132,8 @@ def fleet(aws: Aws, table: str, tmp_path: Path) -> Iterator[Fleet]:
             with environment_of(command, tmp_path / "log", env) as invoke:
 
                 def ask(path: str, method: str = "GET", **headers: str) -> Answer:
-                    event = EVENT | {"routeKey": "$default", "rawPath": path}
-                    event["headers"] = EVENT["headers"] | {name.replace("_", "-"): value for name, value in headers.items()}
-                    http = EVENT["requestContext"]["http"] | {"method": method, "path": path}
-                    event["requestContext"] = EVENT["requestContext"] | {"http": http, "routeKey": "$default"}
-                    answer = invoke(json.dumps(event))
+                    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+                    answer = invoke(json.dumps({"request": {"method": method, "path": path, "headers": sent}}))
                     body = b64decode(answer["body"]).decode() if answer["isBase64Encoded"] else answer["body"]
                     return Answer(answer["statusCode"], answer["headers"].get("cache-status", ""), body)
 

@@ -15,7 +15,7 @@ Call = Callable[..., tuple[int, dict]]
 
 @pytest.fixture
 def call(aws: Aws, invoke: list[str], tmp_path: Path) -> Iterator[Call]:
-    """Sends the payload of a case, with these changes. Returns the status, and the body with the ETag in it."""
+    """Sends the request of a case, with these changes. Returns the status, and the body with the ETag in it."""
     aws.client("dynamodb").create_table(
         TableName="seats",
         BillingMode="PAY_PER_REQUEST",
@@ -30,12 +30,11 @@ def call(aws: Aws, invoke: list[str], tmp_path: Path) -> Iterator[Call]:
         }
 
         def send(case: str, caller: str | None = "ada", body: dict | None = None, **headers: str | None) -> tuple[int, dict]:
-            event = json.loads((ROOT / f"events/{case}.http-api.json").read_text())
-            event["requestContext"]["authorizer"] = {"jwt": {"claims": {"sub": caller} if caller else {}}}
-            event["body"] = json.dumps(body) if body else event.get("body")
-            headers = event["headers"] | {name.replace("_", "-"): value for name, value in headers.items()}
-            event["headers"] = {name: value for name, value in headers.items() if value is not None}
-            answer = functions[case.split("/")[0]](json.dumps(event))
+            request = json.loads((ROOT / f"events/{case}.json").read_text())["request"]
+            request["claims"] = {"sub": caller} if caller else {}
+            request["body"] = body or request.get("body")
+            request["headers"] = request.get("headers", {}) | {name.replace("_", "-"): value for name, value in headers.items()}
+            answer = functions[case.split("/")[0]](json.dumps({"request": request}))
             return answer["statusCode"], json.loads(answer["body"]) | {"etag": answer["headers"].get("etag")}
 
         yield send

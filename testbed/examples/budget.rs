@@ -1,4 +1,4 @@
-//! Writes testbed/budget.json: the costs of the functions, as `make build` packaged them.
+//! Writes functions/NAME/budget.json of each function: its costs, as `make build` packaged it.
 
 #![expect(clippy::expect_used, reason = "a tool that cannot go on panics, and says why")]
 
@@ -9,12 +9,10 @@ use testbed::{
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let mut budget = Budget::default();
     for function in functions() {
         let cost = cost(&function).await;
         assert!(cost.contains_key("start_instructions"), "a budget needs valgrind, and an x86_64 machine");
         println!("{function}: {cost:?}");
-        budget.set(&function, cost);
+        Budget::new(cost).write(&function).expect("budget.json to be writable");
     }
-    budget.write().expect("testbed/budget.json to be writable");
 }

@@ -1,12 +1,13 @@
 //! Compares what a function costs, counted rather than timed, with what it may cost.
 //!
 //! Times differ from run to run and from machine to machine by more than any regression that matters. Instructions,
-//! allocations, bytes and crates do not, so a gate can rely on them. `budget.json` holds the counts of the last `make
-//! budget`. [`Budget::overruns`] lists the counts that have grown since.
+//! allocations, bytes and crates do not, so a gate can rely on them. `functions/NAME/budget.json` holds the counts of the
+//! last `make budget`. [`Budget::overruns`] lists the counts that have grown since.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -40,45 +41,47 @@ const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
 /// | `warm_allocations` | how often a later invocation allocates or reallocates memory, in the debug build |
 pub type Cost = BTreeMap<String, u64>;
 
-/// What each function may cost.
+/// What a function may cost.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Budget {
     /// The version of the compiler for these counts. Another one makes different code from the same source.
     rustc: String,
-    functions: BTreeMap<String, Cost>,
-}
-
-impl Default for Budget {
-    /// No budget for any function, with the installed compiler.
-    fn default() -> Self {
-        Self { rustc: rustc(), functions: BTreeMap::new() }
-    }
+    #[serde(flatten)]
+    cost: Cost,
 }
 
 impl Budget {
-    /// The committed budget.
+    /// A budget of `cost`, with the installed compiler.
+    #[must_use]
+    pub fn new(cost: Cost) -> Self {
+        Self { rustc: rustc(), cost }
+    }
+
+    /// The committed budget of `function`. Without one, prints a line that says so.
     ///
     /// # Panics
     ///
     /// If it cannot be read.
     #[must_use]
-    pub fn committed() -> Self {
-        let json = fs::read(file()).expect("testbed/budget.json, which `make budget` writes");
-        serde_json::from_slice(&json).expect("a budget as `make budget` writes it")
+    pub fn committed(function: &str) -> Option<Self> {
+        let file = file(function);
+        match fs::read(&file) {
+            Ok(json) => Some(serde_json::from_slice(&json).expect("a budget as `make budget` writes it")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                println!("skipped: {function}, which has no budget yet; `make budget` writes it");
+                None
+            }
+            Err(error) => panic!("{}: {error}", file.display()),
+        }
     }
 
-    /// Sets what `function` may cost.
-    pub fn set(&mut self, function: &str, cost: Cost) {
-        self.functions.insert(function.to_owned(), cost);
-    }
-
-    /// Writes this as the committed budget.
+    /// Writes this as the committed budget of `function`.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn write(&self) -> io::Result<()> {
-        fs::write(file(), serde_json::to_string_pretty(self)? + "\n")
+    pub fn write(&self, function: &str) -> io::Result<()> {
+        fs::write(file(function), serde_json::to_string_pretty(self)? + "\n")
     }
 
     /// Whether the budget was counted with this compiler. If not, prints a line that says so.
@@ -94,17 +97,13 @@ impl Budget {
     /// The counts in `cost` that are more than `function` may cost, in words.
     #[must_use]
     pub fn overruns(&self, function: &str, cost: &Cost) -> Vec<String> {
-        if !self.functions.contains_key(function) {
-            println!("skipped: {function}, which has no budget yet; `make budget` writes it");
-            return Vec::new();
-        }
         let comparable = self.is_comparable();
         let over = |(name, count): (&String, &u64)| {
             if !comparable && name != "linked_crates" {
                 return None;
             }
             // A new count has no budget yet, and must get one.
-            let budget = self.functions.get(function).and_then(|budget| budget.get(name)).copied().unwrap_or_default();
+            let budget = self.cost.get(name).copied().unwrap_or_default();
             let tolerance = match name.as_str() {
                 name if EXACT.contains(&name) => 0,
                 "page_faults" => PAGES_TOLERANCE,
@@ -123,8 +122,8 @@ fn rustc() -> String {
     String::from_utf8_lossy(&version.stdout).trim().to_owned()
 }
 
-fn file() -> PathBuf {
-    root().join("testbed/budget.json")
+fn file(function: &str) -> PathBuf {
+    root().join("functions").join(function).join("budget.json")
 }
 
 /// What `function` costs as `make build` packaged it. Without valgrind, or on another processor than the budget's, its
@@ -258,20 +257,17 @@ mod tests {
 
     #[test]
     fn a_count_may_be_a_little_over_its_budget_and_a_small_one_not_at_all() {
-        let mut budget = Budget::default();
-        budget.set("hello", cost(&[("zip_bytes", 1000), ("warm_allocations", 100)]));
-        assert!(budget.overruns("hello", &cost(&[("zip_bytes", 1030), ("warm_allocations", 100)])).is_empty());
-        assert!(budget.overruns("hello", &cost(&[("zip_bytes", 10)])).is_empty());
-        let overruns = budget.overruns("hello", &cost(&[("zip_bytes", 1031), ("warm_allocations", 101)]));
+        let budget = Budget::new(cost(&[("zip_bytes", 1000), ("warm_allocations", 100)]));
+        assert!(budget.overruns("orders", &cost(&[("zip_bytes", 1030), ("warm_allocations", 100)])).is_empty());
+        assert!(budget.overruns("orders", &cost(&[("zip_bytes", 10)])).is_empty());
+        let overruns = budget.overruns("orders", &cost(&[("zip_bytes", 1031), ("warm_allocations", 101)]));
         assert_eq!(overruns.len(), 2, "{overruns:?}");
     }
 
     #[test]
     fn a_count_without_a_budget_is_over_it() {
-        let mut budget = Budget::default();
-        budget.set("hello", Cost::new());
-        let overruns = budget.overruns("hello", &cost(&[("zip_bytes", 1)]));
-        assert_eq!(overruns, ["hello: zip_bytes is 1, and may be 0 (the budget is 0)"]);
-        assert!(budget.overruns("new", &cost(&[("zip_bytes", 1)])).is_empty());
+        let overruns = Budget::new(Cost::new()).overruns("orders", &cost(&[("zip_bytes", 1)]));
+        assert_eq!(overruns, ["orders: zip_bytes is 1, and may be 0 (the budget is 0)"]);
+        assert!(Budget::committed("no-such-function").is_none());
     }
 }

@@ -9,8 +9,7 @@ async fn eager_configuration_breaks_the_budget() {
     if !is_countable() {
         return;
     }
-    let mut budget = Budget::default();
-    budget.set("fetch", start("fetch", &debug_build(&["--bins"]).join("fetch")).await);
+    let budget = Budget::new(start("fetch", &debug_build(&["--bins"]).join("fetch")).await);
     let eager = debug_build(&["--example", "eager"]).join("examples/eager");
     let eager = start("fetch", &eager).await;
     assert!(!budget.overruns("fetch", &eager).is_empty(), "it passed: {eager:?}, {budget:?}");

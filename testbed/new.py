@@ -183,9 +183,7 @@ class Endpoint:
         return read("Cargo.toml").rstrip("\n") + routes + "\n"
 
     def manifest(self) -> str:
-        manifest = read("functions/hello/Cargo.toml")
-        manifest = re.sub(r"(?m)^\[package\.metadata.*\n(?:.+\n)*\n", "", manifest).replace('"hello', f'"{self.name}')
-        manifest = re.sub(r"description = .*", f'description = "{self.routes()}"', manifest)
+        manifest = read("testbed/new/function.toml").replace('"NAME', f'"{self.name}').replace("ROUTES", self.routes())
         if not self.upstreams:
             return manifest
         permissions = "".join(f'{upstream.id}SecretId = ["secretsmanager:GetSecretValue"]\n' for upstream in self.upstreams)
@@ -378,9 +376,10 @@ async fn a_failing_upstream_becomes_a_problem() {{
         for resource in self.resources:
             text = insert(text, r"(?=      FailOnWarnings: true\n)", f'          "{resource.route}": {secured}\n')
         for loop in ("Functions", "Urls"):
-            text = insert(text, rf"(?<=  Fn::ForEach::{loop}:\n    - Name\n    - \[)[^\]]*(?=\])", f", {self.name}", after=True)
-        text = insert(text, r"(?=        - !If \[HasManagedInstances, !Ref fetchoninstancesLogs,)", f"        - !Ref {self.id}Logs\n")
-        text = insert(text, r"(?<=\\\")(?=\)\n\n  WhichRequestsFailedQuery:)", f'\n            OR \\"${{AWS::StackName}}-{self.name}\\"')
+            text = append(text, rf"  Fn::ForEach::{loop}:\n    - Name\n    - ", self.name)
+        text = insert(text, r"LogGroupNames: &logGroups\n(        - !Ref \w+\n)*", f"        - !Ref {self.id}Logs\n", after=True)
+        others = "" if "FunctionName=()" in text else "\n            OR "
+        text = insert(text, r"(?=\)\n\n  WhichRequestsFailedQuery:)", f'{others}\\"${{AWS::StackName}}-{self.name}\\"')
         route = self.resources[0].route
         own = f"      Path: {json.dumps(route)}\n" if route != f"/{self.name}" else ""
         if self.upstreams:
@@ -388,10 +387,9 @@ async fn a_failing_upstream_becomes_a_problem() {{
             text = self.with_upstreams(text)
         if own:
             text = insert(text, r"(?<=\nMappings:\n)(  #.*\n)*  Functions:\n", f"    {self.name}:\n{own}", after=True)
-        allowed = [method for method in self.methods if method not in listed(text, "AllowMethods")]
-        text = insert(text, r"(?<=AllowMethods: \[)[^\]]*(?=\])", "".join(f", {method}" for method in allowed), after=True)
-        if any(method in WITH_BODY for method in self.methods) and "content-type" not in listed(text, "AllowHeaders"):
-            text = insert(text, r"(?<=AllowHeaders: \[)[^\]]*(?=\])", ", content-type", after=True)
+        text = append(text, "AllowMethods: ", *self.methods, *["HEAD"] * ("GET" in self.methods))
+        if any(method in WITH_BODY for method in self.methods):
+            text = append(text, "AllowHeaders: ", "content-type")
         return text
 
     def upstream_settings(self) -> tuple[str, str]:
@@ -434,8 +432,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
         text = insert(text, r"(?=\nRules:\n)", parameters)
         text = insert(text, r"(?=\nMappings:\n)", conditions)
         text = insert(text, r"(?=  # The resources that every function has\.\n)", policies)
-        loop = r"(?<=  Fn::ForEach::Upstreams:\n    - Name\n    - \[)[^\]]*(?=\])"
-        return insert(text, loop, f", {self.name}", after=True)
+        return append(text, r"  Fn::ForEach::Upstreams:\n    - Name\n    - ", self.name)
 
     def openapi(self) -> str:
         items = "".join(self.openapi_item(resource) for resource in self.resources)
@@ -497,10 +494,6 @@ def read(file: str) -> str:
     return (ROOT / file).read_text()
 
 
-def listed(text: str, name: str) -> list[str]:
-    return re.search(rf"{name}: \[([^\]]*)\]", text)[1].split(", ")
-
-
 def insert(text: str, place: str, what: str, after: bool = False) -> str:
     """Returns `text` with `what` inserted at the only match of `place`."""
     found = list(re.finditer(place, text))
@@ -508,6 +501,14 @@ def insert(text: str, place: str, what: str, after: bool = False) -> str:
         raise Refused(f"{place!r} does not match exactly one place for {what.strip()!r}: add it by hand.")
     at = found[0].end() if after else found[0].start()
     return text[:at] + what + text[at:]
+
+
+def append(text: str, place: str, *items: str) -> str:
+    """Returns `text` with `items` at the end of the list after `place`, but for those that it has."""
+    listed = re.search(rf"{place}\[([^\]]*)\]", text)
+    before = listed[1].split(", ") if listed and listed[1] else []
+    more = [item for item in items if item not in before]
+    return insert(text, rf"{place}\[[^\]]*(?=\])", ", " * bool(before and more) + ", ".join(more), after=True)
 
 
 def write(endpoint: Endpoint) -> None:

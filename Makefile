@@ -28,7 +28,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run test check lint audit advisories new events services budget soak fuzz bench screenshot build release notes link deploy \
+.PHONY: help run test check lint audit advisories new rename remove events services budget soak fuzz bench screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -112,6 +112,12 @@ advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; 
 
 new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST ITEM='/shops/{shop}/orders/{id}' ITEM_METHODS=GET,PUT UPSTREAMS=prices,rates
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)' '$(ITEM)' '$(ITEM_METHODS)' '$(UPSTREAMS)'
+
+rename: tools ## give an endpoint another name: NAME=orders TO=purchases
+	@python3 testbed/remove.py '$(NAME)' '$(TO)'
+
+remove: tools ## remove an endpoint: NAME=orders
+	@python3 testbed/remove.py '$(NAME)'
 
 events: ## write the payloads of all triggers into target/events
 	cargo run --quiet --example events

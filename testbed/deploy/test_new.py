@@ -117,7 +117,6 @@ def make_services(copy: Path) -> None:
         own = shutil.ignore_patterns("changes.patch", "paths.yaml")
         shutil.copytree(SERVICES / service, copy, dirs_exist_ok=True, ignore=own)
     change_by_hand(copy)
-    remove_by_hand(copy)
     let_pages_do_what_the_contract_has(copy)
 
 
@@ -132,14 +131,11 @@ def edit(copy: Path, file: str, *changes: tuple[str, str]) -> None:
 def change_by_hand(copy: Path) -> None:
     """An endpoint gets another name, route and memory, and one more method."""
     passes(copy, "make", "new", "NAME=madeold")
-    for folder in ("functions", "events"):
-        (copy / folder / "madeold").rename(copy / folder / "made-new")
+    passes(copy, "make", "rename", "NAME=madeold", "TO=made-new")
     code, events = "functions/made-new", "events/made-new"
     for file in ("Cargo.toml", "template.yaml", "openapi.yaml", f"{code}/Cargo.toml", f"{code}/src/main.rs",
                  f"{events}/plain.json"):
-        text = re.sub(r"(?<!functions)/madeold\b", "/madelater/all", (copy / file).read_text())
-        text = re.sub("madeold(?=[A-Z])", "madenew", text).replace("Madeold", "Madenew").replace("madeold", "made-new")
-        (copy / file).write_text(text)
+        (copy / file).write_text(re.sub(r"(?<!functions)/made-new\b", "/madelater/all", (copy / file).read_text()))
     edit(copy, "template.yaml",
          (r"\nMappings:\n(  #.*\n)*  Functions:\n", r"\g<0>    made-new: { Path: /madelater/all }\n"),
          (r"      CodeUri: functions/made-new\n", r"\g<0>      MemorySize: 256\n"))
@@ -153,16 +149,6 @@ def change_by_hand(copy: Path) -> None:
          f'        "204": {{ {answer} }}\n{others}'))
     case = {"request": {"method": "DELETE", "path": "/madelater/all"}, "answer": {"status": 204, "headers": {"content-type": None}}}
     (copy / events / "delete.json").write_text(json.dumps(case))
-
-
-def remove_by_hand(copy: Path) -> None:
-    passes(copy, "make", "new", "NAME=madegone", "METHODS=PATCH")
-    for folder in ("functions", "events"):
-        shutil.rmtree(copy / folder / "madegone")
-    edit(copy, "Cargo.toml", ('"/madegone".*\n', ""))
-    edit(copy, "openapi.yaml", ("\n  /madegone:\n(.+\n)+", ""))
-    edit(copy, "template.yaml", ("  madegoneFunction:\n(.+\n)+\n", ""), (", madegone", ""), ('.*("/madegone"|madegoneLogs).*\n', ""),
-         (r'\n.* OR .*-madegone\\"', ""))
 
 
 def let_pages_do_what_the_contract_has(copy: Path) -> None:
@@ -210,6 +196,64 @@ def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wa
     done = run(copy, "make", "new", *(f"{name}={value}" for name, value in wanted.items()))
     assert done.returncode != 0 and why in done.stderr, done.stdout + done.stderr
     assert changes(copy) == set()
+
+
+# Of each kind: without and with other routes, upstreams and items; and those that are there.
+KINDS = [wanted for wanted in PLAIN if "NAME=madedrop" not in wanted]
+
+
+def commit(copy: Path) -> None:
+    passes(copy, "git", "add", "--all")
+    passes(copy, "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message=made")
+
+
+@pytest.mark.parametrize("wanted", KINDS)
+def test_removing_an_endpoint_is_the_inverse_of_making_it(copy: Path, wanted: str) -> None:
+    passes(copy, "make", "new", *wanted.split())
+    passes(copy, "make", "remove", wanted.split()[0])
+    assert changes(copy) == set()
+
+
+@pytest.mark.parametrize("wanted", KINDS)
+def test_a_renamed_endpoint_is_as_if_it_were_made_with_its_new_name(copy: Path, wanted: str) -> None:
+    name = wanted.split()[0].removeprefix("NAME=")
+    passes(copy, "make", "new", *re.sub(rf"(?<![a-z]){name}(?![\w-])", "madelonger-name", wanted).split())
+    commit(copy)
+    passes(copy, "make", "remove", "NAME=madelonger-name")
+    passes(copy, "make", "new", *wanted.split())
+    passes(copy, "make", "rename", f"NAME={name}", "TO=madelonger-name")
+    # The next build after `make new` writes Cargo.lock.
+    differences = passes(copy, "git", "diff", "--", ".", ":!Cargo.lock")
+    passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    undo(copy)
+    assert differences == ""
+
+
+@pytest.mark.parametrize("name", sorted({folder.name for folder in (ROOT / "events").iterdir()}))
+def test_any_endpoint_can_be_renamed_and_removed(copy: Path, name: str) -> None:
+    passes(copy, "make", "rename", f"NAME={name}", "TO=madelonger-name")
+    assert not (copy / "functions" / name).exists() and changes(copy)
+    passes(copy, "make", "rename", "NAME=madelonger-name", f"TO={name}")
+    assert changes(copy) == set()
+    passes(copy, "make", "remove", f"NAME={name}")
+    own = rf"functions/{name}$|^\"/.*= \"{name}\"|\\b{name.replace('-', '')}(Function|Role|Logs)"
+    left = run(copy, "git", "grep", "-E", own, "--", "*.yaml", "Cargo.toml").stdout
+    undo(copy)
+    assert left == ""
+
+
+def test_an_endpoint_that_something_else_needs_is_not_removed(copy: Path) -> None:
+    passes(copy, "make", "new", "NAME=madeorders")
+    needs = "  MadeAlarm:\n    Type: AWS::CloudWatch::Alarm\n    Properties: { Dimensions: [{ Name: FunctionName, Value: !Ref madeordersFunction }] }\n\n"
+    edit(copy, "template.yaml", (r"  # The resources that every function has\.\n", needs + r"\g<0>"))
+    commit(copy)
+    for wanted, why in (("NAME=madeorders", "needs madeordersFunction elsewhere"), ("NAME=madenone", "no such endpoint")):
+        done = run(copy, "make", "remove", wanted)
+        assert done.returncode != 0 and why in done.stderr and changes(copy) == set(), done.stdout + done.stderr
+    for to, why in (("hello", "already exists"), ("Orders", "as `make new` takes it")):
+        done = run(copy, "make", "rename", "NAME=madeorders", f"TO={to}")
+        assert done.returncode != 0 and why in done.stderr and changes(copy) == set(), done.stdout + done.stderr
+    passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
 
 
 def test_an_endpoint_that_cannot_be_finished_leaves_nothing_behind(copy: Path) -> None:

@@ -1,0 +1,325 @@
+"""`make remove` and `make rename`: take an endpoint out of this repository, or give it another name.
+
+    remove.py NAME
+    remove.py NAME TO
+
+What belongs to an endpoint is found by what refers to it: the functions of template.yaml with its code, what only they
+refer to (policies, tables, parameters, conditions), its routes, what only these refer to in openapi.yaml, and its folders. So
+`make remove` is the inverse of `make new`. A path whose first segment is the endpoint's name changes with the name.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+from new import CARGOS, ROOT, Refused, read
+
+NEW = (ROOT / "testbed/new.py").read_text()
+
+# The loops over the functions into which `make new` writes. They stay without a name in them.
+LOOPS = ("Functions", "Urls", "Upstreams")
+# Any page may send these, and no operation lists them: see pages_may_do_what_the_contract_has in testbed/deploy/proofs.py.
+ALWAYS = {"accept", "authorization", "traceparent"}
+
+
+def sections(text: str) -> list[str]:
+    return re.split(r"^(?=[A-Za-z])", text, flags=re.MULTILINE)
+
+
+def entries(section: str, indent: int = 2) -> list[list[str]]:
+    """The name and the text of each entry of a section, with the comments before it. The first has no name: it is the
+    section's head."""
+    found, comments = [["", ""]], ""
+    for line in section.splitlines(keepends=True):
+        if re.match(rf" {{{indent}}}#", line):
+            comments += line
+            continue
+        if key := re.match(rf" {{{indent}}}\"?([^\s#\"-][^\s\"]*)\"?:", line):
+            found.append([key[1], ""])
+        found[-1][1] += comments + line
+        comments = ""
+    found[-1][1] += comments
+    return found
+
+
+def joined(found: list[list[str]], between: str) -> str:
+    """The text of a section that ends with `between`, as it did before its last entry was removed."""
+    return "".join(text for _, text in found).rstrip("\n") + between
+
+
+def code(text: str) -> str:
+    """`text` without comments, and without the groups in which the console shows parameters."""
+    return re.sub(r"(?m)(^|\s)#.*|^        Parameters: \[.*", "", text)
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", code(text)))
+
+
+class Endpoint:
+    def __init__(self, name: str) -> None:
+        self.name, self.id = name, name.replace("-", "")
+        if not (ROOT / "events" / name).is_dir() or not name:
+            there = ", ".join(sorted(folder.name for folder in (ROOT / "events").iterdir()))
+            raise Refused(f"NAME={name}: there is no such endpoint; there are {there}.")
+        self.template = {re.match(r"\w*", section)[0]: entries(section) for section in sections(read("template.yaml"))}
+        self.ends = {re.match(r"\w*", section)[0]: re.search(r"\n*\Z", section)[0] for section in sections(read("template.yaml"))}
+        # A function can be deployed more than once, each time under a name of its own.
+        self.blocks = {
+            found: text for found, text in self.template["Resources"] if re.search(rf"^      CodeUri: functions/{name}$", text, re.MULTILINE)
+        }
+        self.functions = [re.search(r"FunctionName: !Sub \$\{AWS::StackName\}-(\S+)", text)[1] for text in self.blocks.values()]
+        self.ids = [function.replace("-", "") for function in self.functions]
+        self.routes = [route for route, function in router().items() if function == name]
+
+    def remove(self) -> dict[str, str]:
+        """The content of each changed file."""
+        openapi, gone = self.without_paths()
+        files = {"Cargo.toml": self.cargo_toml(), "openapi.yaml": openapi, "template.yaml": self.without_functions()}
+        files["template.yaml"] = narrowed(files["template.yaml"], openapi, gone)
+        ours = "|".join(map(re.escape, self.ids))
+        if left := sorted(set(re.findall(rf"\b(?:{ours})(?:Function|Role|Logs)\b", code(files["template.yaml"])))):
+            raise Refused(f"template.yaml needs {', '.join(left)} elsewhere: remove first what refers to it.")
+        return files
+
+    def cargo_toml(self) -> str:
+        return re.sub(rf'(?m)^"/.*" = "{self.name}"\n', "", read("Cargo.toml"))
+
+    def without_functions(self) -> str:
+        kept, gone = self.template, "".join(self.blocks.values())
+        roles = {f"{own}Role" for own in self.ids}
+        resources = [entry for entry in kept["Resources"] if entry[0] not in self.blocks]
+        for entry in list(resources):
+            name, text = entry
+            if "    Type: AWS::IAM::Policy\n" in text and words(text) & roles:
+                given = re.search(r"      Roles: \[(.*)\]\n", text)[1]
+                others = [item for item in items(given) if not words(item) & roles]
+                entry[1] = text.replace(f"Roles: [{given}]", f"Roles: [{', '.join(others)}]")
+                if not others:
+                    resources.remove(entry)
+                    gone += text
+        kept["Resources"] = resources
+        for section in ("Resources", "Outputs"):
+            for entry in list(kept[section]):
+                loop = re.search(r"(?m)^    - \[(.*)\]$", entry[1]) if entry[0].startswith("Fn::ForEach::") else None
+                own = [name for name in items(loop[1]) if name in self.functions] if loop else []
+                if own:
+                    others = [name for name in items(loop[1]) if name not in own]
+                    text = entry[1].replace(f"    - [{loop[1]}]\n", f"    - [{', '.join(others)}]\n", 1)
+                    if others or entry[0].split("::")[-1] in LOOPS:
+                        entry[1] = text
+                    else:
+                        gone += entry[1]
+                        kept[section].remove(entry)
+                elif entry[0] in {f"{id}Url" for id in self.ids}:
+                    gone += entry[1]
+                    kept[section].remove(entry)
+        for entry in kept["Mappings"]:
+            for function in self.functions:
+                entry[1] = re.sub(rf"(?m)^    {function}:.*\n(?:      .*\n)*", "", entry[1])
+        routes = {path for text in self.blocks.values() for path in re.findall(r'\bPath: "?([^",\s]+)', text)}
+        for entry in kept["Resources"]:
+            if entry[0] == "Api":
+                for route in routes:
+                    entry[1] = re.sub(rf'(?m)^          "?{re.escape(route)}"?:.*\n(?:            .*\n)*', "", entry[1])
+            for own, function in zip(self.ids, self.functions, strict=True):
+                for line in re.findall(rf"(?m)^        - .*!Ref {own}Logs\b.*\n", entry[1]):
+                    entry[1] = entry[1].replace(line, "")
+                    gone += line
+                shown = re.escape(f'\\"${{AWS::StackName}}-{function}\\"')
+                # The first has no OR before it.
+                entry[1] = re.sub(rf"(?<=FunctionName=\(){shown}(\s+OR )?|\s+OR {shown}", "", entry[1])
+        self.without_what_nothing_needs(gone)
+        return "".join(joined(found, self.ends[section]) for section, found in kept.items())
+
+    def without_what_nothing_needs(self, gone: str) -> None:
+        """Removes what only the removed text referred to."""
+        kept = self.template
+        while True:
+            candidates = words(gone)
+            for section in ("Resources", "Parameters", "Conditions"):
+                for entry in kept[section]:
+                    others = "".join(text for found in kept.values() for name, text in found if name != entry[0])
+                    if entry[0] in candidates and entry[0] not in words(others):
+                        kept[section].remove(entry)
+                        gone += entry[1]
+                        break
+                else:
+                    continue
+                break
+            else:
+                break
+        there = {name for name, _ in kept["Parameters"]}
+        for entry in kept["Metadata"]:
+            for label, names in re.findall(r"(      - Label: .*\n)        Parameters: \[(.*)\]\n", entry[1]):
+                others = ", ".join(name for name in items(names) if name in there)
+                group = f"{label}        Parameters: [{others}]\n" if others else ""
+                entry[1] = entry[1].replace(f"{label}        Parameters: [{names}]\n", group)
+
+    def without_paths(self) -> tuple[str, str]:
+        """openapi.yaml without the paths of the endpoint and what only they refer to, and what was removed."""
+        kept, gone = sections(read("openapi.yaml")), ""
+        routes = {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}
+        for number, section in enumerate(kept):
+            if section.startswith("paths:"):
+                found = entries(section)
+                gone += "".join(text for name, text in found if name in routes)
+                kept[number] = joined([entry for entry in found if entry[0] not in routes], "\n\n")
+        parts = next(number for number, section in enumerate(kept) if section.startswith("components:"))
+        while True:
+            named = set(re.findall(r"#/components/(\w+/[\w.-]+)", gone)) - set(re.findall(r"#/components/(\w+/[\w.-]+)", "".join(kept)))
+            named = {name for name in named if f"#/components/{name}" not in NEW}
+            groups = entries(kept[parts])
+            for group in groups:
+                found = entries(group[1], 4)
+                # What an endpoint has not used yet stays: handler's problems.
+                unused = [text for name, text in found if f"{group[0]}/{name}" in named and "application/problem+json" not in text]
+                gone += "".join(unused)
+                group[1] = joined([entry for entry in found if entry[1] not in unused], re.search(r"\n*\Z", group[1])[0])
+            again = "".join(text for _, text in groups)
+            if again == kept[parts]:
+                return "".join(kept), gone
+            kept[parts] = again
+
+    def rename(self, to: str) -> dict[str, str]:
+        check(to)
+        for there in (f"functions/{to}", f"events/{to}", f"{to}/Cargo.toml"):
+            if (ROOT / there).exists():
+                raise Refused(f"TO={to}: {there} already exists.")
+        new_id = to.replace("-", "")
+        if re.search(rf"^  {new_id}Function:$", read("template.yaml"), re.MULTILINE):
+            raise Refused(f"TO={to}: template.yaml has a {new_id}Function already.")
+        path = (rf"(?<![\w/.-])/{self.name}(?![\w-])", f"/{to}")
+        if any(re.sub(*path, route) != route and re.sub(*path, route) in router() for route in self.routes):
+            raise Refused(f"TO={to}: another endpoint has the path /{to}.")
+        made = set(re.findall(r'^(?:      |    - )"&\{Name\}(\w+)"', read("template.yaml"), re.MULTILINE)) | {"Function", "Url"}
+        ids = {f"{own}{suffix}": f"{new_id}{own[len(self.id):]}{suffix}" for own in self.ids for suffix in made}
+        # Policies, as `make new` names them.
+        ids |= {
+            name: new_id + name[len(self.id):] for name, text in self.template["Resources"]
+            if re.match(rf"{self.id}[A-Z]", name) and "Type: AWS::IAM::Policy" in text
+        }
+        names = {function: to + function.removeprefix(self.name) for function in self.functions if function.startswith(self.name)}
+        template = re.sub(rf"\b({'|'.join(map(re.escape, ids))})\b", lambda found: ids[found[0]], read("template.yaml"))
+        for function, name in names.items():
+            template = re.sub(rf"(?<=\$\{{AWS::StackName\}}-){function}(?![\w-])", name, template)
+            template = re.sub(rf"(?m)^    {function}:", f"    {name}:", template)
+            template = re.sub(r"(?m)^    - \[.*\]$", lambda found: re.sub(rf"(?<=[\[ ]){function}(?=[,\]])", name, found[0]), template)
+        template = template.replace(f"functions/{self.name}\n", f"functions/{to}\n")
+        template = template.replace(f"      PolicyName: {self.id}-", f"      PolicyName: {new_id}-")
+        openapi = sections(read("openapi.yaml"))
+        for number, section in enumerate(openapi):
+            if section.startswith("paths:"):
+                found = entries(section)
+                for entry in found:
+                    if entry[0] in {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}:
+                        entry[1] = re.sub(rf"(operationId: [a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
+                openapi[number] = "".join(text for _, text in found)
+        own = [
+            path, (rf'"{self.name}(?=["/])(?!":)', f'"{to}'), (rf"\b{self.name}-function\b", f"{to}-function"),
+            (rf"\b(CARGO_BIN_EXE_|functions/|events/){self.name}(?![\w-])", rf"\g<1>{to}"),
+        ]
+        files = {
+            "Cargo.toml": re.sub(*path, re.sub(rf'(?m)^("/.*" = )"{self.name}"$', rf'\g<1>"{to}"', read("Cargo.toml"))),
+            "template.yaml": re.sub(*path, template),
+            "openapi.yaml": re.sub(*path, "".join(openapi)),
+        }
+        for folder in ("functions", "events"):
+            for file in sorted((ROOT / folder / self.name).rglob("*")):
+                if file.is_file() and "__pycache__" not in file.parts:
+                    try:
+                        text = file.read_text()
+                    except UnicodeDecodeError:
+                        continue
+                    for change in own:
+                        text = re.sub(*change, text)
+                    files[str(file.relative_to(ROOT)).replace(f"{folder}/{self.name}/", f"{folder}/{to}/", 1)] = text
+        return files
+
+
+def check(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 32 or name in CARGOS:
+        raise Refused(f"TO={name}: a name is as `make new` takes it; as in `make rename NAME=orders TO=purchases`.")
+
+
+def items(text: str) -> list[str]:
+    """The items of a list in one line, which may be lists."""
+    found, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return [item.strip() for item in found if item.strip()]
+
+
+def narrowed(template: str, openapi: str, gone: str) -> str:
+    """`template` with CORS only for methods and headers that the contract still has."""
+
+    def has(text: str, name: str) -> bool:
+        header = rf"(?i)^ +{re.escape(name)}:(?=$| \{{)|\bname: {re.escape(name)}$"
+        body = name == "content-type" and "requestBody:" in text
+        return body or re.search(rf"(?m){header}" if name.islower() else rf"(?m)^    {name.lower()}:", text) is not None
+
+    for what in ("AllowMethods", "AllowHeaders", "ExposeHeaders"):
+        given = re.search(rf"{what}: \[([^\]]*)\]", template)[1]
+        kept = [name for name in items(given) if name in ALWAYS or not has(gone, name) or has(openapi, name)]
+        template = template.replace(f"{what}: [{given}]", f"{what}: [{', '.join(kept)}]")
+    return template
+
+
+def router() -> dict[str, str]:
+    return tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
+
+
+def lock() -> None:
+    """Cargo.lock follows the workspace. Without the index of the registry, the next build does that."""
+    subprocess.run(["cargo", "update", "--workspace", "--offline", "--quiet"], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+
+
+def write(files: dict[str, str]) -> None:
+    for file, content in files.items():
+        (ROOT / file).write_text(content)
+
+
+def remove(name: str) -> None:
+    write(Endpoint(name).remove())
+    for folder in ("functions", "events"):
+        shutil.rmtree(ROOT / folder / name, ignore_errors=True)
+    lock()
+
+
+def rename(name: str, to: str) -> None:
+    files = Endpoint(name).rename(to)
+    for folder in ("functions", "events"):
+        (ROOT / folder / name).rename(ROOT / folder / to)
+    write(files)
+    lock()
+    subprocess.run(["cargo", "fmt", "--package", f"{to}-function"], cwd=ROOT, check=True)
+
+
+def told(name: str) -> str:
+    """The files that still name the endpoint's folders."""
+    command = ["git", "grep", "--untracked", "-lE", rf"(functions|events)/{name}\b"]
+    files = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.split()
+    return f"Look at {', '.join(files)}, which name its folders.\n" if files else ""
+
+
+def main(name: str, to: str | None = None) -> None:
+    if to is None:
+        remove(name)
+        print(f"functions/{name} and events/{name} are gone, with what only they needed in Cargo.toml, template.yaml and openapi.yaml.")
+    else:
+        rename(name, to)
+        print(f"{name} is {to} in its folders, Cargo.toml, template.yaml and openapi.yaml. A deployment replaces the function.")
+    print(told(name), end="")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except Refused as refused:
+        sys.exit(f"{refused}\nNothing was changed.")

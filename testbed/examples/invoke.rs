@@ -62,6 +62,7 @@ fn tell(outcome: &InvocationResult) {
     match outcome {
         InvocationResult::Response(answer) => println!("{answer}"),
         InvocationResult::Error(message) => println!("{message:?}"),
+        InvocationResult::Stream(streamed) => println!("{streamed:?}"),
     }
 }
 

@@ -74,7 +74,7 @@ async fn soak(function: &str, at_a_time: usize, invocations: usize, random: &mut
             let events: Vec<Invocation> = batch.iter().map(|(_, invocation)| invocation.clone()).collect();
             for ((case, invocation), outcome) in batch.iter().zip(process.invoke_all(&events).await) {
                 match outcome {
-                    InvocationResult::Response(_) => answers += 1,
+                    InvocationResult::Response(_) | InvocationResult::Stream(_) => answers += 1,
                     InvocationResult::Error(_) => failures += 1,
                 }
                 // With an upstream, the answer depends on the weather.

@@ -19,12 +19,13 @@ use futures_util::future::join_all;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    sync::mpsc::Receiver,
     task::JoinHandle,
     time::sleep,
 };
 use zip::ZipArchive;
 
-use crate::{Invocation, InvocationResult, RuntimeApi, Usage};
+use crate::{Invocation, InvocationResult, Piece, RuntimeApi, Usage};
 
 /// A running function and the Runtime API it polls. It is killed when this is dropped.
 pub struct Function {
@@ -127,6 +128,13 @@ impl Function {
             outcome = self.api.invoke(invocation) => Ok(outcome),
             status = self.process.wait() => Err(status.expect("a child of this process")),
         }
+    }
+
+    /// Gives the function an invocation, and returns the pieces of its streamed response as they come.
+    #[must_use]
+    pub fn stream(&mut self, invocation: &Invocation) -> Receiver<Piece> {
+        self.polls += 1;
+        self.api.stream(invocation)
     }
 
     /// Gives the function all of `invocations` at once. The outcomes are in the same order.

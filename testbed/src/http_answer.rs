@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::InvocationResult;
+use crate::{InvocationResult, Streamed};
 
 /// An answer as the trigger sends it to the caller.
 #[derive(Debug, PartialEq)]
@@ -60,7 +60,28 @@ impl HttpAnswer {
         } else {
             body.into_bytes()
         };
-        Ok(Self { status: answer.status_code, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes })
+        Ok(Self { status: answer.status_code, headers, body: String::new(), bytes: Vec::new() }.with_body(bytes))
+    }
+
+    /// Reads a whole outcome as the trigger does. A streamed one has its headers in `headers`, whatever the trigger reads
+    /// otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with it, or why there is no answer.
+    pub fn of(outcome: &InvocationResult, multi_value_headers: bool) -> Result<Self, String> {
+        match outcome {
+            InvocationResult::Response(answer) => Self::read(answer, multi_value_headers),
+            InvocationResult::Error(message) => Err(format!("the invocation failed: {message}")),
+            InvocationResult::Stream(Streamed { prelude, body, trailers, is_broken: false }) if trailers.is_empty() => {
+                Ok(Self::read(prelude, false)?.with_body(body.clone()))
+            }
+            InvocationResult::Stream(failed) => Err(format!("the stream failed: {failed:?}")),
+        }
+    }
+
+    fn with_body(self, bytes: Vec<u8>) -> Self {
+        Self { body: String::from_utf8_lossy(&bytes).into_owned(), bytes, ..self }
     }
 
     /// The value of a header. Empty if there is none.
@@ -83,9 +104,6 @@ impl TryFrom<InvocationResult> for HttpAnswer {
 
     /// Reads the answer to an HTTP API.
     fn try_from(outcome: InvocationResult) -> Result<Self, String> {
-        match outcome {
-            InvocationResult::Response(answer) => Self::read(&answer, false),
-            InvocationResult::Error(message) => Err(format!("the invocation failed: {message}")),
-        }
+        Self::of(&outcome, false)
     }
 }

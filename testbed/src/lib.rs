@@ -18,5 +18,5 @@ pub use call::{Call, Request, TRIGGERS};
 pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream, upstreams};
 pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable};
 pub use http_answer::HttpAnswer;
-pub use runtime_api::{Fault, Invocation, InvocationResult, RuntimeApi, Sent};
+pub use runtime_api::{Fault, Invocation, InvocationResult, Piece, RuntimeApi, Sent, Streamed};
 pub use usage::Usage;

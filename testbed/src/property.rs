@@ -70,9 +70,10 @@ pub fn check_result(event: &[u8], outcome: &InvocationResult, statuses: &[u16]) 
     let json = serde_json::from_slice::<Value>(event);
     let event = String::from_utf8_lossy(event);
     match outcome {
-        InvocationResult::Response(answer) => {
-            let multi_value = answer.contains(r#""multiValueHeaders""#);
-            let answer = HttpAnswer::read(answer, multi_value).unwrap_or_else(|error| panic!("{error}: {event}"));
+        InvocationResult::Response(_) | InvocationResult::Stream(_) => {
+            let multi_value =
+                matches!(outcome, InvocationResult::Response(it) if it.contains(r#""multiValueHeaders""#));
+            let answer = HttpAnswer::of(outcome, multi_value).unwrap_or_else(|error| panic!("{error}: {event}"));
             assert!(statuses.contains(&answer.status), "{answer:?} for {event}");
             let is_problem = answer.header("content-type") == "application/problem+json";
             assert!(answer.status < 400 || is_problem || answer.body.is_empty(), "{answer:?} for {event}");

@@ -126,6 +126,61 @@ pub enum InvocationResult {
     Response(String),
     /// The message of the error that it reported instead.
     Error(String),
+    /// The response for a trigger that streams.
+    Stream(Streamed),
+}
+
+/// A streamed response, as far as it came.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming>
+#[derive(Clone, Debug, Default)]
+pub struct Streamed {
+    /// The status, headers and cookies, in JSON.
+    pub prelude: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The trailers, which report an error.
+    pub trailers: BTreeMap<String, String>,
+    /// Whether the connection failed before the end.
+    pub is_broken: bool,
+}
+
+/// A part of a streamed response.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// Some bytes: those of one chunk, or of a part of it.
+    Data(Bytes),
+    /// The trailers.
+    Trailers(BTreeMap<String, String>),
+    /// The connection failed before the end.
+    Broken,
+}
+
+impl Streamed {
+    /// All of a response.
+    async fn read(mut body: Incoming) -> Self {
+        let (mut all, mut streamed) = (Vec::new(), Self::default());
+        while let Some(piece) = next_piece(&mut body).await {
+            match piece {
+                Piece::Data(data) => all.extend_from_slice(&data),
+                Piece::Trailers(trailers) => streamed.trailers = trailers,
+                Piece::Broken => streamed.is_broken = true,
+            }
+        }
+        let end = all.windows(8).position(|bytes| bytes == [0; 8]).expect("a prelude, and eight NULs after it");
+        streamed.body = all.split_off(end + 8);
+        streamed.prelude = String::from_utf8_lossy(&all[..end]).into_owned();
+        streamed
+    }
+}
+
+async fn next_piece(body: &mut Incoming) -> Option<Piece> {
+    Some(match body.frame().await? {
+        Err(_) => Piece::Broken,
+        Ok(frame) => match frame.into_data() {
+            Ok(data) => Piece::Data(data),
+            Err(frame) => Piece::Trailers(texts(&frame.into_trailers().unwrap_or_default())),
+        },
+    })
 }
 
 /// A Runtime API on its own loopback port. It runs until it is dropped.
@@ -137,9 +192,16 @@ pub struct RuntimeApi {
 
 /// An invocation that has no outcome yet.
 struct Waiting {
-    answered: oneshot::Sender<(InvocationResult, Duration)>,
+    answered: Caller,
     /// When the function got it.
     sent: Instant,
+}
+
+enum Caller {
+    /// It takes the outcome as a whole.
+    Waits(oneshot::Sender<(InvocationResult, Duration)>),
+    /// It takes a piece when it is ready for one.
+    Reads(mpsc::Sender<Piece>),
 }
 
 struct State {
@@ -221,10 +283,28 @@ impl RuntimeApi {
     /// When the Runtime API itself has ended.
     pub async fn time(&self, invocation: &Invocation) -> (InvocationResult, Duration) {
         let (answered, outcome) = oneshot::channel();
+        self.send(invocation, Caller::Waits(answered));
+        outcome.await.expect("the Runtime API serves")
+    }
+
+    /// Hands `invocation` to the next poll, and returns the pieces of its streamed response as they come. The function
+    /// can send another one only when the earlier one was taken. A caller that goes drops the receiver: the connection is
+    /// then closed.
+    ///
+    /// # Panics
+    ///
+    /// When the Runtime API itself has ended.
+    #[must_use]
+    pub fn stream(&self, invocation: &Invocation) -> mpsc::Receiver<Piece> {
+        let (pieces, receiver) = mpsc::channel(1);
+        self.send(invocation, Caller::Reads(pieces));
+        receiver
+    }
+
+    fn send(&self, invocation: &Invocation, answered: Caller) {
         let waiting = Waiting { answered, sent: Instant::now() };
         self.state.waiting().insert(invocation.request_id.clone(), waiting);
         self.state.events.send(invocation.clone()).expect("the Runtime API serves");
-        outcome.await.expect("the Runtime API serves")
     }
 }
 
@@ -248,9 +328,7 @@ impl State {
     fn keep(&self, path: &str, headers: &HeaderMap, body: &str) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if sent.len() < KEPT {
-            let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-            let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-            sent.push(Sent { path: path.to_owned(), headers, body: body.to_owned() });
+            sent.push(Sent { path: path.to_owned(), headers: texts(headers), body: body.to_owned() });
         }
     }
 }
@@ -270,6 +348,10 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
     let now = Instant::now();
     let (request, body) = request.into_parts();
     let path = request.uri.path().trim_start_matches("/2018-06-01/runtime").to_owned();
+    if request.headers.get("lambda-runtime-function-response-mode").is_some_and(|mode| mode == "streaming") {
+        state.keep(&path, &request.headers, "");
+        return streamed(&state, &path, body, now).await;
+    }
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = String::from_utf8_lossy(&body).into_owned();
     state.keep(&path, &request.headers, &body);
@@ -301,9 +383,13 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
             } else {
                 InvocationResult::Error(error_message(&body))
             };
-            let send = |Waiting { answered, sent }| answered.send((outcome, now.saturating_duration_since(sent)));
+            let send = |Waiting { answered, sent }| match answered {
+                Caller::Waits(answered) => answered.send((outcome, now.saturating_duration_since(sent))).is_ok(),
+                // Not a stream, so there are no pieces.
+                Caller::Reads(_) => true,
+            };
             match state.waiting().remove(*request_id).map(send) {
-                Some(Ok(())) => status(StatusCode::ACCEPTED),
+                Some(true) => status(StatusCode::ACCEPTED),
                 // Answered twice, or never sent.
                 _ => status(StatusCode::BAD_REQUEST),
             }
@@ -313,6 +399,25 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         _ => status(StatusCode::NOT_FOUND),
     };
     Ok(instead.unwrap_or(response))
+}
+
+async fn streamed(state: &State, path: &str, mut body: Incoming, now: Instant) -> io::Result<Response<Full<Bytes>>> {
+    let request_id = path.split('/').nth(2).unwrap_or_default();
+    let Some(Waiting { answered, sent }) = state.waiting().remove(request_id) else {
+        return Ok(status(StatusCode::BAD_REQUEST));
+    };
+    match answered {
+        Caller::Waits(answered) => {
+            let outcome = InvocationResult::Stream(Streamed::read(body).await);
+            let _ = answered.send((outcome, now.saturating_duration_since(sent)));
+        }
+        Caller::Reads(pieces) => {
+            while let Some(piece) = next_piece(&mut body).await {
+                pieces.send(piece).await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+            }
+        }
+    }
+    Ok(status(StatusCode::ACCEPTED))
 }
 
 fn next(invocation: &Invocation) -> Response<Full<Bytes>> {
@@ -331,6 +436,11 @@ fn next(invocation: &Invocation) -> Response<Full<Bytes>> {
     let response =
         headers.into_iter().fold(Response::builder(), |response, (name, value)| response.header(name, value));
     response.body(invocation.payload.clone().into()).expect("valid headers")
+}
+
+fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 fn status(status: StatusCode) -> Response<Full<Bytes>> {

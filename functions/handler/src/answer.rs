@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::BTreeMap, str};
 
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
-use lambda_http::http::{HeaderName, header::SET_COOKIE};
+use lambda_http::http::{HeaderName, HeaderValue, header::SET_COOKIE};
 use serde::{Serialize, Serializer};
 
 use crate::{Body, Problem, Response, trigger::Trigger};
@@ -52,8 +52,7 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
         is_base64_encoded: matches!(response.body(), Body::Binary(_)),
     };
     for (name, value) in response.headers() {
-        let value = str::from_utf8(value.as_bytes())
-            .map_err(|_| Problem::internal().because(format!("the header {name} is not UTF-8")))?;
+        let value = text(name, value)?;
         match trigger {
             Trigger::RestApi | Trigger::Alb { multi_value: true } => {
                 answer.multi_value_headers.entry(name.as_str()).or_default().push(value);
@@ -71,6 +70,36 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
         return Err(Problem::internal().because(cause));
     }
     Ok(json)
+}
+
+/// Makes the prelude of a streamed answer, which is the same for each trigger that streams:
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode-lambda.html>.
+///
+/// # Errors
+///
+/// Returns an `internal` problem if the trigger would not accept it.
+#[cfg(feature = "stream")]
+pub(crate) fn prelude(response: &Response) -> Result<String, Problem> {
+    const MOST: usize = 16 * 1024;
+    let (mut headers, mut cookies) = (BTreeMap::new(), Vec::new());
+    for (name, value) in response.headers() {
+        match text(name, value)? {
+            cookie if name == SET_COOKIE => cookies.push(cookie),
+            value => join(&mut headers, name, value)?,
+        }
+    }
+    let prelude = serde_json::json!({
+        "statusCode": response.status().as_u16(), "headers": headers, "cookies": cookies
+    });
+    let prelude = prelude.to_string();
+    if prelude.len() > MOST {
+        return Err(Problem::internal().because("the head of a stream takes more than 16 kB of JSON"));
+    }
+    Ok(prelude)
+}
+
+fn text<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Problem> {
+    str::from_utf8(value.as_bytes()).map_err(|_| Problem::internal().because(format!("the header {name} is not UTF-8")))
 }
 
 /// An `internal` problem for `trigger`, for when even a problem cannot be sent. Nothing in it comes from the endpoint or

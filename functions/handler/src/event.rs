@@ -45,6 +45,8 @@ pub(crate) struct Event {
     pub(crate) method: &'static str,
     /// Whether the answer has no body, even if the request is malformed.
     pub(crate) is_head: bool,
+    /// Whether the trigger can stream an answer, if it is told to: a function URL and a REST API can.
+    pub(crate) can_stream: bool,
     pub(crate) request: Result<Request, Malformed>,
 }
 
@@ -169,7 +171,17 @@ impl Event {
             });
             Ok(request)
         });
-        Some(Self { trigger, route: route.map(Cow::into_owned), client_address, method: name, is_head, request })
+        // `cargo lambda watch` sends an HTTP API's events, and can stream.
+        let can_stream = !is_http_api && !matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
+        let route = route.map(Cow::into_owned);
+        Some(Self { trigger, route, client_address, method: name, is_head, can_stream, request })
+    }
+}
+
+/// Says that the answer to `request` may be binary, as a stream may be behind any trigger.
+pub(crate) fn takes_any_bytes(request: &mut Request) {
+    if let Some(from) = request.extensions_mut().get_mut::<FromTrigger>() {
+        from.takes_binary = true;
     }
 }
 

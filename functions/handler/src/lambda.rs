@@ -19,7 +19,7 @@
 //! | a panic | the caller gets its message | the log gets its message |
 //! | the process cannot start | panics | Lambda gets the reason at `/init/error` |
 //! | code around a snapshot, `/restore/error` | `SnapStartResource` | none: nothing here has to be closed or renewed |
-//! | streamed responses | yes | no |
+//! | streamed responses | fail in the body: what should be trailers is its end | with the feature `stream`; fail in the trailers |
 
 use std::{
     env,
@@ -37,7 +37,7 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use lambda_http::{
     Context, Error,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, request::Builder},
     lambda_runtime::{Config, layers::trace::request_span},
 };
 use lambda_runtime_api_client::{PooledClient, body::Body, build_request};
@@ -46,9 +46,18 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 use tracing::{Instrument, error, warn};
 
+#[cfg(feature = "stream")]
+use {
+    crate::log::StreamEnd,
+    base64::{Engine, prelude::BASE64_STANDARD},
+    hyper_util::client::legacy::connect::HttpConnector,
+    lambda_http::http::header::{CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
+};
+
 use crate::{
     background::answer_then_finish,
     caught::{caught, caught_async},
+    respond::Outgoing,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
@@ -63,6 +72,10 @@ const TENANT_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-tenant
 const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
 const FUNCTION_ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
+#[cfg(feature = "stream")]
+const FUNCTION_ERROR_BODY: HeaderName = HeaderName::from_static("lambda-runtime-function-error-body");
+#[cfg(feature = "stream")]
+const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
 
 /// The types of errors, in the form that AWS recommends. The process could not start:
 const INIT_ERROR: &str = "Runtime.InitError";
@@ -113,7 +126,15 @@ impl Lambda {
         };
         let mut context = Context::default();
         context.env_config = Arc::new(function);
-        let client = PooledClient::builder().with_endpoint(address).with_pool_size(at_a_time as usize).build();
+        let client = PooledClient::builder().with_endpoint(address).with_pool_size(at_a_time as usize);
+        #[cfg(feature = "stream")]
+        let client = {
+            let mut connector = HttpConnector::new();
+            // A small piece must not wait until Lambda has acknowledged the one before it.
+            connector.set_nodelay(true);
+            client.with_connector(connector)
+        };
+        let client = client.build();
         Ok(Self { client, at_a_time, failed_polls: AtomicU32::new(0), context })
     }
 
@@ -137,7 +158,7 @@ impl Lambda {
     pub(crate) async fn serve<A, F>(self, answer: A) -> Error
     where
         A: Fn(Bytes, Context) -> F + Clone + Send + 'static,
-        F: Future<Output = Result<String, Error>> + Send + 'static,
+        F: Future<Output = Result<Outgoing, Error>> + Send + 'static,
     {
         if self.at_a_time == 1 {
             return self.run_worker(answer).await;
@@ -165,7 +186,7 @@ impl Lambda {
     async fn run_worker<A, F>(&self, answer: A) -> Error
     where
         A: Fn(Bytes, Context) -> F,
-        F: Future<Output = Result<String, Error>>,
+        F: Future<Output = Result<Outgoing, Error>>,
     {
         let mut failed = 0;
         loop {
@@ -219,14 +240,14 @@ impl Lambda {
     /// Sends the result of an invocation to Lambda.
     async fn end<F>(&self, path: String, headers: &HeaderMap, answer: Option<F>)
     where
-        F: Future<Output = Result<String, Error>>,
+        F: Future<Output = Result<Outgoing, Error>>,
     {
         let answer = match answer {
             Some(answer) => caught_async(answer).await,
             None => None,
         };
         let (kind, cause) = match answer {
-            Some(Ok(answer)) => match self.post(path, headers, None, answer).await {
+            Some(Ok(answer)) => match self.send(path, headers, answer).await {
                 Ok(()) => return,
                 Err(cause) => (RESULT_NOT_SENT, cause),
             },
@@ -236,6 +257,25 @@ impl Lambda {
         };
         // Boxed, because most invocations do not fail.
         self.fail(headers, kind, cause).boxed().await;
+    }
+
+    /// Sends an answer.
+    async fn send(&self, path: String, headers: &HeaderMap, answer: Outgoing) -> Result<(), Error> {
+        match answer {
+            Outgoing::Json(json) => self.post(path, headers, None, json).await,
+            #[cfg(feature = "stream")]
+            Outgoing::Stream(stream) => {
+                let (body, begun) = stream.begin();
+                let request = build_request()
+                    .header(RESPONSE_MODE, "streaming")
+                    .header(CONTENT_TYPE, "application/vnd.awslambda.http-integration-response")
+                    .header(TRANSFER_ENCODING, "chunked")
+                    .header(TRAILER, FUNCTION_ERROR_TYPE)
+                    .header(TRAILER, FUNCTION_ERROR_BODY);
+                // Boxed, because most answers are no streams.
+                begun.end(self.post_with(request, path, headers, Body::new(body))).boxed().await
+            }
+        }
     }
 
     /// Tells Lambda that an invocation failed. If there was an answer, and it arrived after all, Lambda refuses this.
@@ -260,19 +300,25 @@ impl Lambda {
         error_type: Option<&'static str>,
         body: String,
     ) -> Result<(), Error> {
-        let mut request = build_request().method(Method::POST).uri(path);
-        if let Some(id) = headers.get(INVOCATION_ID) {
-            request = request.header(INVOCATION_ID, id);
-        }
+        let mut request = build_request();
         if let Some(error_type) = error_type {
             request = request.header(FUNCTION_ERROR_TYPE, error_type);
         }
-        let status = self.client.call(request.body(body.into())?).await?.status();
+        self.post_with(request, path, headers, body.into()).await.map(drop)
+    }
+
+    /// Sends a result with the headers that `request` has. Returns whether Lambda took it.
+    async fn post_with(&self, request: Builder, path: String, headers: &HeaderMap, body: Body) -> Result<bool, Error> {
+        let mut request = request.method(Method::POST).uri(path);
+        if let Some(id) = headers.get(INVOCATION_ID) {
+            request = request.header(INVOCATION_ID, id);
+        }
+        let status = self.client.call(request.body(body)?).await?.status();
         if !status.is_success() {
             // The result was too late, or too long. That ends this invocation, but not the function.
             error!(request_id = request_id(headers), "Lambda refused the result of the invocation: {status}");
         }
-        Ok(())
+        Ok(status.is_success())
     }
 
     /// The context of an invocation from its headers. A missing or malformed header leaves the default.
@@ -310,6 +356,20 @@ pub(crate) fn init_failed(address: &str, cause: &Error) {
         let error = &error as &dyn std::error::Error;
         error!(error, "Lambda could not be told that the function cannot start");
     }
+}
+
+/// The trailers that report the failure of a stream. The log has its cause.
+#[cfg(feature = "stream")]
+#[cold]
+pub(crate) fn stream_failure(end: StreamEnd) -> HeaderMap {
+    let (kind, message) = match end {
+        StreamEnd::Deadline => ("Runtime.StreamDeadline", "the time for this request ran out"),
+        StreamEnd::Panic => (PANIC, "the function panicked"),
+        _ => ("Runtime.StreamError", "the stream failed"),
+    };
+    let body = BASE64_STANDARD.encode(failure(kind, message));
+    let body = HeaderValue::try_from(body).unwrap_or(HeaderValue::from_static(""));
+    [(FUNCTION_ERROR_TYPE, HeaderValue::from_static(kind)), (FUNCTION_ERROR_BODY, body)].into_iter().collect()
 }
 
 /// The body that reports an error.
@@ -380,8 +440,8 @@ mod tests {
         (address, requests)
     }
 
-    async fn answer(_: Bytes, context: Context) -> Result<String, Error> {
-        Ok(context.request_id)
+    async fn answer(_: Bytes, context: Context) -> Result<Outgoing, Error> {
+        Ok(Outgoing::Json(context.request_id))
     }
 
     #[test]

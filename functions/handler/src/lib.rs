@@ -58,6 +58,8 @@ mod run;
 #[cfg(feature = "serve")]
 mod serve;
 mod service;
+#[cfg(feature = "stream")]
+mod stream;
 mod trace;
 mod trigger;
 
@@ -87,6 +89,8 @@ pub use problem::Problem;
 pub use query::query;
 pub use run::{invoke, run};
 pub use service::{EndpointService, service};
+#[cfg(feature = "stream")]
+pub use stream::{Events, Pieces, ServerSentEvent, server_sent_events, stream, stream_body};
 pub use trace::{current_trace, trace_headers};
 pub use trigger::takes_binary;
 

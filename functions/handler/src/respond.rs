@@ -18,7 +18,7 @@ use crate::{
     answer::{answer, last_resort},
     caught::{caught, caught_async},
     deadline,
-    event::{Event, Malformed},
+    event::{Event, Malformed, takes_any_bytes},
     log::{InvocationSpan, Log},
     trace,
     trigger::Trigger,
@@ -26,8 +26,31 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What is sent to Lambda.
+pub(crate) enum Outgoing {
+    /// The JSON for the trigger.
+    Json(String),
+    #[cfg(feature = "stream")]
+    Stream(Box<crate::stream::Stream>),
+}
+
+impl Outgoing {
+    /// The JSON for the trigger.
+    ///
+    /// # Errors
+    ///
+    /// If it is a stream.
+    pub(crate) fn json(self) -> Result<String, Error> {
+        match self {
+            Self::Json(json) => Ok(json),
+            #[cfg(feature = "stream")]
+            Self::Stream(_) => Err("the answer is a stream".into()),
+        }
+    }
+}
+
 /// Serves `event` with `endpoint`: HTTP semantics, the common headers, and the log line. `init` is how long the process
-/// took to start. Returns the JSON for the trigger.
+/// took to start, and `streams` whether triggers that can stream do.
 ///
 /// A panic in the endpoint, wherever it is, becomes an answer. That includes its `clone` and the `drop` of what it
 /// returned.
@@ -41,7 +64,8 @@ pub(crate) fn respond<E: Endpoint>(
     endpoint: &E,
     event: Bytes,
     context: Context,
-) -> impl Future<Output = Result<String, Error>> + Send + use<E> {
+    streams: bool,
+) -> impl Future<Output = Result<Outgoing, Error>> + Send + use<E> {
     let event = caught(|| Event::read(event)).unwrap_or_else(|| Err("reading the event panicked".into()));
     // An endpoint need not be `Sync`, so the future cannot clone it.
     let started = event.map(|mut event| {
@@ -51,10 +75,19 @@ pub(crate) fn respond<E: Endpoint>(
     });
     async move {
         let (invocation, event, endpoint) = started?;
-        let Event { trigger, is_head, request, .. } = event;
+        let Event { trigger, is_head, can_stream, mut request, .. } = event;
+        let streams = streams && can_stream;
+        if streams && let Ok(request) = &mut request {
+            takes_any_bytes(request);
+        }
         let served = async {
-            let outcome = caught_async(call(endpoint, request, context)).await.unwrap_or_else(panicked);
-            finish(&invocation, trigger, is_head, outcome)
+            let called = call(endpoint, request, context, (!streams).then(|| trigger.max_answer_bytes()));
+            let outcome = caught_async(called).await.unwrap_or_else(panicked);
+            #[cfg(feature = "stream")]
+            if streams {
+                return Outgoing::Stream(Box::new(crate::stream::begin(&invocation, is_head, outcome)));
+            }
+            Outgoing::Json(finish(&invocation, trigger, is_head, outcome))
         };
         Ok(invocation.scope(served).await)
     }
@@ -66,15 +99,7 @@ fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome:
         if is_head {
             *response.body_mut() = Body::Empty;
         }
-        let headers = response.headers_mut();
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // An endpoint whose answers may be shared sets the header itself. With a validator, the caller's cache can ask.
-        let has_validator = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
-        let stored = if has_validator { "private, no-cache" } else { "no-store" };
-        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(stored));
-        if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
-            headers.insert(X_REQUEST_ID, request_id);
-        }
+        with_common_headers(invocation, &mut response);
         Ok((answer(trigger, &response)?, response.status(), response.body().len()))
     };
     let ((answer, status, bytes_out), problem) = match caught(|| outcome.and_then(send)).unwrap_or_else(panicked) {
@@ -94,7 +119,19 @@ fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome:
     answer
 }
 
-fn panicked<T>() -> Result<T, Problem> {
+pub(crate) fn with_common_headers(invocation: &InvocationSpan, response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // An endpoint whose answers may be shared sets the header itself. With a validator, the caller's cache can ask.
+    let has_validator = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
+    let stored = if has_validator { "private, no-cache" } else { "no-store" };
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(stored));
+    if let Ok(request_id) = HeaderValue::from_str(invocation.request_id()) {
+        headers.insert(X_REQUEST_ID, request_id);
+    }
+}
+
+pub(crate) fn panicked<T>() -> Result<T, Problem> {
     Err(Problem::panicked())
 }
 
@@ -103,6 +140,7 @@ async fn call(
     endpoint: Option<impl Endpoint>,
     request: Result<Request, Malformed>,
     context: Context,
+    most: Option<usize>,
 ) -> Result<Response, Problem> {
     let Some(mut endpoint) = endpoint else { return panicked() };
     let mut request = match request {
@@ -111,7 +149,7 @@ async fn call(
     };
     endpoint.find(&mut request)?;
     match request.method() {
-        method if endpoint.answers(method) => call_in_time(endpoint, request).await,
+        method if endpoint.answers(method) => call_in_time(endpoint, request, most).await,
         method => without(&endpoint, method),
     }
 }
@@ -133,9 +171,15 @@ fn without(endpoint: &impl Endpoint, method: &Method) -> Result<Response, Proble
     }
 }
 
-/// Calls the endpoint, for at most the time that is left.
-async fn call_in_time(endpoint: impl Endpoint, request: Request) -> Result<Response, Problem> {
+/// Calls the endpoint, for at most the time that is left. `most` is how many bytes of a stream are collected, if one is.
+#[cfg_attr(not(feature = "stream"), expect(unused_variables, reason = "there are no streams"))]
+async fn call_in_time(endpoint: impl Endpoint, request: Request, most: Option<usize>) -> Result<Response, Problem> {
     trace::keep(&request);
+    #[cfg(feature = "stream")]
+    let is_head = request.method() == Method::HEAD;
+    let answering = endpoint.call(request);
+    #[cfg(feature = "stream")]
+    let answering = crate::stream::collected(answering, is_head, most);
     let deadline = deadline::deadline();
     let given_up = async {
         match deadline {
@@ -145,7 +189,7 @@ async fn call_in_time(endpoint: impl Endpoint, request: Request) -> Result<Respo
         // After a stall, the endpoint's own timers fire at the same moment: what it does then comes first.
         yield_now().await;
     };
-    match select(pin!(endpoint.call(request)), pin!(given_up)).await {
+    match select(pin!(answering), pin!(given_up)).await {
         Either::Left((outcome, _)) => outcome,
         Either::Right(_) => Err(Problem::deadline_exceeded()),
     }

@@ -48,9 +48,13 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     };
     let at_a_time = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse().ok());
     let at_a_time = at_a_time.unwrap_or(1).max(1);
+    #[cfg(feature = "stream")]
+    let streams = crate::stream::is_on();
+    #[cfg(not(feature = "stream"))]
+    let streams = false;
     let init = log.age();
     // Boxed, because it is large and would be moved many times.
-    let answer = move |event: Bytes, context| respond(&log, init, &endpoint, event, context).boxed();
+    let answer = move |event: Bytes, context| respond(&log, init, &endpoint, event, context, streams).boxed();
     // tokio panics if there can be no more threads.
     let started = caught(|| start(&address, at_a_time)).unwrap_or_else(|| Err("the start panicked".into()));
     let (tokio, lambda) = match started {
@@ -97,5 +101,5 @@ pub(crate) async fn invoke_with(
 ) -> Result<String, Error> {
     let event = Bytes::copy_from_slice(event);
     // Boxed as in `run`, so that a test's future is small whatever the endpoint is.
-    answer_then_finish(respond(&log, log.age(), &endpoint, event, context).boxed()).await
+    answer_then_finish(respond(&log, log.age(), &endpoint, event, context, false).boxed()).await?.json()
 }

@@ -99,11 +99,11 @@ async fn answer<E: Endpoint>(
     });
     let mut context = Context::default();
     context.request_id = format!("00000000-0000-4000-8000-{:012x}", log.age().as_micros());
-    let responds = respond(log, log.age(), endpoint, event.to_string().into(), context);
+    let responds = respond(log, log.age(), endpoint, event.to_string().into(), context, false);
     // The work after the response may outlast it.
     let (sends, sent) = oneshot::channel();
     spawn_local(answer_then_finish(async { sends.send(responds.await).ok() }));
-    let answer: Answer = serde_json::from_str(&sent.await??)?;
+    let answer: Answer = serde_json::from_str(&sent.await??.json()?)?;
     let body = if answer.is_base64_encoded { BASE64_STANDARD.decode(answer.body)? } else { answer.body.into_bytes() };
     let mut response = Response::builder().status(answer.status_code);
     for (name, value) in answer.headers {

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::{
     Body, Endpoint, Problem, Request, Response, caught::caught_async, log::InvocationSpan, respond::dispatch,
-    takes_binary, trigger::MAX_ANSWER_BYTES,
+    takes_binary,
 };
 
 /// Makes an endpoint from a tower service: an axum `Router`, or any other service that answers a request with an
@@ -76,7 +76,9 @@ where
         let Self(mut service) = self;
         poll_fn(|context| service.poll_ready(context)).await.map_err(problem)?;
         let response = service.call(request).await.map_err(problem)?;
-        // The last step, so that a body can also be sent as it comes.
+        #[cfg(feature = "stream")]
+        return Ok(crate::stream::of_service(response));
+        #[cfg(not(feature = "stream"))]
         collected(response).await
     }
 
@@ -85,10 +87,11 @@ where
     }
 }
 
-fn problem(error: impl Into<Error>) -> Problem {
+pub(crate) fn problem(error: impl Into<Error>) -> Problem {
     error.into().downcast().map_or_else(|error| Problem::internal().because(error), |problem| *problem)
 }
 
+#[cfg(not(feature = "stream"))]
 async fn collected<B>(response: http::Response<B>) -> Result<Response, Problem>
 where
     B: http_body::Body<Error: Into<Error>>,
@@ -96,13 +99,21 @@ where
     let (parts, body) = response.into_parts();
     InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
     // Base64 and JSON only make it longer.
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(problem)?.to_bytes();
-    let body = match String::from_utf8(body.into()) {
+    let body = whole(body, crate::trigger::MAX_ANSWER_BYTES).await.map_err(problem)?;
+    Ok(Response::from_parts(parts, body))
+}
+
+/// All of a body, of at most `most` bytes.
+pub(crate) async fn whole<B>(body: B, most: usize) -> Result<Body, Error>
+where
+    B: http_body::Body<Error: Into<Error>>,
+{
+    let body = Limited::new(body, most).collect().await?.to_bytes();
+    Ok(match String::from_utf8(body.into()) {
         Ok(text) if text.is_empty() => Body::Empty,
         Ok(text) => Body::Text(text),
         Err(binary) => Body::Binary(binary.into_bytes()),
-    };
-    Ok(Response::from_parts(parts, body))
+    })
 }
 
 /// An endpoint as a tower service, which never fails: problems and panics are responses, too. A layer of

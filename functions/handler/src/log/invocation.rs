@@ -119,6 +119,8 @@ fn is_own(name: &str) -> bool {
             | "duration_ms"
             | "remaining_ms"
             | "bytes_out"
+            | "stream"
+            | "first_byte_ms"
             | "cold_start"
             | "init_ms"
             | "_aws"
@@ -197,9 +199,26 @@ pub(crate) struct Ended {
     pub(crate) deadline: Option<Deadline>,
     line: Option<Line>,
     status: StatusCode,
+    is_failure: bool,
     now: SystemTime,
     duration: Duration,
 }
+
+/// How a stream ended.
+#[derive(Clone, Copy, Default)]
+#[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "there are no streams"))]
+pub(crate) enum StreamEnd {
+    Complete,
+    /// Nobody reads it any more, as far as the function can know that.
+    #[default]
+    CallerGone,
+    Deadline,
+    Error,
+    Panic,
+}
+
+/// A stream that has ended, and when its first byte was sent.
+type EndedStream = (StreamEnd, Option<Duration>);
 
 impl InvocationSpan {
     /// Starts an invocation from its `event` and `context`. `init` is how long the process took to start.
@@ -314,37 +333,56 @@ impl InvocationSpan {
 
     /// Ends the invocation with its answer. Its line is written when the work after the response is done.
     pub(crate) fn end(&self, status: StatusCode, bytes_out: usize, problem: Option<&Problem>) {
+        self.end_with(status, bytes_out, problem, None);
+    }
+
+    /// Ends the invocation with its answer, which `stream` says more about if it was one.
+    pub(crate) fn end_with(
+        &self,
+        status: StatusCode,
+        bytes_out: usize,
+        problem: Option<&Problem>,
+        stream: Option<EndedStream>,
+    ) {
         let (now, duration) = (SystemTime::now(), self.0.started.elapsed());
         let passed_on = self.recorded().problem.take();
-        let line = self.line(status, bytes_out, problem.or(passed_on.as_deref()), now, duration);
+        let is_failure = status.is_server_error()
+            || matches!(stream, Some((StreamEnd::Deadline | StreamEnd::Error | StreamEnd::Panic, _)));
+        let answer = (status, is_failure, bytes_out, stream);
+        let line = self.line(answer, problem.or(passed_on.as_deref()), now, duration);
         // Its cause is the endpoint's, whose `drop` may panic.
         caught(|| drop(passed_on));
         let (invocation, deadline) = (self.clone(), self.deadline());
-        background::ended(Ended { invocation, deadline, line, status, now, duration });
+        background::ended(Ended { invocation, deadline, line, status, is_failure, now, duration });
+    }
+
+    /// How long ago it began.
+    #[cfg(feature = "stream")]
+    pub(crate) fn age(&self) -> Duration {
+        self.0.started.elapsed()
     }
 
     /// The line without the endpoint's fields. It has the error and its causes if the fault is ours or the upstream's.
     /// `None` if the operator's log level excludes the line.
     fn line(
         &self,
-        status: StatusCode,
-        bytes_out: usize,
+        (status, is_failure, bytes_out, stream): (StatusCode, bool, usize, Option<EndedStream>),
         problem: Option<&Problem>,
         now: SystemTime,
         duration: Duration,
     ) -> Option<Line> {
         let Inner { log, fields, deadline, cold_start, .. } = &*self.0;
-        let error = problem.filter(|_| status.is_server_error()).map(|problem| chain(problem));
+        let error = problem.filter(|_| is_failure).map(|problem| chain(problem));
         let (panic, unsent, route) = {
             let mut recorded = self.recorded();
             recorded.is_answered = true;
             (recorded.panic.take(), recorded.unsent_problem.take(), recorded.route.take())
         };
-        let level = if status.is_server_error() { LevelFilter::ERROR } else { LevelFilter::INFO };
+        let level = if is_failure { LevelFilter::ERROR } else { LevelFilter::INFO };
         let is_logged = level <= log.level;
         // Nobody who looks for errors reads the line of a success.
         let panic = match panic {
-            Some(panic) if !is_logged || !status.is_server_error() => {
+            Some(panic) if !is_logged || !is_failure => {
                 log.panic(Some(self), &panic);
                 None
             }
@@ -374,6 +412,19 @@ impl InvocationSpan {
             line.field("remaining_ms", u64::try_from(remaining).unwrap_or(u64::MAX));
         }
         line.field("bytes_out", bytes_out);
+        if let Some((end, first_byte)) = stream {
+            let end = match end {
+                StreamEnd::Complete => "complete",
+                StreamEnd::CallerGone => "caller-gone",
+                StreamEnd::Deadline => "deadline",
+                StreamEnd::Error => "error",
+                StreamEnd::Panic => "panic",
+            };
+            line.field("stream", end);
+            if let Some(first_byte) = first_byte {
+                line.field("first_byte_ms", first_byte);
+            }
+        }
         line.field("cold_start", cold_start.is_some());
         if let Some(init) = cold_start {
             line.field("init_ms", *init);
@@ -385,7 +436,7 @@ impl InvocationSpan {
 impl Ended {
     /// Writes the line with the endpoint's fields. Without a line, the metrics are still sent.
     pub(crate) fn write(self) {
-        let Self { invocation, line, status, now, duration, .. } = self;
+        let Self { invocation, line, status, is_failure, now, duration, .. } = self;
         let Inner { log, function, cold_start, .. } = &*invocation.0;
         let recorded = invocation.recorded();
         let mut line = if let Some(mut line) = line {
@@ -403,7 +454,8 @@ impl Ended {
         };
         if log.format == Format::Json {
             let (function_name, cold_start) = (&function.function_name, cold_start.is_some());
-            Metrics { function_name, status, cold_start, duration, counts: &recorded.counts }.write(&mut line, now);
+            let counts = &recorded.counts;
+            Metrics { function_name, status, is_failure, cold_start, duration, counts }.write(&mut line, now);
         } else {
             for (name, count) in &recorded.counts {
                 line.any_name(&name.written, &(*count).into());

@@ -28,6 +28,8 @@ const MAX_COUNTS: usize = 95;
 pub(super) struct Metrics<'a> {
     pub(super) function_name: &'a str,
     pub(super) status: StatusCode,
+    /// Whether the answer is a 5xx, or a stream that failed.
+    pub(super) is_failure: bool,
     pub(super) cold_start: bool,
     pub(super) duration: Duration,
     /// What the endpoint counted.
@@ -50,7 +52,7 @@ impl Metrics<'_> {
         line.field("FunctionName", self.function_name);
         line.field("Requests", 1_u64);
         line.field("ClientErrors", u64::from(self.status.is_client_error()));
-        line.field("ServerErrors", u64::from(self.status.is_server_error()));
+        line.field("ServerErrors", u64::from(self.is_failure));
         line.field("ColdStarts", u64::from(self.cold_start));
         line.field("Duration", self.duration);
         for (name, count) in self.counts {

@@ -1,0 +1,303 @@
+//! Answers whose body comes in pieces.
+//!
+//! Behind a trigger that streams, each piece is sent when it is there. The function cannot see whether its trigger does
+//! that, so [`INVOKE_MODE`] says it. Behind any other trigger, the pieces are collected.
+
+mod sent;
+
+use std::{
+    env, mem,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::{FutureExt, future::BoxFuture};
+use http_body_util::{BodyExt, LengthLimitError, combinators::UnsyncBoxBody};
+use lambda_http::{
+    Error,
+    http::{
+        self, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+pub(crate) use sent::{Stream, begin};
+
+use crate::{
+    Body, Problem, Response,
+    caught::caught,
+    log::InvocationSpan,
+    service::{problem, whole},
+};
+
+/// Whether the function's triggers stream its answers, in the words of a function URL: `RESPONSE_STREAM`, or `BUFFERED`,
+/// which is the default. template.yaml sets it beside the trigger.
+const INVOKE_MODE: &str = "INVOKE_MODE";
+
+/// Whether the triggers that can stream do so.
+pub(crate) fn is_on() -> bool {
+    env::var(INVOKE_MODE).is_ok_and(|mode| mode == "RESPONSE_STREAM")
+}
+
+/// Answers with what `write` sends, piece by piece, as `content_type`.
+///
+/// `write` runs only while the caller can take more, and only [until the deadline](crate::deadline()). How it ends is how the
+/// body ends: with `Ok` it is complete. With an error or a panic, the caller's connection breaks, so that nobody takes what
+/// came for the whole, and the log has the cause. If the caller is gone, `write` is dropped.
+///
+/// Behind a trigger that does not stream, the pieces are collected. If they are more than the trigger takes, or if `write`
+/// fails, the caller gets a problem.
+///
+/// ```
+/// use handler::{Context, Problem, Request, Response, stream};
+///
+/// async fn numbers(_: Request) -> Result<Response, Problem> {
+///     Ok(stream("text/csv", |pieces| async move {
+///         for number in 1..=3 {
+///             pieces.send(format!("{number}\r\n")).await?;
+///         }
+///         Ok(())
+///     }))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let event = br#"{"path": "/", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
+/// let answer = handler::invoke(numbers, event, Context::default()).await?;
+/// assert!(answer.contains(r#""body":"1\r\n2\r\n3\r\n""#));
+/// # Ok(())
+/// # }
+/// ```
+pub fn stream<F>(content_type: &'static str, write: impl FnOnce(Pieces) -> F) -> Response
+where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (pieces, receiver) = channel(1);
+    let writing = Some(write(Pieces(pieces)).boxed());
+    let mut response = stream_body(Written { writing, receiver, failure: None, is_buffered: false });
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Answers with a body of any kind as it comes, such as another service's response. Its trailers are left out, because
+/// Lambda passes none on. Otherwise this is like [`stream`].
+///
+/// ```
+/// use bytes::Bytes;
+/// use handler::stream_body;
+/// use http_body_util::Full;
+///
+/// let response = stream_body(Full::new(Bytes::from("from elsewhere")));
+/// assert_eq!(response.status(), 200);
+/// ```
+pub fn stream_body<B>(body: B) -> Response
+where
+    B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
+{
+    let mut response = Response::default();
+    response.extensions_mut().insert(Streamed::new(body));
+    response
+}
+
+/// Answers with server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>). Otherwise this is
+/// like [`stream`]. A browser that lost the connection, as at Lambda's deadline, asks again, and sends the last event's id as
+/// `Last-Event-ID`.
+///
+/// ```
+/// use handler::{Context, Problem, Request, Response, ServerSentEvent, server_sent_events};
+///
+/// async fn progress(_: Request) -> Result<Response, Problem> {
+///     Ok(server_sent_events(|events| async move {
+///         events.send(ServerSentEvent { id: "7", name: "progress", data: "half" }).await?;
+///         events.send(ServerSentEvent { data: "two\nlines", ..ServerSentEvent::default() }).await
+///     }))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), handler::Error> {
+/// let event = br#"{"path": "/", "httpMethod": "GET", "requestContext": {"elb": {}}}"#;
+/// let answer = handler::invoke(progress, event, Context::default()).await?;
+/// assert!(answer.contains(r"id: 7\nevent: progress\ndata: half\n\ndata: two\ndata: lines\n\n"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn server_sent_events<F>(write: impl FnOnce(Events) -> F) -> Response
+where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut response = stream("text/event-stream", |pieces| write(Events(pieces)));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Where the pieces of an answer go.
+#[derive(Clone, Debug)]
+pub struct Pieces(Sender<Bytes>);
+
+impl Pieces {
+    /// Sends a piece, and waits until the caller can take another one. Each piece is written on its own: gather small ones.
+    ///
+    /// # Errors
+    ///
+    /// If the answer has ended. Only a task that was [spawned](crate::spawn) can see that.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Error> {
+        let ended = || Error::from("the answer has ended");
+        self.0.send(piece.into()).await.map_err(|_| ended())?;
+        // There is room for one piece, so this one was taken.
+        self.0.reserve().await.map(drop).map_err(|_| ended())
+    }
+}
+
+/// Where server-sent events go.
+#[derive(Clone, Debug)]
+pub struct Events(Pieces);
+
+/// A server-sent event. A field that is empty is not sent, except for `data`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerSentEvent<'a> {
+    /// What the browser sends as `Last-Event-ID` when it asks again.
+    pub id: &'a str,
+    /// What the page listens for. Empty: `message`.
+    pub name: &'a str,
+    /// One line or several.
+    pub data: &'a str,
+}
+
+impl Events {
+    /// Sends an event, and waits until the caller can take another one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Pieces::send`], and if the id or the name has a line break, which would begin another field, or the id a NUL.
+    pub async fn send(&self, event: ServerSentEvent<'_>) -> Result<(), Error> {
+        let ServerSentEvent { id, name, data } = event;
+        if [id, name].concat().contains(['\n', '\r', '\0']) {
+            return Err("the id or the name of an event has a line break or a NUL".into());
+        }
+        let mut text = String::new();
+        for (field, value) in [("id: ", id), ("event: ", name)] {
+            if !value.is_empty() {
+                text.extend([field, value, "\n"]);
+            }
+        }
+        // A carriage return ends a line, too.
+        for line in data.replace("\r\n", "\n").split(['\n', '\r']) {
+            text.extend(["data: ", line, "\n"]);
+        }
+        text.push('\n');
+        self.0.send(text).await
+    }
+}
+
+/// The pieces that a future writes, as a body.
+struct Written {
+    writing: Option<BoxFuture<'static, Result<(), Error>>>,
+    receiver: Receiver<Bytes>,
+    failure: Option<Error>,
+    /// Whether the latest piece may still be in hyper's buffer.
+    is_buffered: bool,
+}
+
+impl http_body::Body for Written {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        // hyper sends what it has when there is nothing more for now. What comes next may take the endpoint a while.
+        if mem::take(&mut this.is_buffered) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(writing) = &mut this.writing
+            && let Poll::Ready(ended) = writing.as_mut().poll(context)
+        {
+            this.writing = None;
+            if let Err(error) = ended {
+                this.failure = Some(error);
+                this.receiver.close();
+            }
+        }
+        // What was written comes before how the writing ended.
+        let Some(piece) = ready!(this.receiver.poll_recv(context)) else {
+            return Poll::Ready(this.failure.take().map(Err));
+        };
+        this.is_buffered = true;
+        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+    }
+}
+
+/// A body in a response's extensions, which are cloned with it.
+#[derive(Clone)]
+struct Streamed(Arc<Mutex<Option<UnsyncBoxBody<Bytes, Error>>>>);
+
+impl Streamed {
+    fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
+    {
+        let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+        let body = body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into);
+        Self(Arc::new(Mutex::new(Some(body.boxed_unsync()))))
+    }
+
+    /// Takes the body of `response`, unless such a response has none (RFC 9110, sections 9.3.2, 15.3.5 and 15.4.5).
+    fn take(response: &mut Response, is_head: bool) -> Option<UnsyncBoxBody<Bytes, Error>> {
+        let streamed: Self = response.extensions_mut().remove()?;
+        let body = streamed.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            caught(|| drop(body));
+            return None;
+        }
+        body
+    }
+}
+
+/// The response of a tower service, whose body need not be there yet. A layer around an endpoint that streams leaves the
+/// stream where it is.
+pub(crate) fn of_service<B>(response: http::Response<B>) -> Response
+where
+    B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
+{
+    let (mut parts, body) = response.into_parts();
+    InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
+    if body.size_hint().exact() != Some(0) {
+        parts.extensions.insert(Streamed::new(body));
+    }
+    Response::from_parts(parts, Body::Empty)
+}
+
+/// The answer of an endpoint. `most` is how many bytes of a stream are collected; without it, the stream is sent.
+pub(crate) async fn collected(
+    answering: impl Future<Output = Result<Response, Problem>>,
+    is_head: bool,
+    most: Option<usize>,
+) -> Result<Response, Problem> {
+    let mut response = answering.await?;
+    if let Some(most) = most
+        && let Some(body) = Streamed::take(&mut response, is_head)
+    {
+        *response.body_mut() = collect(body, most).await?;
+    }
+    Ok(response)
+}
+
+/// No `async fn`, whose future the compiler would not know to be `Send`.
+fn collect(body: UnsyncBoxBody<Bytes, Error>, most: usize) -> BoxFuture<'static, Result<Body, Problem>> {
+    let refused = move |error: Error| {
+        if !error.is::<LengthLimitError>() {
+            return problem(error);
+        }
+        Problem::internal().because(format!(
+            "the stream has more than {most} bytes, and is sent as a whole: {INVOKE_MODE} is not RESPONSE_STREAM, or this \
+             trigger cannot stream"
+        ))
+    };
+    whole(body, most).map(move |collected| collected.map_err(refused)).boxed()
+}

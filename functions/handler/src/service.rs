@@ -77,7 +77,7 @@ where
         poll_fn(|context| service.poll_ready(context)).await.map_err(problem)?;
         let response = service.call(request).await.map_err(problem)?;
         #[cfg(feature = "stream")]
-        return Ok(crate::stream::of_service(response));
+        return crate::stream::of_service(response);
         #[cfg(not(feature = "stream"))]
         collected(response).await
     }

@@ -37,6 +37,9 @@ use crate::{
 /// which is the default. template.yaml sets it beside the trigger.
 const INVOKE_MODE: &str = "INVOKE_MODE";
 
+/// The body beside a stream. Unlike `Body::Empty`, it tells a layer its size, so that none begins to compress it.
+const NO_BODY: Body = Body::Text(String::new());
+
 /// Whether the triggers that can stream do so.
 pub(crate) fn is_on() -> bool {
     env::var(INVOKE_MODE).is_ok_and(|mode| mode == "RESPONSE_STREAM")
@@ -83,7 +86,8 @@ where
 }
 
 /// Answers with a body of any kind as it comes, such as another service's response. Its trailers are left out, because
-/// Lambda passes none on. Otherwise this is like [`stream`].
+/// Lambda passes none on. Otherwise this is like [`stream`]. A [layer](crate::Endpoint::layer) around the endpoint sees the
+/// head of the answer alone.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -97,7 +101,7 @@ pub fn stream_body<B>(body: B) -> Response
 where
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
-    let mut response = Response::default();
+    let mut response = Response::new(NO_BODY);
     response.extensions_mut().insert(Streamed::new(body));
     response
 }
@@ -259,18 +263,22 @@ impl Streamed {
     }
 }
 
-/// The response of a tower service, whose body need not be there yet. A layer around an endpoint that streams leaves the
-/// stream where it is.
-pub(crate) fn of_service<B>(response: http::Response<B>) -> Response
+/// The response of a tower service, whose body need not be there yet.
+///
+/// # Errors
+///
+/// If it is a layer around an endpoint that streams, and has made a body of its own.
+pub(crate) fn of_service<B>(response: http::Response<B>) -> Result<Response, Problem>
 where
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
     let (mut parts, body) = response.into_parts();
     InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
-    if body.size_hint().exact() != Some(0) {
-        parts.extensions.insert(Streamed::new(body));
+    let is_empty = body.size_hint().exact() == Some(0) || body.is_end_stream();
+    if !is_empty && parts.extensions.insert(Streamed::new(body)).is_some() {
+        return Err(Problem::internal().because("a layer changed the body of a stream, of which it sees only the head"));
     }
-    Response::from_parts(parts, Body::Empty)
+    Ok(Response::from_parts(parts, NO_BODY))
 }
 
 /// The answer of an endpoint. `most` is how many bytes of a stream are collected; without it, the stream is sent.
@@ -300,4 +308,180 @@ fn collect(body: UnsyncBoxBody<Bytes, Error>, most: usize) -> BoxFuture<'static,
         ))
     };
     whole(body, most).map(move |collected| collected.map_err(refused)).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use http_body_util::{Full, StreamBody};
+    use lambda_http::http::header::{ETAG, SET_COOKIE};
+    use serde_json::{Value, json};
+    use tower::{service_fn, util::MapResponseLayer};
+    use tower_http::{compression::CompressionLayer, cors::CorsLayer, set_header::SetResponseHeaderLayer};
+
+    use super::*;
+    use crate::{
+        Endpoint, Request,
+        background::answer_then_finish,
+        get,
+        log::{Format, Log},
+        respond::{Outgoing, respond},
+        service,
+    };
+
+    /// The prelude, the body, the number of trailers, and the line.
+    async fn observed(endpoint: impl Endpoint) -> (Value, String, usize, Value) {
+        const URL: &[u8] = br#"{"rawPath": "/", "headers": {"accept-encoding": "gzip"}, "requestContext":
+            {"domainName": "a.lambda-url.us-east-1.on.aws", "http": {"method": "GET"}}}"#;
+        let line = Arc::new(Mutex::new(Value::Null));
+        let written = Arc::clone(&line);
+        let write = move |line: &[u8]| *written.lock().unwrap() = serde_json::from_slice(line).unwrap();
+        let log = Arc::new(Log::new(Format::Json, write));
+        let context = crate::Context::default();
+        let answering = respond(&log, Duration::ZERO, &endpoint, Bytes::from_static(URL), context, true);
+        let mut sent = None;
+        answer_then_finish(async {
+            let Outgoing::Stream(stream) = answering.await.unwrap() else { panic!("no stream") };
+            let (body, begun) = stream.begin();
+            let sending = async {
+                sent = Some(body.collect().await.unwrap());
+                Ok(true)
+            };
+            begun.end(sending).await.unwrap();
+        })
+        .await;
+        let sent = sent.unwrap();
+        let trailers = sent.trailers().map_or(0, http::HeaderMap::len);
+        let sent = String::from_utf8(sent.to_bytes().into()).unwrap();
+        let (prelude, body) = sent.split_once("\0\0\0\0\0\0\0\0").unwrap();
+        let line = line.lock().unwrap().take();
+        (serde_json::from_str(prelude).unwrap(), body.to_owned(), trailers, line)
+    }
+
+    #[tokio::test]
+    async fn the_body_of_a_service_is_sent_as_it_comes_and_a_layer_leaves_a_stream_alone() {
+        let pieces = || {
+            let pieces = [Ok("a"), Ok("b"), Err(Error::from("the cause"))];
+            let frames = pieces.map(|piece| piece.map(|piece| http_body::Frame::data(Bytes::from(piece))));
+            StreamBody::new(futures_util::stream::iter(frames))
+        };
+        let of_service = service(service_fn(move |_: Request| async move {
+            Ok::<_, Infallible>(http::Response::builder().header(ETAG, "\"a\"").body(pieces()).unwrap())
+        }));
+        let layered = get(move |_: Request| async move { Ok(stream_body(pieces())) })
+            .layer(SetResponseHeaderLayer::overriding(ETAG, HeaderValue::from_static("\"a\"")))
+            .layer(CompressionLayer::new())
+            .layer(CorsLayer::new());
+        let (of_service, layered) = (observed(of_service).await, observed(layered).await);
+        for (prelude, body, trailers, line) in [of_service, layered] {
+            assert_eq!((&*body, trailers, &prelude["headers"]["etag"]), ("ab", 2, &json!("\"a\"")));
+            assert_eq!(
+                (&line["stream"], &line["bytes_out"], &line["ServerErrors"]),
+                (&json!("error"), &json!(2), &json!(1))
+            );
+            assert!(line["error"].as_str().unwrap().ends_with("the cause"), "{line}");
+        }
+        let body = |_| Body::Text("another".into());
+        let changed = get(move |_: Request| async move { Ok(stream_body(pieces())) })
+            .layer(MapResponseLayer::new(move |response: Response| response.map(body)));
+        let (prelude, _, _, line) = observed(changed).await;
+        assert_eq!((&prelude["statusCode"], &line["problem"]), (&json!(500), &json!("internal")));
+        assert!(line["error"].as_str().unwrap().contains("a layer changed"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_problem_that_a_service_passes_on_is_in_the_line() {
+        let refuses = service(service_fn(async |_: Request| {
+            Ok::<_, Infallible>(Problem::misconfigured(std::io::Error::other("the cause")).into_http())
+        }));
+        let (prelude, body, trailers, line) = observed(refuses).await;
+        assert_eq!((&prelude["statusCode"], trailers, &line["stream"]), (&json!(500), 0, &json!("complete")));
+        assert!(body.contains("misconfigured") && !body.contains("cause"), "{body}");
+        assert_eq!((&line["problem"], &line["ServerErrors"]), (&json!("misconfigured"), &json!(1)));
+    }
+
+    #[tokio::test]
+    async fn cookies_are_apart_and_a_head_that_cannot_be_sent_is_a_problem() {
+        let with = |name: http::HeaderName, values: Vec<Vec<u8>>| {
+            move |_: Request| {
+                let mut response = stream("text/plain", |pieces| async move { pieces.send("sent").await });
+                for value in &values {
+                    response.headers_mut().append(&name, HeaderValue::from_bytes(value).unwrap());
+                }
+                async { Ok(response) }
+            }
+        };
+        let (prelude, body, ..) = observed(with(SET_COOKIE, vec![b"a=1".into(), b"b=2".into()])).await;
+        assert_eq!((&prelude["cookies"], &*body), (&json!(["a=1", "b=2"]), "sent"));
+        for values in [vec![b"\xff".into()], vec![vec![b'x'; 16 * 1024]]] {
+            let (prelude, body, _, line) = observed(with(ETAG, values.clone())).await;
+            assert_eq!((&prelude["statusCode"], &line["problem"]), (&json!(500), &json!("internal")), "{line}");
+            assert!(body.contains("urn:problem-type:internal") && line["error"].is_string(), "{body}");
+            let refuses = move |_: Request| {
+                let value = HeaderValue::from_bytes(&values[0]).unwrap();
+                async { Err(Problem::not_found("Gone.").with_header(ETAG, value)) }
+            };
+            let (prelude, _, _, line) = observed(refuses).await;
+            assert_eq!((&prelude["statusCode"], &line["problem"]), (&json!(500), &json!("internal")));
+            assert!(line["unsent_problem"].as_str().unwrap().starts_with("not-found"), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_may_write_and_sees_that_the_answer_has_ended() {
+        let endpoint = |_: Request| async {
+            Ok(stream("text/plain", |pieces| async move {
+                let task = pieces.clone();
+                crate::spawn(async move { while task.send("x").await.is_ok() {} });
+                pieces.send("y").await?;
+                Err("the cause".into())
+            }))
+        };
+        let (_, body, trailers, line) = observed(endpoint).await;
+        assert!(body.contains('y') && trailers == 2 && line["stream"] == "error", "{body} {line}");
+        let endpoint = |_: Request| async {
+            Ok(stream("text/plain", |pieces| async move {
+                crate::spawn(async move { pieces.send("later").await });
+                Ok(())
+            }))
+        };
+        let (_, body, trailers, line) = observed(endpoint).await;
+        assert!(body == "later" && trailers == 0 && line["stream"] == "complete", "{body} {line}");
+    }
+
+    #[tokio::test]
+    async fn an_event_cannot_have_a_field_that_its_author_did_not_name() {
+        for (id, name) in [("a\ndata: b", ""), ("", "a\rb"), ("a\0", "")] {
+            let endpoint = move |_: Request| async move {
+                Ok(server_sent_events(move |events| async move {
+                    events.send(ServerSentEvent { id, name, data: "" }).await
+                }))
+            };
+            let (_, body, trailers, _) = observed(endpoint).await;
+            assert_eq!((&*body, trailers), ("", 2));
+        }
+        let endpoint = |_: Request| async {
+            Ok(server_sent_events(|events| async move {
+                events.send(ServerSentEvent { data: "a\r\nid: b\rc", ..ServerSentEvent::default() }).await
+            }))
+        };
+        let (prelude, body, ..) = observed(endpoint).await;
+        assert_eq!(body, "data: a\ndata: id: b\ndata: c\n\n");
+        assert_eq!(prelude["headers"]["content-type"], "text/event-stream");
+    }
+
+    #[tokio::test]
+    async fn trailers_and_empty_pieces_of_a_body_are_left_out() {
+        let trailers = [(ETAG, HeaderValue::from_static("\"a\""))].into_iter().collect();
+        let body = Full::new(Bytes::from("a")).with_trailers(async { Some(Ok::<_, Infallible>(trailers)) });
+        let body = Mutex::new(Some(body));
+        let body = Arc::new(body);
+        let endpoint = move |_: Request| {
+            let body = body.lock().unwrap().take().unwrap();
+            async { Ok(stream_body(body)) }
+        };
+        let (_, body, trailers, line) = observed(endpoint).await;
+        assert_eq!((&*body, trailers, &line["bytes_out"]), ("a", 0, &json!(1)));
+    }
 }

@@ -339,7 +339,7 @@ mod tests {
         let write = move |line: &[u8]| *written.lock().unwrap() = serde_json::from_slice(line).unwrap();
         let log = Arc::new(Log::new(Format::Json, write));
         let context = crate::Context::default();
-        let answering = respond(&log, Duration::ZERO, &endpoint, Bytes::from_static(URL), context, true);
+        let answering = respond(&log, Duration::ZERO, &endpoint, Bytes::from_static(URL), context, true).boxed();
         let mut sent = None;
         answer_then_finish(async {
             let Outgoing::Stream(stream) = answering.await.unwrap() else { panic!("no stream") };
@@ -350,6 +350,7 @@ mod tests {
             };
             begun.end(sending).await.unwrap();
         })
+        .boxed()
         .await;
         let sent = sent.unwrap();
         let trailers = sent.trailers().map_or(0, http::HeaderMap::len);

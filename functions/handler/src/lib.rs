@@ -21,8 +21,8 @@
 //! This endpoint answers `GET` and `HEAD`. [`get()`], [`post()`] and the like make an endpoint with several methods, and
 //! [`routes()`] one with several paths. A request may have a [`body()`], parameters in its [`path()`], a [`claim()`] about
 //! its caller, and the caller's [certificate](client_certificate()); docs/requests.md lists by task what else it may have, and
-//! what an answer may be. [`service()`] runs a tower service, such as an axum router, and [`Endpoint::layer`] puts a tower
-//! layer around an endpoint.
+//! what an answer may be, and docs/streams.md how to send one in pieces. [`service()`] runs a tower service, such as an axum
+//! router, and [`Endpoint::layer`] puts a tower layer around an endpoint.
 //!
 //! [`run()`] does everything around that function: the tokio runtime, Lambda's loop, methods, common headers, the
 //! deadline, panics, and the log line.

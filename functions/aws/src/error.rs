@@ -8,6 +8,10 @@ use aws_smithy_runtime_api::{
     http::Headers,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use handler::{
+    Problem,
+    http::{StatusCode, header::RETRY_AFTER},
+};
 use hickory_resolver::net::NetError;
 
 /// The last words of the codes of AWS's errors, such as `ResourceNotFoundException`.
@@ -24,7 +28,39 @@ const CODES_END_IN: [&str; 10] = [
     "Unavailable",
 ];
 
+/// The codes with which AWS's services refuse a request that may be sent again a moment later.
+const BUSY: [&str; 8] = [
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottledException",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "TransactionCanceledException",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+];
+
+/// The codes for a missing permission, for credentials that are not valid, and for a resource that does not exist.
+const DENIED: [&str; 8] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignatureException",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "ResourceNotFoundException",
+    "UnrecognizedClientException",
+];
+
+const LATE: &str = "there was no answer in time";
+const UNSENT: &str = "the request could not be sent, or was not answered";
+
 /// Why an operation of an AWS client failed, in words that are safe to log.
+///
+/// It becomes the [`Problem`] that the caller gets by `?`, with itself as the cause: 503
+/// `upstream-unavailable` with `Retry-After` if AWS throttles, fails or is not reached, 504 `upstream-timeout` if it
+/// does not answer in time, 500 `misconfigured` if it denies the operation or there is no such resource, and 500
+/// `internal` if it refuses the operation for another reason.
 ///
 /// The SDK's own error contains the whole response, and prints it with `{:?}` and with its `DisplayErrorContext`. The
 /// response may be a secret, or an item. The service's messages, and those about a response that cannot be read, may
@@ -61,9 +97,9 @@ where
         let response = error.raw_response();
         let what = match error {
             SdkError::ConstructionFailure(_) => "the request could not be made",
-            SdkError::TimeoutError(_) => "there was no answer in time",
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => "there was no answer in time",
-            SdkError::DispatchFailure(_) => "the request could not be sent, or was not answered",
+            SdkError::TimeoutError(_) => LATE,
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => LATE,
+            SdkError::DispatchFailure(_) => UNSENT,
             SdkError::ServiceError(failure) if !failure.raw().status().is_success() => {
                 "the service answered with an error"
             }
@@ -104,6 +140,25 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {}
 
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let is_one_of = |codes: &[&str]| error.code().is_some_and(|code| codes.contains(&code));
+        let problem = if error.what == LATE {
+            let detail = "The time for this request ran out before its answer was complete.";
+            Problem::new("upstream-timeout", "Upstream timeout", StatusCode::GATEWAY_TIMEOUT, detail)
+        } else if is_one_of(&BUSY) || error.what == UNSENT || error.status().is_some_and(|status| status >= 500) {
+            let detail = "The upstream is unavailable at present.";
+            Problem::new("upstream-unavailable", "Upstream unavailable", StatusCode::SERVICE_UNAVAILABLE, detail)
+                .with_header(RETRY_AFTER, 1.into())
+        } else if is_one_of(&DENIED) {
+            return Problem::misconfigured(error);
+        } else {
+            Problem::internal()
+        };
+        problem.because(error)
+    }
+}
+
 /// The message of an error whose type has nothing of a response in it.
 fn cause(error: &(dyn error::Error + 'static)) -> Option<String> {
     let is_safe = error.is::<io::Error>() || error.is::<NetError>() || error.is::<CredentialsError>();
@@ -135,12 +190,16 @@ mod tests {
 
     use super::*;
 
-    /// What is told of a response with this code and this request id.
     fn told(status: u16, code: &str, id: &str) -> String {
+        answered(status, code, id).to_string()
+    }
+
+    /// What is told of a response with this code and this request id.
+    fn answered(status: u16, code: &str, id: &str) -> Error {
         let mut response = HttpResponse::new(StatusCode::try_from(status).unwrap(), SdkBody::from("PLANTED"));
         response.headers_mut().insert("x-amzn-requestid", id.to_owned());
         let error = GetSecretValueError::generic(ErrorMetadata::builder().code(code).message("PLANTED").build());
-        Error::from(SdkError::service_error(error, response)).to_string()
+        Error::from(SdkError::service_error(error, response))
     }
 
     #[test]
@@ -164,6 +223,28 @@ mod tests {
             assert_eq!(told(400, code, id), expected);
         }
         assert_eq!(told(200, "PLANTED", "P".repeat(53).as_str()), "the answer could not be read (status 200)");
+    }
+
+    #[test]
+    fn a_failure_becomes_the_problem_that_fits() {
+        let late = SdkError::<GetSecretValueError, HttpResponse>::timeout_error("PLANTED");
+        let unsent = SdkError::<GetSecretValueError, _>::dispatch_failure(ConnectorError::io("PLANTED".into()));
+        for (error, status, name, retry_after) in [
+            (answered(400, "ThrottlingException", ""), 503, "upstream-unavailable", Some("1")),
+            (answered(500, "InternalServerError", ""), 503, "upstream-unavailable", Some("1")),
+            (unsent.into(), 503, "upstream-unavailable", Some("1")),
+            (late.into(), 504, "upstream-timeout", None),
+            (answered(400, "AccessDeniedException", ""), 500, "misconfigured", None),
+            (answered(400, "ResourceNotFoundException", ""), 500, "misconfigured", None),
+            (answered(400, "ValidationException", ""), 500, "internal", None),
+            (answered(200, "PLANTED", ""), 500, "internal", None),
+        ] {
+            let cause = error.to_string();
+            let problem = Problem::from(error);
+            let after = problem.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            assert_eq!((problem.status().as_u16(), problem.name(), after), (status, name, retry_after), "{cause}");
+            assert_eq!(error::Error::source(&problem).map(ToString::to_string), Some(cause));
+        }
     }
 
     #[test]

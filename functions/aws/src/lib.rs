@@ -9,13 +9,13 @@
 //!
 //! async fn secrets(request: Request) -> Result<Response, Problem> {
 //!     let secrets = SECRETS.get().await.list_secrets().send().await;
-//!     let secrets = secrets.map_err(|error| Problem::internal().because(aws::Error::from(error)))?;
+//!     let secrets = secrets.map_err(aws::Error::from)?;
 //!     negotiate(&request, &secrets.secret_list().len())
 //! }
 //! ```
 //!
-//! The requests carry the trace of the invocation that they are made for. An error becomes an [`Error`] before it goes
-//! to the log: the SDK's own may print a secret.
+//! The requests carry the trace of the invocation that they are made for. An error becomes an [`Error`], and
+//! with `?` the problem that fits: the SDK's own may print a secret.
 
 mod error;
 mod resolve;

@@ -1,15 +1,17 @@
 """Checks template.yaml without deploying it: SAM's and CloudFormation's linters, a policy scan, and our own proofs.
 
-Each proof comes with templates that it must refuse: template.yaml with one change.
+Each proof comes with templates that it must refuse: template.yaml with endpoints of each kind, and one change.
 """
 
 import copy
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import harness
 import proofs
@@ -30,17 +32,28 @@ CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 
-# Two functions, and one with a public route.
-ONE, OTHER = WRITTEN["Resources"]["Fn::ForEach::Functions"][1][:2]
-PUBLIC = next(name for name, declared in DECLARED.items() if declared.get("public"))
+sys.path.append(str(ROOT / "testbed"))
+import new  # noqa: E402
+
+ONE, OTHER, CALLS, TWIN, PUBLIC = "madeone", "madeother", "madecalls", "madetwin", "madepublic"
+
+
+def made() -> dict[str, str]:
+    """The files that `make new` writes for endpoints of each kind."""
+    files: dict[str, str] = {}
+    with patch.object(new, "read", lambda file: files.get(file) or (ROOT / file).read_text()):
+        for name, upstreams in ((ONE, ""), (OTHER, ""), (PUBLIC, ""), (CALLS, "madeprices")):
+            files |= new.Endpoint(name, "", "GET", "", "", upstreams).files()
+    return files
+
 
 Change = Callable[[dict], object]
 
 
 def changed(change: Change) -> dict:
-    template = copy.deepcopy(TEMPLATE)
+    template = copy.deepcopy(MADE)
     change(template)
-    assert template != TEMPLATE
+    assert template != MADE
     return template
 
 
@@ -49,7 +62,7 @@ def properties(template: dict, name: str) -> dict:
 
 
 def route(function: str) -> str:
-    return next(path for path, name in ROUTER.items() if name == function)
+    return next(path for path, name in MADE_ROUTER.items() if name == function)
 
 
 def event(template: dict, function: str, method: str) -> dict:
@@ -71,25 +84,15 @@ def access_log(template: dict) -> dict:
 
 
 def variables(template: dict) -> dict:
-    return properties(template, "fetchFunction")["Environment"]["Variables"]
+    return properties(template, f"{CALLS}Function")["Environment"]["Variables"]
+
+
+def policy(template: dict, name: str) -> dict:
+    return properties(template, name)["PolicyDocument"]["Statement"][0]
 
 
 def cors(template: dict) -> dict:
     return properties(template, "Api")["CorsConfiguration"]["Fn::If"][1]
-
-
-# What some proofs compare the template with.
-COMPARED: dict[Callable[..., list[str]], tuple] = {
-    proofs.routes_agree: (ROUTER, EVENTS),
-    proofs.privileges_are_least: (DECLARED,),
-    proofs.callers_need_a_token: (DECLARED,),
-    proofs.data_is_kept_and_caches_go: (DECLARED,),
-    proofs.pages_may_do_what_the_contract_has: (SPEC,),
-}
-
-
-def faults(proof: Callable[..., list[str]], template: dict) -> list[str]:
-    return proof(template, *COMPARED.get(proof, ()))
 
 
 def table(**change: object) -> dict:
@@ -108,21 +111,91 @@ def paths(template: dict) -> dict:
     return properties(template, "Api")["DefinitionBody"]["paths"]
 
 
+def copied(template: dict, own: str, name: str, events: dict, **more: object) -> None:
+    """Adds a function that somebody wrote without `make new`, with all that `own` has, and these events."""
+    for resource, written in list(template["Resources"].items()):
+        if resource.startswith(own):
+            text = json.dumps(written).replace(f"-{own}", f"-{name}").replace(own, name)
+            template["Resources"][resource.replace(own, name)] = json.loads(text)
+    properties(template, f"{name}Function").update(Events=events, **more)
+    for query in proofs.of_type(template, "AWS::Logs::QueryDefinition").values():
+        query["Properties"]["LogGroupNames"].append({"Ref": f"{name}Logs"})
+    dashboard = properties(template, "Dashboard")["DashboardBody"]["Fn::Sub"][1]["Of"]
+    dashboard["Fn::Sub"] += rf' OR \"${{AWS::StackName}}-{name}\"'
+
+
+def of_each_kind() -> dict:
+    """template.yaml with the made endpoints: one is public, one has a cache, and a twin that depends on a condition."""
+    template = language_extensions.apply(yaml_parse(FILES["template.yaml"]), {})
+    paths(template).pop(f"/{PUBLIC}")
+    get = {"Type": "HttpApi", "Properties": {"ApiId": {"Ref": "Api"}, "Path": f"/{CALLS}", "Method": "GET"}}
+    paths(template)[f"/{CALLS}"]["get"] = {"security": {"Fn::If": ["HasJwt", [{"jwt": []}], proofs.NO_VALUE]}}
+    copied(template, CALLS, TWIN, {"Get": get}, CodeUri=f"functions/{CALLS}")
+    template["Conditions"]["HasTwin"] = {"Fn::Equals": [{"Ref": "Stage"}, "twin"]}
+    for name, resource in template["Resources"].items():
+        if name.startswith(TWIN) and resource["Type"] != "AWS::IAM::Policy":
+            resource["Condition"] = "HasTwin"
+    template["Resources"]["MadeCache"] = table(
+        DeletionPolicy="Delete", UpdateReplacePolicy="Delete", PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False},
+        TimeToLiveSpecification={"AttributeName": "expires", "Enabled": True},
+    )
+    statement = {"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": {"Fn::GetAtt": ["MadeCache", "Arn"]}}
+    template["Resources"]["MadeCachePolicy"] = {
+        "Type": "AWS::IAM::Policy",
+        "Properties": {"Roles": [{"Ref": f"{CALLS}Role"}, {"Ref": f"{TWIN}Role"}], "PolicyDocument": {"Statement": [statement]}},
+    }
+    return template
+
+
+FILES = made()
+MADE = of_each_kind()
+MADE_ROUTER = ROUTER | {f"/{name}": name for name in (ONE, OTHER, PUBLIC, CALLS)}
+MADE_DECLARED = DECLARED | {
+    name: tomllib.loads(FILES[f"functions/{name}/Cargo.toml"])["package"].get("metadata", {}).get("endpoint", {})
+    for name in (ONE, OTHER, CALLS)
+}
+MADE_DECLARED[PUBLIC] = {"public": [f"/{PUBLIC}"]}
+MADE_DECLARED[CALLS]["caches"] = ["MadeCache"]
+MADE_DECLARED[CALLS]["permissions"]["MadeCache"] = ["dynamodb:PutItem"]
+
+# What some proofs compare the template with.
+COMPARED: dict[Callable[..., list[str]], tuple] = {
+    proofs.routes_agree: (ROUTER, EVENTS),
+    proofs.privileges_are_least: (DECLARED,),
+    proofs.callers_need_a_token: (DECLARED,),
+    proofs.data_is_kept_and_caches_go: (DECLARED,),
+    proofs.pages_may_do_what_the_contract_has: (SPEC,),
+}
+MADE_COMPARED: dict[Callable[..., list[str]], tuple] = {
+    proofs.routes_agree: (MADE_ROUTER, EVENTS | {ONE, OTHER, PUBLIC, CALLS}),
+    proofs.privileges_are_least: (MADE_DECLARED,),
+    proofs.callers_need_a_token: (MADE_DECLARED,),
+    proofs.data_is_kept_and_caches_go: (MADE_DECLARED,),
+    proofs.pages_may_do_what_the_contract_has: (yaml.safe_load(FILES["openapi.yaml"]),),
+}
+
+
+def faults(proof: Callable[..., list[str]], template: dict) -> list[str]:
+    return proof(template, *MADE_COMPARED.get(proof, ()))
+
+
+SECRET_POLICY = f"{CALLS}MadepricesSecretPolicy"
+
 PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
     proofs.time_outs_nest: {
-        "budget as long as the function": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS="10000"),
-        "attempt longer than the budget": lambda t: variables(t).update(UPSTREAM_ATTEMPT_TIMEOUT_MS="5001"),
-        "function as long as the gateway": lambda t: properties(t, "fetchFunction").update(Timeout=30),
-        "no budget": lambda t: variables(t).pop("UPSTREAM_TIMEOUT_MS"),
+        "budget as long as the function": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS="10000"),
+        "attempt longer than the budget": lambda t: variables(t).update(MADEPRICES_ATTEMPT_TIMEOUT_MS="5001"),
+        "function as long as the gateway": lambda t: properties(t, f"{CALLS}Function").update(Timeout=30),
+        "no budget": lambda t: variables(t).pop("MADEPRICES_TIMEOUT_MS"),
         "another upstream's budget": lambda t: variables(t).update(RATES_TIMEOUT_MS="10000"),
         "another upstream's attempt": lambda t: variables(t).update(RATES_TIMEOUT_MS="900", RATES_ATTEMPT_TIMEOUT_MS="900"),
-        "in one case": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Fn::If": ["IsProd", "10000", "5000"]}),
-        "a parameter without bounds": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Ref": "LogRetentionDays"}),
-        "what cannot be read": lambda t: variables(t).update(UPSTREAM_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
+        "in one case": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS={"Fn::If": ["IsProd", "10000", "5000"]}),
+        "a parameter without bounds": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS={"Ref": "LogRetentionDays"}),
+        "what cannot be read": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
     },
     proofs.functions_have_what_all_have: {
         "no alarm": lambda t: t["Resources"].pop(f"{OTHER}Throttles"),
-        "alarm without its condition": lambda t: t["Resources"]["fetchoninstancesErrors"].pop("Condition"),
+        "alarm without its condition": lambda t: t["Resources"][f"{TWIN}Errors"].pop("Condition"),
         "shared group": lambda t: properties(t, f"{OTHER}Function").update(LoggingConfig={"LogGroup": {"Ref": f"{ONE}Logs"}}),
         "no rollback": lambda t: properties(t, f"{OTHER}Function").pop("DeploymentPreference"),
         "not on the dashboard": lambda t: properties(t, f"{OTHER}Function")["FunctionName"].update(
@@ -136,7 +209,7 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "address": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
     },
     proofs.versions_follow_parameters: {
-        "one too few": lambda t: properties(t, "fetchFunction").update(VersionDescription={"Ref": "LogLevel"}),
+        "one too few": lambda t: properties(t, f"{CALLS}Function").update(VersionDescription={"Ref": "LogLevel"}),
         "one too many": lambda t: properties(t, f"{ONE}Function").update(
             VersionDescription={"Fn::Sub": "${LogLevel} ${Stage}"}
         ),
@@ -151,21 +224,21 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
             Resource={"Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:*"}
         ),
         "another's log group": lambda t: statement(t, f"{OTHER}Role").update(Resource=statement(t, f"{ONE}Role")["Resource"]),
-        "any secret": lambda t: properties(t, "secretPolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
-        "another's secret": lambda t: properties(t, "secretPolicy")["Roles"].append({"Ref": f"{OTHER}Role"}),
-        "any table": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(Resource="*"),
-        "one more action on it": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0][
+        "any secret": lambda t: policy(t, SECRET_POLICY).update(Resource="*"),
+        "another's secret": lambda t: properties(t, SECRET_POLICY)["Roles"].append({"Ref": f"{OTHER}Role"}),
+        "any table": lambda t: policy(t, "MadeCachePolicy").update(Resource="*"),
+        "one more action on it": lambda t: policy(t, "MadeCachePolicy")[
             "Action"
         ].append("dynamodb:DeleteTable"),
-        "any of a kind": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(
+        "any of a kind": lambda t: policy(t, "MadeCachePolicy").update(
             Action="dynamodb:*"
         ),
-        "another table": lambda t: properties(t, "sharedStatePolicy")["PolicyDocument"]["Statement"][0].update(
+        "another table": lambda t: policy(t, "MadeCachePolicy").update(
             Resource={"Fn::GetAtt": ["OtherTable", "Arn"]}
         ),
-        "declared and not granted": lambda t: t["Resources"].pop("secretPolicy"),
+        "declared and not granted": lambda t: t["Resources"].pop(SECRET_POLICY),
         "everything but": lambda t: statement(t, f"{ONE}Role").update(NotAction=statement(t, f"{ONE}Role").pop("Action")),
-        "any action": lambda t: statement(t, "fetchRole").update(Action="logs:*"),
+        "any action": lambda t: statement(t, f"{CALLS}Role").update(Action="logs:*"),
         "one more action": lambda t: statement(t, f"{OTHER}Role")["Action"].append("secretsmanager:GetSecretValue"),
         "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
             "xray:GetGroup"
@@ -180,16 +253,16 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "a route without": lambda t: paths(t)[route(OTHER)].pop("x-amazon-apigateway-any-method"),
         "a path without": lambda t: paths(t).pop(route(ONE)),
         "always": lambda t: paths(t)[route(OTHER)]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
-        "on instances without": lambda t: paths(t)["/fetch"].pop("get"),
+        "on instances without": lambda t: paths(t)[f"/{CALLS}"].pop("get"),
         "preflight": lambda t: drop_event(t, OTHER, "OPTIONS"),
         "no such route": lambda t: paths(t).update({"/now": {"get": {}}}),
         "another scheme": lambda t: properties(t, "Api")["DefinitionBody"]["components"]["Fn::If"][1].pop("securitySchemes"),
     },
     proofs.data_is_kept_and_caches_go: {
-        "provisioned": lambda t: properties(t, "SharedStateTable").pop("BillingMode"),
-        "no time to live": lambda t: properties(t, "SharedStateTable").pop("TimeToLiveSpecification"),
-        "in clear": lambda t: properties(t, "SharedStateTable").pop("SSESpecification"),
-        "kept after the stack": lambda t: t["Resources"]["SharedStateTable"].pop("DeletionPolicy"),
+        "provisioned": lambda t: properties(t, "MadeCache").pop("BillingMode"),
+        "no time to live": lambda t: properties(t, "MadeCache").pop("TimeToLiveSpecification"),
+        "in clear": lambda t: properties(t, "MadeCache").pop("SSESpecification"),
+        "kept after the stack": lambda t: t["Resources"]["MadeCache"].pop("DeletionPolicy"),
         "data that goes": lambda t: t["Resources"].update(Orders=table(DeletionPolicy="Delete")),
         "data that is replaced": lambda t: t["Resources"].update(Orders=table(UpdateReplacePolicy="Delete")),
         "data that goes in prod": lambda t: t["Resources"].update(
@@ -205,14 +278,14 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         ),
         "one method": lambda t: event(t, OTHER, "ANY").update(Method="GET"),
         "wrong function": lambda t: properties(t, f"{OTHER}Function").update(CodeUri=f"functions/{ONE}"),
-        "taken by another": lambda t: properties(t, "fetchoninstancesFunction")["Events"]["Get"]["Properties"].update(
+        "taken by another": lambda t: properties(t, f"{TWIN}Function")["Events"]["Get"]["Properties"].update(
             Path=route(OTHER)
         ),
     },
     proofs.pages_may_do_what_the_contract_has: {
-        "no conditions": lambda t: cors(t)["AllowHeaders"].remove("if-none-match"),
+        "a header too many": lambda t: cors(t)["AllowHeaders"].append("if-range"),
         "no token": lambda t: cors(t)["AllowHeaders"].remove("authorization"),
-        "no etag": lambda t: cors(t)["ExposeHeaders"].remove("etag"),
+        "no id": lambda t: cors(t)["ExposeHeaders"].remove("x-request-id"),
         "another method": lambda t: cors(t)["AllowMethods"].append("TRACE"),
     },
 }
@@ -220,7 +293,8 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
 
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.__name__)
 def test_template_holds(proof: Callable[..., list[str]]) -> None:
-    assert faults(proof, TEMPLATE) == []
+    assert proof(TEMPLATE, *COMPARED.get(proof, ())) == []
+    assert faults(proof, MADE) == []
 
 
 @pytest.mark.parametrize(
@@ -259,18 +333,19 @@ def test_loops_mean_the_same_on_aws(change: Change) -> None:
 
 
 def test_routes_agree_refuses_another_router_and_other_events() -> None:
-    assert proofs.routes_agree(TEMPLATE, ROUTER | {route(OTHER): ONE}, EVENTS) != []
-    assert proofs.routes_agree(TEMPLATE, ROUTER, EVENTS | {"fourth"}) != []
+    router, events = MADE_COMPARED[proofs.routes_agree]
+    assert proofs.routes_agree(MADE, router | {route(OTHER): ONE}, events) != []
+    assert proofs.routes_agree(MADE, router, events | {"fourth"}) != []
 
 
 def test_time_outs_may_be_conditional_and_of_any_upstream() -> None:
     def change(template: dict) -> None:
         variables(template).update(
-            UPSTREAM_TIMEOUT_MS={"Fn::If": ["IsProd", 20000, 5000]},
+            MADEPRICES_TIMEOUT_MS={"Fn::If": ["IsProd", 20000, 5000]},
             RATES_TIMEOUT_MS={"Fn::If": ["IsProd", "4000", {"Ref": "ThrottleBurst"}]},
             RATES_ATTEMPT_TIMEOUT_MS={"Fn::If": ["IsProd", "300", {"Ref": "AWS::NoValue"}]},
         )
-        properties(template, "fetchFunction")["Timeout"] = {"Fn::If": ["IsProd", 25, 6]}
+        properties(template, f"{CALLS}Function")["Timeout"] = {"Fn::If": ["IsProd", 25, 6]}
 
     assert proofs.time_outs_nest(changed(change)) == []
 
@@ -286,16 +361,6 @@ def test_pages_may_read_the_location_of_what_they_made_and_follow_redirects() ->
 
     assert "location" not in told("303") + told("3XX")
     assert "`ExposeHeaders: [etag, location, x-request-id]`" in told("201")
-
-
-def someones(template: dict, events: dict, **more: object) -> dict:
-    """A function that somebody wrote without `make new`, with all that another has, and these events."""
-    for name, resource in list(template["Resources"].items()):
-        if name.startswith(OTHER):
-            text = json.dumps(resource).replace(f"-{OTHER}", "-someones").replace(OTHER, "someones")
-            template["Resources"][name.replace(OTHER, "someones")] = json.loads(text)
-    properties(template, "someonesFunction").update(CodeUri="functions/someones", Events=events, **more)
-    return template["Resources"]
 
 
 QUEUE = {"Queue": {"Type": "SQS", "Properties": {"Queue": {"Fn::GetAtt": ["Orders", "Arn"]}}}}
@@ -323,8 +388,9 @@ GRANTS = [
     ids=["no events", "queue", "schedule", "URL", "public route"],
 )
 def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
-    template = copy.deepcopy(TEMPLATE)
-    resources = someones(template, events, **more)
+    template = copy.deepcopy(MADE)
+    copied(template, OTHER, "someones", events, CodeUri="functions/someones", **more)
+    resources = template["Resources"]
     resources["Orders"] = table()
     resources["someonesPolicy"] = {
         "Type": "AWS::IAM::Policy",
@@ -336,30 +402,26 @@ def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
         "Effect": "Allow", "Action": "kms:*", "Resource": "*",
     }]}}}
     template["Outputs"]["SomeonesTable"] = {"Value": {"Ref": "Orders"}}
-    for query in ("WhichRequestsFailed", "Why", "SinceWhen", "UsOrTheUpstream", "WasItAColdStart"):
-        properties(template, f"{query}Query")["LogGroupNames"].append({"Ref": "someonesLogs"})
-    dashboard = properties(template, "Dashboard")["DashboardBody"]["Fn::Sub"][1]["Of"]
-    dashboard["Fn::Sub"] += r' OR \"${AWS::StackName}-someones\"'
     template["Outputs"]["someonesUrl"] = {"Value": {"Fn::Sub": ["${Api}/hook-of-someone", {}]}}
-    declared = DECLARED | {"someones": DECLARES if events.keys() == {"Hook"} else {**DECLARES, "public": []}}
-    router = ROUTER | ({"/hook-of-someone": "someones"} if "Hook" in events else {})
+    declared = MADE_DECLARED | {"someones": DECLARES if events.keys() == {"Hook"} else {**DECLARES, "public": []}}
+    router = MADE_ROUTER | ({"/hook-of-someone": "someones"} if "Hook" in events else {})
     assert [
         *proofs.time_outs_nest(template),
         *proofs.functions_have_what_all_have(template),
         *proofs.privileges_are_least(template, declared),
         *proofs.callers_need_a_token(template, declared),
         *proofs.data_is_kept_and_caches_go(template, declared),
-        *proofs.routes_agree(template, router, EVENTS | {"someones"}),
+        *proofs.routes_agree(template, router, MADE_COMPARED[proofs.routes_agree][1] | {"someones"}),
     ] == []
-    wrong = proofs.privileges_are_least(template, DECLARED)
+    wrong = proofs.privileges_are_least(template, MADE_DECLARED)
     assert any('add `permissions."Orders" = ["dynamodb:Query"]` to' in text for text in wrong), wrong
 
 
 def test_only_declared_routes_are_public() -> None:
-    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {PUBLIC: {}}) != []
-    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {OTHER: {"public": [route(OTHER)]}}) != []
-    assert proofs.callers_need_a_token(TEMPLATE, DECLARED | {OTHER: {"public": [route(ONE)]}}) != []
-    assert f"functions/{PUBLIC}/Cargo.toml" in str(proofs.callers_need_a_token(TEMPLATE, DECLARED | {PUBLIC: {}}))
+    assert proofs.callers_need_a_token(MADE, MADE_DECLARED | {PUBLIC: {}}) != []
+    assert proofs.callers_need_a_token(MADE, MADE_DECLARED | {OTHER: {"public": [route(OTHER)]}}) != []
+    assert proofs.callers_need_a_token(MADE, MADE_DECLARED | {OTHER: {"public": [route(ONE)]}}) != []
+    assert f"functions/{PUBLIC}/Cargo.toml" in str(proofs.callers_need_a_token(MADE, MADE_DECLARED | {PUBLIC: {}}))
 
 
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-AbC123"
@@ -369,7 +431,7 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
     ("name", "allowed", "refused"),
     [
         (
-            "UpstreamUrl",
+            "Url",
             ["https://a.example", "https://a.example:8443/b?c=d", "http://127.0.0.1:80/x", "http://[::1]:80", "http://localhost"]
             + ["https://[2001:db8::1]:8443/b", "https://a_b.example?c=d", "https://a.example/@b:c", "https://a.example/" + "b" * 74],
             ["", "a.example", "http://a.example", "http://localhost.a.example", "https://a b", "https://a#b", "https:///b"]
@@ -377,7 +439,7 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
             + ["https://user:secret@[::1]/b", "https://user\\@a.example", "https://a.example:secret", "https://a.example "]
             + [" https://a.example", "https://a.example/" + "b" * 75],
         ),
-        ("UpstreamSecretId", ["", SECRET], ["upstream/token", SECRET.removesuffix("-AbC123"), SECRET + "*"]),
+        ("SecretId", ["", SECRET], ["upstream/token", SECRET.removesuffix("-AbC123"), SECRET + "*"]),
         (
             "CorsAllowOrigins",
             ["", "*", "https://a.example", "https://a.example,http://localhost:3000"],
@@ -387,9 +449,10 @@ SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:upstream/token-Ab
     ],
 )
 def test_parameter_takes_and_refuses(name: str, allowed: list, refused: list) -> None:
-    parameter = TEMPLATE["Parameters"][name]
-    assert [value for value in allowed if not proofs.accepts(parameter, value)] == []
-    assert [value for value in refused if proofs.accepts(parameter, value)] == []
+    parameters = {key: parameter for key, parameter in (TEMPLATE["Parameters"] | MADE["Parameters"]).items() if key.endswith(name)}
+    assert parameters
+    assert [(key, value) for key, one in parameters.items() for value in allowed if not proofs.accepts(one, value)] == []
+    assert [(key, value) for key, one in parameters.items() for value in refused if proofs.accepts(one, value)] == []
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod"])
@@ -480,6 +543,6 @@ def test_policy_scan_of_the_transformed_template(tmp_path: Path) -> None:
 
     done = scan(TEMPLATE)
     assert done.returncode == 0, done.stdout + done.stderr
-    bad = scan(changed(lambda t: statement(t, "fetchRole").update(Action="*", Resource="*")))
+    bad = scan(changed(lambda t: statement(t, f"{CALLS}Role").update(Action="*", Resource="*")))
     assert bad.returncode != 0
-    assert "fetchRole" in bad.stdout
+    assert f"{CALLS}Role" in bad.stdout

@@ -164,23 +164,29 @@ def built(aws: Aws) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(aws: Aws, built: Path, start_upstream: Callable[..., Upstream], upstream: Upstream) -> str:
-    overrides = {"Stage": "dev"}
+def upstreams(start_upstream: Callable[..., Upstream], upstream: Upstream) -> list[str]:
+    """The parameters of the template that name a function's upstream, with a server for each."""
+    overrides = {}
     for resource in yaml_parse((ROOT / "template.yaml").read_text())["Resources"].values():
         if not isinstance(resource, dict) or resource["Type"] != "AWS::Serverless::Function":
             continue
         function = proofs.code(resource["Properties"])
         variables = resource["Properties"].get("Environment", {}).get("Variables", {})
         answer = ROOT / "events" / function / "upstream.json"
-        for variable, value in upstreams(function).items():
+        for variable, value in settings_of_upstreams(function).items():
             if isinstance(variables.get(variable), dict) and "Ref" in variables[variable]:
                 own = start_upstream(variable, body=answer.read_bytes(), content_type="application/json") if answer.exists() else upstream
                 overrides[variables[variable]["Ref"]] = value.replace("{upstream}", origin(own))
-    aws.deploy("checks", *(f"{parameter}={value}" for parameter, value in overrides.items()))
+    return [f"{parameter}={value}" for parameter, value in overrides.items()]
+
+
+@pytest.fixture(scope="session")
+def stack(aws: Aws, built: Path, upstreams: list[str]) -> str:
+    aws.deploy("checks", "Stage=dev", *upstreams)
     return "checks"
 
 
-def upstreams(function: str) -> dict[str, str]:
+def settings_of_upstreams(function: str) -> dict[str, str]:
     """Those of the function's settings for tests that name its upstream."""
     file = ROOT / "events" / function / "settings.json"
     settings = json.loads(file.read_text()) if file.exists() else {}

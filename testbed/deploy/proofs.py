@@ -4,7 +4,7 @@ They read the template as written, with its loops expanded. cfn-lint and checkov
 check what SAM adds.
 
 What a function may do is declared in functions/NAME/Cargo.toml, under [package.metadata.endpoint]: it is beside the code
-that does it, and goes with the folder when that is renamed or removed. README lists the keys.
+that does it, and goes with the folder when that is renamed or removed. docs/endpoints.md lists the keys.
 """
 
 import json
@@ -157,6 +157,17 @@ def functions_have_what_all_have(template: dict) -> list[str]:
         if searched - {"AWS::NoValue"} != groups:
             wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
     return wrong
+
+
+def alarms_watch_what_is_written(template: dict, namespace: str) -> list[str]:
+    """Each alarm and each graph reads metrics of AWS, or of the namespace that the functions are compiled with."""
+    used = {node["Namespace"] for node in walk(template["Resources"]) if isinstance(node.get("Namespace"), str)}
+    used |= set(re.findall(r"SEARCH\('\{([^,]+),", str(of_type(template, "AWS::CloudWatch::Dashboard"))))
+    used |= set(re.findall(r"SEARCH\(\\'\{([^,]+),", str(of_type(template, "AWS::CloudWatch::Dashboard"))))
+    return [
+        f"template.yaml reads metrics of {found}, but METRICS_NAMESPACE in .cargo/config.toml is {namespace}"
+        for found in sorted(used) if not found.startswith("AWS/") and found != namespace
+    ]
 
 
 def callers_are_not_logged(template: dict) -> list[str]:

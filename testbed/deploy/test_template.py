@@ -30,6 +30,7 @@ EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
 DECLARED = proofs.declarations(ROOT / "functions")
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
+NAMESPACE = tomllib.loads((ROOT / ".cargo/config.toml").read_text())["env"]["METRICS_NAMESPACE"]
 SPEC = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 
 sys.path.append(str(ROOT / "testbed"))
@@ -165,6 +166,7 @@ COMPARED: dict[Callable[..., list[str]], tuple] = {
     proofs.callers_need_a_token: (DECLARED,),
     proofs.data_is_kept_and_caches_go: (DECLARED,),
     proofs.pages_may_do_what_the_contract_has: (SPEC,),
+    proofs.alarms_watch_what_is_written: (NAMESPACE,),
 }
 MADE_COMPARED: dict[Callable[..., list[str]], tuple] = {
     proofs.routes_agree: (MADE_ROUTER, EVENTS | {ONE, OTHER, PUBLIC, CALLS}),
@@ -172,6 +174,7 @@ MADE_COMPARED: dict[Callable[..., list[str]], tuple] = {
     proofs.callers_need_a_token: (MADE_DECLARED,),
     proofs.data_is_kept_and_caches_go: (MADE_DECLARED,),
     proofs.pages_may_do_what_the_contract_has: (yaml.safe_load(FILES["openapi.yaml"]),),
+    proofs.alarms_watch_what_is_written: (NAMESPACE,),
 }
 
 
@@ -204,6 +207,12 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": f"{OTHER}Logs"}),
         "no URL": lambda t: t["Outputs"].pop(f"{OTHER}Url"),
         "another URL": lambda t: t["Outputs"][f"{OTHER}Url"]["Value"]["Fn::Sub"][1].update(Path="/now"),
+    },
+    proofs.alarms_watch_what_is_written: {
+        "another namespace": lambda t: properties(t, f"{CALLS}BreakerOpen").update(Namespace="Others"),
+        "another namespace on the dashboard": lambda t: properties(t, "Dashboard")["DashboardBody"]["Fn::Sub"].__setitem__(
+            0, properties(t, "Dashboard")["DashboardBody"]["Fn::Sub"][0].replace("{" + NAMESPACE + ",", "{Others,", 1)
+        ),
     },
     proofs.callers_are_not_logged: {
         "address": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),

@@ -10,11 +10,17 @@ use lambda_http::http::StatusCode;
 
 use super::{invocation::Name, line::Line};
 
-/// The definition of the metrics that every invocation has. The metrics that the endpoint counted follow it.
+/// The namespace of the metrics: `METRICS_NAMESPACE` when this is compiled, which `.cargo/config.toml` sets.
 ///
 /// The dimension, not the namespace, tells services apart: a function's name begins with its stack's name.
+const NAMESPACE: &str = match option_env!("METRICS_NAMESPACE") {
+    Some(namespace) => namespace,
+    None => "HttpFunctions",
+};
+
+/// The definition of the metrics that every invocation has. The metrics that the endpoint counted follow it.
 const DIRECTIVE: &str = concat!(
-    r#","CloudWatchMetrics":[{"Namespace":"HttpFunctions","Dimensions":[["FunctionName"]],"Metrics":["#,
+    r#"","Dimensions":[["FunctionName"]],"Metrics":["#,
     r#"{"Name":"Requests","Unit":"Count"},"#,
     r#"{"Name":"ClientErrors","Unit":"Count"},"#,
     r#"{"Name":"ServerErrors","Unit":"Count"},"#,
@@ -42,6 +48,8 @@ impl Metrics<'_> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         line.raw(r#","_aws":{"Timestamp":"#);
         line.json(&u64::try_from(now).unwrap_or(u64::MAX));
+        line.raw(r#","CloudWatchMetrics":[{"Namespace":""#);
+        line.raw(NAMESPACE);
         line.raw(DIRECTIVE);
         for (name, _) in self.counts.iter().take(MAX_COUNTS) {
             line.raw(r#",{"Name":"#);

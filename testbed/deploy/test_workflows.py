@@ -13,8 +13,7 @@ from harness import ROOT, environment
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-# The README has the commands for users. CONTRIBUTING and docs/deploying.md have those that only a team needs.
-TOLD = "".join((ROOT / page).read_text() for page in ("README.md", ".github/CONTRIBUTING.md", "docs/deploying.md"))
+TOLD = "".join(page.read_text() for page in [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "README.md"])
 
 Change = Callable[[dict], object]
 

@@ -68,9 +68,9 @@ fn a_post_has_a_body_a_path_parameter_and_a_caller() {
 fn all_faults_of_a_body_are_reported() {
     let (status, problem) = answer(&order(r#"{"sku": 7, "quantity": 300, "colour": "red"}"#));
     assert_eq!((status, &problem["type"]), (422, &json!("urn:problem-type:unprocessable-content")));
-    let readme = include_str!("../../../README.md");
+    let page = include_str!("../../../docs/endpoints.md");
     let shown =
-        readme.lines().find(|line| line.contains("urn:problem-type:unprocessable-content\"")).expect("an example");
+        page.lines().find(|line| line.contains("urn:problem-type:unprocessable-content\"")).expect("an example");
     let mut shown: Value = serde_json::from_str(shown).expect("JSON");
     shown["instance"] = problem["instance"].clone();
     assert_eq!(problem, shown);

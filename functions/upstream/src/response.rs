@@ -82,6 +82,16 @@ impl Response {
     /// The answer to the endpoint's own caller: this response, byte for byte, with its content type, language, validators
     /// and what it says about caches; 304 if `request` has a condition that says that the caller already has it (RFC 9110,
     /// section 13). `Cache-Status` says where it came from (RFC 9211).
+    ///
+    /// ```
+    /// # use handler::{Problem, Request, Response};
+    /// # use upstream::Upstream;
+    /// # static PRICES: Upstream = Upstream::new("PRICES");
+    /// async fn latest(request: Request) -> Result<Response, Problem> {
+    ///     let response = PRICES.get("/latest", []).send().await?;
+    ///     Ok(response.pass_on(&request))
+    /// }
+    /// ```
     #[must_use]
     pub fn pass_on(&self, request: &handler::Request) -> handler::Response {
         let mut answer = self.entry.answer(request.headers(), self.now);

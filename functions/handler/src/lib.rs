@@ -32,6 +32,7 @@ mod answer;
 pub mod axum;
 mod background;
 mod body;
+mod bounded;
 mod caller;
 mod caught;
 mod claim;
@@ -65,6 +66,7 @@ mod trigger;
 
 pub use background::{after_response, spawn};
 pub use body::{body, bytes, json};
+pub use bounded::{Int, Text};
 pub use caller::{
     IamIdentity, api_id, claims, client_address, iam_identity, lambda_context, request_context, scopes, stage,
 };

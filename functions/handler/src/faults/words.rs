@@ -129,6 +129,14 @@ fn count(expected: &str) -> Option<usize> {
     unnamed.or_else(named)?.parse().ok()
 }
 
+/// The least that a bounded type accepts.
+fn least(expected: &str) -> Option<String> {
+    let after = |what| expected.strip_prefix(what)?.split(' ').next()?.parse().ok();
+    let characters = after("a string of ")
+        .map(|least: i64| format!("\"{}\"", "a".repeat(usize::try_from(least.min(4096)).unwrap_or(0))));
+    characters.or_else(|| after("an integer from ").map(|least| least.to_string()))
+}
+
 /// JSON that may be accepted instead of `value`, of which the reader said that.
 pub(crate) fn placeholder(said: &Said<'_>, value: &str) -> Option<String> {
     let typed = match said {
@@ -139,6 +147,7 @@ pub(crate) fn placeholder(said: &Said<'_>, value: &str) -> Option<String> {
             let holds = |words: &[&str]| words.iter().any(|word| in_json(expected).contains(word));
             Some(match count(expected) {
                 Some(items) => format!("[{}]", vec!["null"; items.min(64)].join(",")),
+                None if let Some(least) = least(expected) => least,
                 None if holds(&["string"]) => r#""""#.into(),
                 None if holds(&["character"]) => r#""a""#.into(),
                 None if holds(&["integer", "number"]) => "1".into(),

@@ -1,0 +1,58 @@
+//! Why the table did not do what it was asked.
+
+use std::fmt;
+
+use handler::Problem;
+
+/// Why the table did not do what it was asked. With `?`, it is the [`Problem`] that the caller gets.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is an item with this key already: 409 [`conflict`](Problem::conflict).
+    Exists,
+    /// The item is of another version by now, or is gone: 412 [`precondition-failed`](Problem::precondition_failed).
+    Changed,
+    /// This environment variable does not name a table: 500 [`misconfigured`](Problem::misconfigured).
+    NoTable(&'static str),
+    /// An item is not of the type that it is read as, or a value cannot be written: 500 [`internal`](Problem::internal).
+    /// The text does not contain the value.
+    Invalid(&'static str),
+    /// AWS did not do it: 503, 504 or 500, as [`aws::Error`] says.
+    Aws(aws::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists => f.write_str("there is an item with this key already"),
+            Self::Changed => f.write_str("the item is of another version by now, or is gone"),
+            Self::NoTable(variable) => write!(f, "{variable} does not name a table"),
+            Self::Invalid(what) => f.write_str(what),
+            Self::Aws(_) => f.write_str("DynamoDB did not do it"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Self::Aws(cause) = self { Some(cause) } else { None }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Exists => Problem::conflict("It exists already."),
+            Error::Changed => Problem::precondition_failed("The resource has changed."),
+            Error::NoTable(_) => Problem::misconfigured(error),
+            Error::Invalid(_) => Problem::internal().because(error),
+            Error::Aws(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<aws::Error> for Error {
+    fn from(error: aws::Error) -> Self {
+        Self::Aws(error)
+    }
+}

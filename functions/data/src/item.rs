@@ -1,0 +1,96 @@
+//! An item, and which version of it this is.
+
+use aws_sdk_dynamodb::types::AttributeValue::{self, N, S};
+use handler::{ETag, Problem, Request, Response, http::StatusCode, json, required_precondition};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Error,
+    attribute::{Attributes, attributes, value},
+};
+
+/// The names of the attributes that are not the type's. DynamoDB deletes an item after the time in `expires`.
+pub(crate) const PK: &str = "pk";
+pub(crate) const SK: &str = "sk";
+pub(crate) const VERSION: &str = "version";
+/// A random number of the write, by which one that was sent twice knows its own work.
+pub(crate) const WRITTEN: &str = "written";
+pub(crate) const EXPIRES: &str = "expires";
+
+/// An item of a [`Table`](crate::Table), as it was read or as it is to be written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Item<T> {
+    /// Whose it is: the text that is the partition key.
+    pub owner: String,
+    /// Which of the owner's items of this type it is.
+    pub id: String,
+    /// What it holds.
+    pub value: T,
+    /// Counts its writes, from 1.
+    pub version: u64,
+}
+
+impl<T> Item<T> {
+    /// The strong tag of its version.
+    #[must_use]
+    pub fn etag(&self) -> ETag {
+        ETag::strong(self.version)
+    }
+
+    /// Returns it if the request may change it: the request must name its version with `If-Match`. The [write](crate::commit())
+    /// then fails if there is another version by that time.
+    ///
+    /// # Errors
+    ///
+    /// 428 [`precondition-required`](Problem::precondition_required) without `If-Match`, and 412
+    /// [`precondition-failed`](Problem::precondition_failed) if it names another version.
+    pub fn checked(self, request: &Request) -> Result<Self, Problem> {
+        required_precondition(request, Some(&self.etag()))?;
+        Ok(self)
+    }
+}
+
+impl<T: Serialize> Item<T> {
+    /// Answers with its value as JSON, and with its tag. To a `GET` whose `If-None-Match` has the tag, it answers 304.
+    ///
+    /// # Errors
+    ///
+    /// As [`ETag::answer`]. An `internal` problem if the value cannot be written as JSON.
+    pub fn answer(&self, request: &Request, status: StatusCode) -> Result<Response, Problem> {
+        self.etag().answer(request, json(status, &self.value)?)
+    }
+
+    /// Its attributes, with those of this write.
+    pub(crate) fn attributes(&self, key: Attributes) -> Result<Attributes, Error> {
+        let mut all =
+            attributes(&self.value).map_err(|_| Error::Invalid("the value is no struct with names in JSON"))?;
+        if [PK, SK, VERSION, WRITTEN, EXPIRES].iter().any(|name| all.contains_key(*name)) {
+            return Err(Error::Invalid("a member of the value is called pk, sk, version, written or expires"));
+        }
+        all.extend(key);
+        all.insert(VERSION.to_owned(), number(self.version));
+        all.insert(WRITTEN.to_owned(), S(format!("{:016x}", fastrand::u64(..))));
+        Ok(all)
+    }
+}
+
+impl<T: DeserializeOwned> Item<T> {
+    /// Reads an item whose sort key starts with `prefix`.
+    pub(crate) fn read(mut attributes: Attributes, prefix: &str) -> Result<Self, Error> {
+        let invalid = || Error::Invalid("an item in the table is not of the type that it is read as");
+        let mut taken = |name| attributes.remove(name).ok_or_else(invalid);
+        let (Ok(S(owner)), Ok(S(sk)), Ok(N(version))) = (taken(PK), taken(SK), taken(VERSION)) else {
+            return Err(invalid());
+        };
+        attributes.remove(WRITTEN);
+        let id = sk.strip_prefix(prefix).ok_or_else(invalid)?.to_owned();
+        let version = version.parse().map_err(|_| invalid())?;
+        let value = value(attributes).map_err(|_| invalid())?;
+        Ok(Self { owner, id, value, version })
+    }
+}
+
+pub(crate) fn number(number: impl Into<u64>) -> AttributeValue {
+    N(number.into().to_string())
+}

@@ -1,0 +1,165 @@
+//! A table, and the items of one type in it.
+
+use std::{env, fmt, marker::PhantomData, sync::OnceLock};
+
+use aws_sdk_dynamodb::{Client, types::AttributeValue::S};
+use handler::{Problem, Request};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Error, Item, Page, Write,
+    attribute::Attributes,
+    item::{PK, SK},
+    page,
+};
+
+static CLIENT: aws::Lazy<Client> = aws::Lazy::new(Client::new);
+
+/// The items of the type `T` in a DynamoDB table, whose name is in an environment variable. [The crate](crate) has an
+/// example, and says which keys the table must have.
+///
+/// The variable is read, and the client is made, when a request first needs the table.
+pub struct Table<T> {
+    name: Name,
+    kind: &'static str,
+    holds: PhantomData<fn() -> T>,
+}
+
+/// The environment variable that names a table, and its value.
+pub(crate) struct Name(&'static str, OnceLock<String>);
+
+impl Name {
+    pub(crate) fn get(&self) -> Result<&str, Error> {
+        if let Some(name) = self.1.get() {
+            return Ok(name);
+        }
+        let name = env::var(self.0).ok().filter(|name| !name.is_empty()).ok_or(Error::NoTable(self.0))?;
+        Ok(self.1.get_or_init(|| name))
+    }
+}
+
+/// The client of all tables.
+pub(crate) async fn client() -> &'static Client {
+    CLIENT.get().await
+}
+
+/// The attributes of a key.
+pub(crate) fn key(pk: &str, sk: String) -> Attributes {
+    Attributes::from([(PK.to_owned(), S(pk.to_owned())), (SK.to_owned(), S(sk))])
+}
+
+impl<T> Table<T> {
+    /// The items of the `kind`, such as `parcel`, in the table that `variable` names.
+    #[must_use]
+    pub const fn new(variable: &'static str, kind: &'static str) -> Self {
+        Self { name: Name(variable, OnceLock::new()), kind, holds: PhantomData }
+    }
+
+    /// Makes an item, which is not written yet. `owner` is whose it is, such as the caller's `sub`. With `id`, the owner
+    /// finds it again; [`id`](crate::id()) makes one.
+    pub fn item(&self, owner: &str, id: &str, value: T) -> Item<T> {
+        Item { owner: owner.to_owned(), id: id.to_owned(), value, version: 1 }
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What the sort keys of these items start with.
+    pub(crate) fn prefix(&self) -> String {
+        format!("{}#", self.kind)
+    }
+
+    fn key(&self, owner: &str, id: &str) -> Attributes {
+        key(owner, self.prefix() + id)
+    }
+}
+
+impl<T: DeserializeOwned> Table<T> {
+    /// Reads an item, as the last write left it. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a `T`, or the table does not answer.
+    pub async fn get(&self, owner: &str, id: &str) -> Result<Option<Item<T>>, Error> {
+        // DynamoDB refuses such keys, and has no item with one.
+        if owner.is_empty() || owner.len() > 2048 || self.kind.len() + 1 + id.len() > 1024 {
+            return Ok(None);
+        }
+        let get = client().await.get_item().table_name(self.name.get()?).set_key(Some(self.key(owner, id)));
+        let read = get.consistent_read(true).send().await.map_err(aws::Error::from)?;
+        read.item.map(|item| Item::read(item, &self.prefix())).transpose()
+    }
+
+    /// Reads an item, like [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// 404 [`not-found`](Problem::not_found) if there is none.
+    pub async fn found(&self, owner: &str, id: &str) -> Result<Item<T>, Problem> {
+        self.get(owner, id).await?.ok_or_else(|| Problem::not_found("There is no such resource."))
+    }
+
+    /// Reads the page of the owner's items that the request asks for: the query parameter `limit`, from 1 to 100 (20 if
+    /// absent), says how many; `cursor`, which comes with the `Link` of a page, says after which.
+    ///
+    /// # Errors
+    ///
+    /// 400 [`invalid-parameter`](Problem::invalid_parameter). If an item is not a `T`, or the table does not answer.
+    pub async fn page(&self, request: &Request, owner: &str) -> Result<Page<T>, Problem> {
+        self.page_of(request, owner, |_| true).await
+    }
+
+    /// Like [`page`](Self::page), of those items that `is_wanted` chooses. A page is full unless it is the last, or 1,000
+    /// items were read for it; then it may even be empty, and its `Link` goes on after these.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn page_of(
+        &self,
+        request: &Request,
+        owner: &str,
+        is_wanted: impl Fn(&T) -> bool,
+    ) -> Result<Page<T>, Problem> {
+        page::read(request, self.name.get()?, owner, &self.prefix(), is_wanted).await
+    }
+}
+
+impl<T: Serialize> Table<T> {
+    /// The write of an item that does not exist yet. [`commit`](crate::commit()) does it, or fails with
+    /// [`Error::Exists`].
+    ///
+    /// # Errors
+    ///
+    /// If the value is no struct, or has a member of a name that the table uses.
+    pub fn create(&'static self, item: &Item<T>) -> Result<Write, Error> {
+        Ok(Write::create(&self.name, item.attributes(self.key(&item.owner, &item.id))?))
+    }
+
+    /// The write of an item that was read before, and is of the next version from now on. [`commit`](crate::commit()) does
+    /// it, or fails with [`Error::Changed`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn replace(&'static self, item: &mut Item<T>) -> Result<Write, Error> {
+        let read = item.version;
+        item.version += 1;
+        Ok(Write::replace(&self.name, item.attributes(self.key(&item.owner, &item.id))?, read))
+    }
+}
+
+impl<T> Table<T> {
+    /// The deletion of an item that was read before. [`commit`](crate::commit()) does it, or fails with [`Error::Changed`]. It
+    /// is no failure if the item is gone.
+    pub fn delete(&'static self, item: &Item<T>) -> Write {
+        Write::delete(&self.name, self.key(&item.owner, &item.id), item.version)
+    }
+}
+
+impl<T> fmt::Debug for Table<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("variable", &self.name.0).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}

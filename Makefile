@@ -28,7 +28,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run test check lint audit advisories new rename remove events services budget soak fuzz bench screenshot build release notes link deploy \
+.PHONY: help run token test check lint audit advisories new rename remove events services budget soak fuzz bench screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -56,6 +56,9 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 		printf '\nready: http://localhost:$(PORT)%s\n\n' '$(ROUTES)'; \
 		printf '  curl http://localhost:$(PORT)%s\n' $(PLAIN_ROUTES); echo) & \
 	exec cargo lambda watch --config '$(START)' --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
+
+token: .venv/local ## print a token for `make run`, of the caller SUB=ada with SCOPES='parcels'
+	@.venv/bin/python testbed/caller.py '$(SUB)' '$(SCOPES)'
 
 # Side by side: while one waits for the linker, a download or the emulator, another one has the core.
 test: tools ## prove that everything works
@@ -229,8 +232,12 @@ install = .venv/bin/uv pip install --quiet --native-tls --python $(1) --requirem
 .venv/bin/uv: | .venv/bin/pip
 	.venv/bin/pip install --quiet --no-compile uv==0.13.9
 
-.venv/deploy: testbed/deploy/requirements.txt testbed/deploy/constraints.txt | .venv/bin/uv
+.venv/deploy: testbed/deploy/requirements.txt testbed/requirements-local.txt testbed/deploy/constraints.txt | .venv/bin/uv
 	$(call install,.venv/bin/python,$<,testbed/deploy/constraints.txt)
+	@touch $@
+
+.venv/local: testbed/requirements-local.txt testbed/deploy/constraints.txt | .venv/bin/uv
+	@$(call install,.venv/bin/python,$<,testbed/deploy/constraints.txt)
 	@touch $@
 
 .venv/checkov/ready: testbed/deploy/requirements-checkov.txt testbed/deploy/constraints-checkov.txt | .venv/bin/uv

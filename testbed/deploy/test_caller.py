@@ -1,0 +1,133 @@
+"""A caller under `make run`: what caller.py's Runtime API makes of a token, between a function and the Runtime API behind it."""
+
+import http.client
+import json
+import sys
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from queue import Queue
+from threading import Thread
+
+import jwt
+import pytest
+from harness import ROOT
+from shared_fixtures import Handler, serving
+
+sys.path.insert(0, str(ROOT / "testbed"))
+import caller  # noqa: E402
+
+PROTECTED = [["/seats/[^/]+", ["HEAD", "OPTIONS"]]]
+STREAMED = b"6\r\nfirst,\r\n7\r\n second\r\n0\r\nLambda-Runtime-Function-Error-Type: Broken\r\n\r\n"
+
+
+@pytest.fixture
+def events() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def posted() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def function(events: Queue, posted: Queue, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.client.HTTPConnection]:
+    """A function's connection to its Runtime API."""
+    monkeypatch.setattr(caller, "KEY", tmp_path_factory.getbasetemp() / "key" / "key.pem")
+
+    class Behind(Handler):
+        def do_GET(self) -> None:
+            body = json.dumps(events.get()).encode()
+            self.send_response(200)
+            self.send_header("lambda-runtime-aws-request-id", "an-id")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            length = self.headers.get("content-length")
+            posted.put((self.path, self.rfile.read(int(length) if length else len(STREAMED))))
+            self.send_response(202)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    behind = serving(Behind)
+    between: ThreadingHTTPServer = caller.runtime_api(f"127.0.0.1:{behind.server_port}/prefix", PROTECTED)
+    Thread(target=between.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    connection = http.client.HTTPConnection("127.0.0.1", between.server_port, timeout=30)
+    yield connection
+    connection.close()
+    for server in (between, behind):
+        server.shutdown()
+        server.server_close()
+
+
+def event(token: str | None = None, method: str = "GET", path: str = "/seats/7", authorizer: dict | None = None) -> dict:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return {"rawPath": path, "headers": headers, "requestContext": {"http": {"method": method}, "authorizer": authorizer}}
+
+
+def next_event(function: http.client.HTTPConnection) -> dict:
+    function.request("GET", "/2018-06-01/runtime/invocation/next")
+    answer = function.getresponse()
+    assert answer.headers["lambda-runtime-aws-request-id"] == "an-id"
+    return json.loads(answer.read())
+
+
+def test_a_token_becomes_claims_as_an_http_api_writes_them(events: Queue, function: http.client.HTTPConnection) -> None:
+    token = caller.token("ada", "seats parcels")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    events.put(event(token))
+    passed = next_event(function)["requestContext"]["authorizer"]["jwt"]
+    assert passed == {"claims": {name: str(claim) for name, claim in claims.items()}, "scopes": None}
+    assert (passed["claims"]["sub"], passed["claims"]["scope"]) == ("ada", "seats parcels")
+    assert [caller.text(claim) for claim in (["a", "b"], True, 1.5)] == ["[a b]", "true", "1.5"]
+
+
+def changed(**claims: object) -> str:
+    now = jwt.decode(caller.token("ada"), options={"verify_signature": False})
+    return jwt.encode(now | claims, caller.key(), "RS256")
+
+
+REFUSED = {
+    "none": lambda: None,
+    "not a token": lambda: "none",
+    "another signature": lambda: caller.token("ada").rpartition(".")[0] + "." + caller.token("bob").rpartition(".")[2],
+    "no signature": lambda: jwt.encode({"sub": "ada"}, "", "none"),
+    "expired": lambda: changed(exp=1),
+    "another issuer": lambda: changed(iss="https://else.example"),
+    "another audience": lambda: changed(aud="else"),
+}
+
+
+@pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
+def test_other_requests_are_refused_before_they_reach_the_function(events: Queue, posted: Queue, function: http.client.HTTPConnection, token) -> None:
+    events.put(event(token()))
+    events.put(event(method="OPTIONS"))
+    assert next_event(function)["requestContext"]["http"]["method"] == "OPTIONS"
+    path, answer = posted.get(timeout=30)
+    assert path == "/prefix/2018-06-01/runtime/invocation/an-id/response"
+    answer = json.loads(answer)
+    assert (answer["statusCode"], answer["body"]) == (401, '{"message":"Unauthorized"}')
+    assert answer["headers"]["www-authenticate"].startswith("Bearer")
+
+
+CASE = {"jwt": {"claims": {"sub": "bob"}}}
+
+
+@pytest.mark.parametrize("sent", [event(path="/seats"), event(method="HEAD"), event(authorizer=CASE), {"detail-type": "Scheduled Event"}, []])
+def test_what_needs_no_token_or_has_a_caller_is_passed_on(events: Queue, function: http.client.HTTPConnection, sent: object) -> None:
+    events.put(sent)
+    assert next_event(function) == sent
+
+
+def test_answers_are_passed_on_also_if_they_are_streamed(posted: Queue, function: http.client.HTTPConnection) -> None:
+    function.request("POST", "/2018-06-01/runtime/invocation/an-id/response", b"{}")
+    answer = function.getresponse()
+    assert (answer.status, answer.read(), posted.get(timeout=30)[1]) == (202, b"", b"{}")
+    function.putrequest("POST", "/2018-06-01/runtime/invocation/an-id/response")
+    function.putheader("transfer-encoding", "chunked")
+    function.endheaders()
+    function.send(STREAMED)
+    answer = function.getresponse()
+    assert (answer.status, answer.read(), posted.get(timeout=30)[1]) == (202, b"", STREAMED)

@@ -1,10 +1,10 @@
 //! Lambda's loop: ask for an invocation, answer it, ask for the next one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 //!
-//! It replaces the loop of `lambda_runtime` (1.5), on the same client, because that one leaks: it puts each
-//! invocation's trace id into the process's environment, and glibc never frees the old value. That is 144 bytes per
-//! invocation, 14 MB in 100,000, as `make soak` shows. `functions/handler/tests/lambda_runtime.rs` drives both loops through the
-//! same script and compares what they send. They differ in this:
+//! It replaces the loop of `lambda_runtime` (1.5), because that one leaks: it puts each invocation's trace id into the
+//! process's environment, and glibc never frees the old value. That is 144 bytes per invocation, 14 MB in 100,000, as
+//! `make soak` shows. `functions/handler/tests/lambda_runtime.rs` drives both loops through the same script and compares what
+//! they send. They differ in this:
 //!
 //! | | `lambda_runtime` | here |
 //! | --- | --- | --- |
@@ -34,13 +34,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::BodyExt;
 use lambda_http::{
     Context, Error,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, request::Builder},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, request::Builder},
     lambda_runtime::{Config, layers::trace::request_span},
 };
-use lambda_runtime_api_client::{PooledClient, body::Body, build_request};
+use lambda_runtime_api_client::body::Body;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
@@ -50,13 +49,13 @@ use tracing::{Instrument, error, warn};
 use {
     crate::log::StreamEnd,
     base64::{Engine, prelude::BASE64_STANDARD},
-    hyper_util::client::legacy::connect::HttpConnector,
     lambda_http::http::header::{CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
 };
 
 use crate::{
     background::answer_then_finish,
     caught::{caught, caught_async},
+    client::Client,
     respond::Outgoing,
 };
 
@@ -96,7 +95,7 @@ const MAX_FAILED_POLLS: u32 = 11;
 
 /// Lambda's Runtime API.
 pub(crate) struct Lambda {
-    client: PooledClient,
+    client: Client,
     /// How many invocations Lambda sends at a time.
     at_a_time: u32,
     /// How many polls of all workers have failed since the last one that did not.
@@ -112,10 +111,7 @@ impl Lambda {
     ///
     /// If `address` is not an address.
     pub(crate) fn new(address: &str, at_a_time: u32) -> Result<Self, Error> {
-        let address: Uri = address.parse()?;
-        if address.authority().is_none() {
-            return Err(format!("`{address}` is not the address of a Runtime API").into());
-        }
+        let client = Client::new(address)?;
         let variable = |name| env::var(name).unwrap_or_default();
         let function = Config {
             function_name: variable("AWS_LAMBDA_FUNCTION_NAME"),
@@ -126,15 +122,6 @@ impl Lambda {
         };
         let mut context = Context::default();
         context.env_config = Arc::new(function);
-        let client = PooledClient::builder().with_endpoint(address).with_pool_size(at_a_time as usize);
-        #[cfg(feature = "stream")]
-        let client = {
-            let mut connector = HttpConnector::new();
-            // A small piece must not wait until Lambda has acknowledged the one before it.
-            connector.set_nodelay(true);
-            client.with_connector(connector)
-        };
-        let client = client.build();
         Ok(Self { client, at_a_time, failed_polls: AtomicU32::new(0), context })
     }
 
@@ -144,13 +131,13 @@ impl Lambda {
     ///
     /// If Lambda refuses.
     pub(crate) async fn restored(&self) -> Result<(), Error> {
-        let request = build_request().uri("/2018-06-01/runtime/restore/next").body(Body::empty())?;
+        let request = Request::builder().uri("/2018-06-01/runtime/restore/next").body(Body::empty())?;
         let status = self.client.call(request).await?.status();
         if !status.is_success() {
             return Err(format!("the process was not restored: {status}").into());
         }
         // The connections of the snapshot are dead.
-        self.client.reset_pool();
+        self.client.reset();
         Ok(())
     }
 
@@ -221,14 +208,13 @@ impl Lambda {
     /// Waits for an invocation, and returns its headers and its event. `None` means: keep waiting.
     /// `cargo lambda watch` answers that way.
     async fn next(&self) -> Result<Option<(HeaderMap, Bytes)>, Error> {
-        let request = build_request().uri("/2018-06-01/runtime/invocation/next").body(Body::empty())?;
+        let request = Request::builder().uri("/2018-06-01/runtime/invocation/next").body(Body::empty())?;
         let (parts, event) = self.client.call(request).await?.into_parts();
         match parts.status {
             StatusCode::OK => {}
             StatusCode::NO_CONTENT => return Ok(None),
             status => return Err(format!("there is no next invocation: {status}").into()),
         }
-        let event = event.collect().await?.to_bytes();
         // Without its id, an invocation cannot be answered. The id is a segment of a path.
         let is_unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
         match parts.headers.get(REQUEST_ID).map(HeaderValue::as_bytes) {
@@ -266,7 +252,7 @@ impl Lambda {
             #[cfg(feature = "stream")]
             Outgoing::Stream(stream) => {
                 let (body, begun) = stream.begin();
-                let request = build_request()
+                let request = Request::builder()
                     .header(RESPONSE_MODE, "streaming")
                     .header(CONTENT_TYPE, "application/vnd.awslambda.http-integration-response")
                     .header(TRANSFER_ENCODING, "chunked")
@@ -300,7 +286,7 @@ impl Lambda {
         error_type: Option<&'static str>,
         body: String,
     ) -> Result<(), Error> {
-        let mut request = build_request();
+        let mut request = Request::builder();
         if let Some(error_type) = error_type {
             request = request.header(FUNCTION_ERROR_TYPE, error_type);
         }
@@ -496,7 +482,8 @@ mod tests {
     async fn it_ends_when_nothing_listens() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let end = Lambda::new(&address.to_string(), 1).unwrap().serve(answer).await;
-        assert!(end.to_string().contains("client error (Connect)"), "{end}");
+        let end = end.downcast_ref().map(io::Error::kind);
+        assert_eq!(end, Some(io::ErrorKind::ConnectionRefused));
     }
 
     #[tokio::test(start_paused = true)]

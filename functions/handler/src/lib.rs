@@ -36,6 +36,7 @@ mod bounded;
 mod caller;
 mod caught;
 mod claim;
+mod client;
 #[cfg(feature = "cookie")]
 mod cookies;
 mod deadline;

@@ -381,7 +381,8 @@ mod tests {
         let frame = || Ok(Frame::data(bytes::Bytes::from_static(&[b'x'; 4096])));
         let endless = stream::repeat_with(frame);
         let broken = stream::iter([frame(), Err(Error::from("the connection broke"))]);
-        for (stream, error) in [(endless.boxed(), "more than 1048576 bytes"), (broken.boxed(), "the connection broke")] {
+        for (stream, error) in [(endless.boxed(), "more than 1048576 bytes"), (broken.boxed(), "the connection broke")]
+        {
             let stream = Arc::new(std::sync::Mutex::new(Some(stream)));
             let endpoint = service(service_fn(move |_: Request| {
                 let stream = stream.lock().unwrap().take().unwrap();

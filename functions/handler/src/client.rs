@@ -1,0 +1,224 @@
+//! HTTP to Lambda's Runtime API, one request at a time on each connection.
+//!
+//! Two requests are most of what a warm invocation costs outside of the endpoint. So this drives hyper's connections
+//! itself: the task that waits for an answer also polls its connection, and no pool looks up the host. docs/performance.md
+//! has the figures.
+
+use std::{
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use lambda_http::{
+    Error,
+    http::{
+        HeaderValue, Request, Response, Uri,
+        header::{HOST, USER_AGENT},
+    },
+};
+use lambda_runtime_api_client::{body::Body, build_request};
+use tokio::net::TcpStream;
+
+/// As `lambda_runtime` sets it.
+const MAX_BUFFER: usize = 1 << 20;
+
+pub(crate) struct Client {
+    /// The host and the port.
+    address: String,
+    /// What comes before each path. `cargo lambda watch` has the function's name in it.
+    base: String,
+    host: HeaderValue,
+    user_agent: HeaderValue,
+    /// The connections that wait for a request.
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Client {
+    /// # Errors
+    ///
+    /// If `api` is not an address.
+    pub(crate) fn new(api: &str) -> Result<Self, Error> {
+        let uri: Uri = api.parse()?;
+        let authority = uri.authority().ok_or_else(|| format!("`{api}` is not the address of a Runtime API"))?;
+        let port = authority.port_u16().unwrap_or(80);
+        // That of Lambda's own runtime for Rust.
+        let user_agent = build_request().headers_ref().and_then(|headers| headers.get(USER_AGENT)).cloned();
+        Ok(Self {
+            address: format!("{}:{port}", authority.host()),
+            base: uri.path().trim_end_matches('/').to_owned(),
+            host: HeaderValue::try_from(authority.as_str())?,
+            user_agent: user_agent.unwrap_or(HeaderValue::from_static("aws-lambda-rust")),
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Sends a request whose URI is a path, and returns the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection, or it fails. The request may have been sent nevertheless.
+    pub(crate) async fn call(&self, mut request: Request<Body>) -> Result<Response<Bytes>, Error> {
+        if !self.base.is_empty() {
+            *request.uri_mut() = format!("{}{}", self.base, request.uri()).parse()?;
+        }
+        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
+        request.headers_mut().insert(HOST, self.host.clone());
+        loop {
+            let idle = self.idle().pop();
+            let was_idle = idle.is_some();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => Connection::open(&self.address).await?,
+            };
+            match connection.call(request).await {
+                Ok((response, connection)) => {
+                    self.idle().extend(connection);
+                    return Ok(response);
+                }
+                // It was closed while it was idle.
+                Err((_, Some(unsent))) if was_idle => request = unsent,
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Forgets the connections: those of a snapshot are dead.
+    pub(crate) fn reset(&self) {
+        self.idle().clear();
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Connection {
+    sender: SendRequest<Body>,
+    /// Boxed, because it is large and is moved for each request.
+    driver: Box<http1::Connection<TokioIo<TcpStream>, Body>>,
+}
+
+/// An error, and the request if it was not sent.
+type Failed = (hyper::Error, Option<Request<Body>>);
+
+impl Connection {
+    async fn open(address: &str) -> Result<Self, Error> {
+        let stream = TcpStream::connect(address).await?;
+        // A small piece of a stream must not wait until Lambda has acknowledged the one before it.
+        #[cfg(feature = "stream")]
+        stream.set_nodelay(true)?;
+        let (sender, driver) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, driver: Box::new(driver) })
+    }
+
+    /// Sends a request. Returns the answer, and the connection unless it has ended.
+    async fn call(self, request: Request<Body>) -> Result<(Response<Bytes>, Option<Self>), Failed> {
+        let Self { mut sender, driver } = self;
+        let answer = async {
+            if let Err(error) = sender.ready().await {
+                return Err((error, Some(request)));
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let (parts, body) = response.into_parts();
+                    let body = body.collect().await.map_err(|error| (error, None))?;
+                    Ok(Response::from_parts(parts, body.to_bytes()))
+                }
+                Err(mut failed) => {
+                    let unsent = failed.take_message();
+                    Err((failed.into_error(), unsent))
+                }
+            }
+        };
+        let (answer, driver) = match select(pin!(answer), driver).await {
+            Either::Left((answer, driver)) => (answer, Some(driver)),
+            // It has been dropped, and has left what it read, or an error.
+            Either::Right((_, answer)) => (answer.await, None),
+        };
+        Ok((answer?, driver.map(|driver| Self { sender, driver })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::ErrorKind, time::Duration};
+
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::TcpListener,
+        time::timeout,
+    };
+
+    use super::*;
+
+    const KEPT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+
+    /// Takes one connection, and answers each of its requests. Returns the heads of the requests, and the connection.
+    async fn serve(listener: &TcpListener, answers: &[&str]) -> (Vec<String>, BufReader<TcpStream>) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (mut stream, mut heads) = (BufReader::new(stream), Vec::new());
+        for answer in answers {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(stream.read_line(&mut head).await.unwrap() > 0, "{head:?}");
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            heads.push(head);
+        }
+        (heads, stream)
+    }
+
+    async fn call(client: &Client) -> Result<Bytes, Error> {
+        let request = Request::builder().uri("/next").body(Body::empty())?;
+        Ok(timeout(Duration::from_secs(10), client.call(request)).await??.into_body())
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_until_the_runtime_api_closes_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = Client::new(&format!("http://{address}/.rt/hello/")).unwrap();
+        let called = async || call(&client).await.unwrap();
+        let twice = async { (called().await, called().await) };
+        let ((heads, open), bodies) = tokio::join!(serve(&listener, &[KEPT, KEPT]), twice);
+        let agent = client.user_agent.to_str().unwrap();
+        assert!(agent.starts_with("aws-lambda-rust/"), "{agent}");
+        let head = format!("GET /.rt/hello/next HTTP/1.1\r\nuser-agent: {agent}\r\nhost: {address}\r\n\r\n");
+        assert_eq!((heads, bodies), (vec![head.clone(), head.clone()], ("ok".into(), "ok".into())));
+        drop(open);
+        // When this connection is there, it is also known that the one before was closed.
+        let _later = tokio::join!(TcpStream::connect(address), listener.accept());
+        let ((heads, _), body) = tokio::join!(serve(&listener, &[LAST]), called());
+        assert_eq!((heads, body), (vec![head.clone()], "ok".into()));
+        let ((heads, _open), body) = tokio::join!(serve(&listener, &[KEPT]), called());
+        assert_eq!((heads, body), (vec![head], "ok".into()));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_may_have_been_sent_is_not_sent_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(&listener.local_addr().unwrap().to_string()).unwrap();
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok";
+        for answers in [[KEPT, ""], [KEPT, cut]] {
+            let closed = async { drop(serve(&listener, &answers).await) };
+            let twice = async {
+                call(&client).await.unwrap();
+                call(&client).await
+            };
+            let ((), answer) = tokio::join!(closed, twice);
+            assert!(answer.unwrap_err().is::<hyper::Error>());
+        }
+        drop(listener);
+        let error = call(&client).await.unwrap_err();
+        assert_eq!(error.downcast_ref().map(std::io::Error::kind), Some(ErrorKind::ConnectionRefused));
+        for not in ["", "/next", "a b"] {
+            assert!(Client::new(not).is_err(), "{not}");
+        }
+    }
+}

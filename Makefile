@@ -45,17 +45,22 @@ PLAIN_ROUTES = $(shell printf '%s\n' '$(ROUTES)' | tr ' ' '\n' | grep -v '{')
 # How Cargo starts a function: with its own settings.
 START = target."cfg(all())".runner = ["python3", "testbed/settings.py", "$(UPSTREAM)"]
 
+# Tables, secrets, queues and callers, if a function has any.
+LOCAL = python3 testbed/emulator.py
+
 run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
 	@cargo build --bins
+	@! $(LOCAL) --needed || $(MAKE) --no-print-directory .venv/local
 	@(for path in $(PLAIN_ROUTES); do \
 		until python3 -c 'import http.client as h; c = h.HTTPConnection("localhost", $(PORT)); \
 			c.request("GET", "'$$path'"); c.getresponse()' 2>/dev/null; \
 		do kill -0 $$$$ 2>/dev/null || exit; sleep 0.2; done; done; \
 		printf '\nready: http://localhost:$(PORT)%s\n\n' '$(ROUTES)'; \
 		printf '  curl http://localhost:$(PORT)%s\n' $(PLAIN_ROUTES); echo) & \
-	exec cargo lambda watch --config '$(START)' --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
+	$(LOCAL) --needed && set -- .venv/bin/python testbed/emulator.py --run target/local/$(PORT); \
+	exec "$$@" cargo lambda watch --config '$(START)' --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
 token: .venv/local ## print a token for `make run`, of the caller SUB=ada with SCOPES='parcels'
 	@.venv/bin/python testbed/caller.py '$(SUB)' '$(SCOPES)'

@@ -4,6 +4,9 @@
 
 What the environment sets already stays. `{upstream}` becomes the origin of a server that answers each request with
 events/NAME/upstream.json, or, without that file, UPSTREAM: by default the origin of `make run` itself.
+
+If emulator.py runs `make run`, the function's AWS is the emulator, whatever the environment says, and its callers are those
+of caller.py.
 """
 
 import json
@@ -16,8 +19,20 @@ from threading import Thread
 EVENTS = Path(__file__).resolve().parents[1] / "events"
 
 
-def serve(body: bytes) -> str:
-    """Returns the origin of a server that answers with `body` until this process, or what it becomes, has ended."""
+def serve(server: ThreadingHTTPServer) -> str:
+    """Returns the address of `server`, which answers until this process, or what it becomes, has ended."""
+    ended, lives = os.pipe()
+    if os.fork() == 0:
+        os.close(lives)
+        Thread(target=server.serve_forever, daemon=True).start()
+        os.read(ended, 1)  # nobody writes: it returns when no process holds the other end
+        os._exit(0)
+    os.set_inheritable(lives, True)
+    return f"127.0.0.1:{server.server_port}"
+
+
+def upstream_with(body: bytes) -> ThreadingHTTPServer:
+    """A server that answers with `body`."""
 
     class Upstream(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -37,15 +52,7 @@ def serve(body: bytes) -> str:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
-    ended, lives = os.pipe()
-    if os.fork() == 0:
-        os.close(lives)
-        Thread(target=server.serve_forever, daemon=True).start()
-        os.read(ended, 1)  # nobody writes: it returns when no process holds the other end
-        os._exit(0)
-    os.set_inheritable(lives, True)
-    return f"http://127.0.0.1:{server.server_port}"
+    return ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
 
 
 def settings(folder: Path, upstream: str) -> dict[str, str]:
@@ -55,10 +62,21 @@ def settings(folder: Path, upstream: str) -> dict[str, str]:
     except ValueError as error:
         sys.exit(f"{file}: {error}")
     if answer.exists() and any("{upstream}" in value for value in written.values()):
-        upstream = serve(answer.read_bytes())
+        upstream = f"http://{serve(upstream_with(answer.read_bytes()))}"
     return {name: value.replace("{upstream}", upstream) for name, value in written.items()}
 
 
 if __name__ == "__main__":
     upstream, executable, *arguments = sys.argv[1:]
-    os.execve(executable, [executable, *arguments], settings(EVENTS / Path(executable).name, upstream) | os.environ)
+    function = Path(executable).name
+    local = json.loads(os.environ.pop("LOCAL_ENDPOINTS", "{}")).get(function, {})
+    variables = settings(EVENTS / function, upstream) | local.get("variables", {}) | os.environ
+    if client := {name: value for name, value in local.get("variables", {}).items() if name.startswith("AWS_")}:
+        variables |= client
+        # A session's token belongs to other keys.
+        variables.pop("AWS_SESSION_TOKEN", None)
+    if protected := local.get("protected"):
+        import caller
+
+        variables["AWS_LAMBDA_RUNTIME_API"] = serve(caller.runtime_api(variables["AWS_LAMBDA_RUNTIME_API"], protected))
+    os.execve(executable, [executable, *arguments], variables)

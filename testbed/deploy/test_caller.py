@@ -2,19 +2,15 @@
 
 import http.client
 import json
-import sys
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from queue import Queue
 from threading import Thread
 
+import caller
 import jwt
 import pytest
-from harness import ROOT
 from shared_fixtures import Handler, serving
-
-sys.path.insert(0, str(ROOT / "testbed"))
-import caller  # noqa: E402
 
 PROTECTED = [["/seats/[^/]+", ["HEAD", "OPTIONS"]]]
 STREAMED = b"6\r\nfirst,\r\n7\r\n second\r\n0\r\nLambda-Runtime-Function-Error-Type: Broken\r\n\r\n"

@@ -1,5 +1,6 @@
 """`make run` starts each function with its own settings, and with the upstream that they name."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ def command(tmp_path: Path) -> list[str]:
     shutil.copy(ROOT / "testbed/settings.py", tmp_path / "testbed")
     (tmp_path / "events/orders").mkdir(parents=True)
     (tmp_path / "events/orders/settings.json").write_text('{ "PRICES_URL": "{upstream}/prices", "CURRENCY": "EUR" }')
-    (tmp_path / "orders").write_text("#!/bin/sh\necho $PRICES_URL $CURRENCY $1\nread line\n")
+    (tmp_path / "orders").write_text("#!/bin/sh\necho $PRICES_URL $CURRENCY $1 $AWS_REGION $AWS_SESSION_TOKEN\nread line\n")
     (tmp_path / "orders").chmod(0o755)
     return [sys.executable, str(tmp_path / "testbed/settings.py"), "http://api", str(tmp_path / "orders"), "argument"]
 
@@ -26,6 +27,13 @@ def command(tmp_path: Path) -> list[str]:
 def test_a_function_has_its_settings_unless_the_environment_has_them(command: list[str], own: dict, told: str) -> None:
     done = subprocess.run(command, env=environment(**own), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.stdout == f"http://api/prices {told} argument\n", done.stderr
+
+
+def test_its_aws_is_the_local_one_whatever_the_environment_says(command: list[str]) -> None:
+    local = {"orders": {"variables": {"PRICES_URL": "local", "CURRENCY": "local", "AWS_REGION": "here"}}, "other": {}}
+    env = environment(LOCAL_ENDPOINTS=json.dumps(local), CURRENCY="SEK", AWS_REGION="there", AWS_SESSION_TOKEN="real")
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.stdout == "local SEK argument here\n", done.stderr
 
 
 def test_settings_that_are_not_json_are_reported(command: list[str], tmp_path: Path) -> None:

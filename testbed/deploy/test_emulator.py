@@ -1,0 +1,166 @@
+"""The local AWS of `make run`: which functions get it, what is made there, how long it lives, and what it keeps."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import emulator
+import pytest
+import requests
+from harness import ROOT, environment, wait_for
+
+TEMPLATE = """\
+Parameters:
+  Bucket: { Type: String, Default: none }
+Conditions:
+  HasCache: !Equals [!Ref Bucket, some]
+Resources:
+  OrdersTable:
+    Type: AWS::DynamoDB::Table
+    DeletionPolicy: Retain
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
+      KeySchema: [{ AttributeName: id, KeyType: HASH }]
+
+  CacheTable:
+    Type: AWS::DynamoDB::Table
+    # Optional.
+    Condition: HasCache
+    Properties: { BillingMode: PAY_PER_REQUEST }
+
+  OtherTable:
+    Type: AWS::DynamoDB::Table
+    Properties: { BillingMode: PAY_PER_REQUEST }
+
+  OrdersSecret:
+    Type: AWS::SecretsManager::Secret
+    Properties: { GenerateSecretString: {} }
+
+  OrdersQueue:
+    Type: AWS::SQS::Queue
+    Properties: { RedrivePolicy: { maxReceiveCount: 3, deadLetterTargetArn: !GetAtt LostQueue.Arn } }
+
+  LostQueue:
+    Type: AWS::SQS::Queue
+
+  ordersFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: functions/orders
+      Environment:
+        Variables:
+          ORDERS_TABLE: !Ref OrdersTable
+          ORDERS_QUEUE: !GetAtt OrdersQueue.QueueName
+          ORDERS_SECRET_ID: !Sub "${OrdersSecret}"
+          CACHE_TABLE: !If [HasCache, !Ref CacheTable, !Ref AWS::NoValue]
+          BUCKET: !Ref Bucket
+"""
+CARGO_TOML = """\
+[package.metadata.endpoint.permissions]
+OrdersTable = ["dynamodb:PutItem"]
+"OrdersTable/index/by-day" = ["dynamodb:Query"]
+OrdersSecret = ["secretsmanager:GetSecretValue"]
+OrdersQueue = ["sqs:SendMessage"]
+CacheTable = ["dynamodb:PutItem"]
+
+[dependencies]
+OtherTable = "1"
+"""
+SPEC = """\
+security: [{}, { jwt: [] }]
+paths:
+  /orders/{rest}:
+    get: { responses: {}, security: [{ jwt: [] }] }
+    head: { responses: {} }
+  /open:
+    get: { responses: {}, security: [] }
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository with one function that has a table, a secret and a queue."""
+    (tmp_path / "testbed").mkdir()
+    (tmp_path / "functions/orders").mkdir(parents=True)
+    shutil.copy(ROOT / "testbed/emulator.py", tmp_path / "testbed")
+    (tmp_path / "template.yaml").write_text(TEMPLATE)
+    (tmp_path / "openapi.yaml").write_text(SPEC)
+    (tmp_path / "functions/orders/Cargo.toml").write_text(CARGO_TOML)
+    (tmp_path / "Cargo.toml").write_text('[workspace.metadata.lambda.watch.router]\n"/orders/{*rest}" = "orders"\n"/open" = "orders"\n')
+    return tmp_path
+
+
+@contextmanager
+def running(tree: Path) -> Iterator[tuple[subprocess.Popen, dict]]:
+    """`emulator.py --run`, with a command that prints what it was given and waits for the end of its input."""
+    command = [sys.executable, str(tree / "testbed/emulator.py"), "--run", str(tree / "data"), "sh", "-c", "echo; echo $LOCAL_ENDPOINTS; read line"]
+    with subprocess.Popen(command, cwd=tree, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        given = next(line for line in run.stdout if line.startswith("{"))
+        yield run, json.loads(given)["orders"]
+
+
+def dynamodb(variables: dict, operation: str, **parameters: object) -> dict:
+    body = json.dumps({"TableName": variables["ORDERS_TABLE"], **parameters}).encode()
+    aws = emulator.Emulator(variables["AWS_ENDPOINT_URL"])
+    headers = {"x-amz-target": f"DynamoDB_20120810.{operation}", "content-type": "application/x-amz-json-1.0"}
+    return json.loads(aws.call("dynamodb", variables["AWS_ACCESS_KEY_ID"], body, **headers))
+
+
+def gone(endpoint: str) -> bool:
+    try:
+        return not requests.get(endpoint, timeout=30)
+    except requests.ConnectionError:
+        return True
+
+
+def test_a_function_gets_what_it_declares_and_its_items_outlive_a_run(tree: Path) -> None:
+    item = {"id": {"S": "1"}}
+    with running(tree) as (run, given):
+        variables = given["variables"]
+        assert {name for name in variables if not name.startswith("AWS_")} == {"ORDERS_TABLE", "ORDERS_QUEUE", "ORDERS_SECRET_ID"}
+        assert (variables["ORDERS_TABLE"], variables["ORDERS_QUEUE"]) == ("OrdersTable", "OrdersQueue")
+        assert dynamodb(variables, "DescribeTable")["Table"]["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
+        dynamodb(variables, "PutItem", Item=item)
+    assert run.returncode == 1 and gone(variables["AWS_ENDPOINT_URL"])
+    # A later run may have another template.
+    (tree / "template.yaml").write_text(TEMPLATE.replace("          BUCKET:", "          SECOND: !Ref OrdersTable\n          BUCKET:"))
+    with running(tree) as (_, given):
+        assert given["variables"]["SECOND"] == "OrdersTable"
+        assert dynamodb(given["variables"], "Scan")["Items"] == [item]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_make_run_however_that_ends(tree: Path, how: int) -> None:
+    with running(tree) as (run, given):
+        os.kill(run.pid, how)
+        wait_for(lambda: gone(given["variables"]["AWS_ENDPOINT_URL"]), "the end of the emulator", 30)
+
+
+def test_a_token_is_needed_where_the_contract_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulator, "ROOT", tree)
+    assert emulator.protected(emulator.parsed("openapi.yaml")) == {"orders": [["/orders/.+", ["HEAD", "OPTIONS"]]]}
+
+
+def needed(tree: Path) -> bool:
+    # With the Python of the machine, which has no packages.
+    return subprocess.run(["python3", "-S", str(tree / "testbed/emulator.py"), "--needed"], cwd=tree).returncode == 0
+
+
+def test_it_is_needed_only_for_what_is_always_there_and_for_tokens(tree: Path) -> None:
+    (tree / "openapi.yaml").write_text("paths: {}\n")
+    assert needed(tree)
+    (tree / "functions/orders/Cargo.toml").write_text('[package.metadata.endpoint.permissions]\nCacheTable = []\nBucket = []\n\n[dependencies]\nOtherTable = "1"\n')
+    assert not needed(tree)
+    for security in ("[{ jwt: [] }]", "\n        - jwt: []"):
+        (tree / "openapi.yaml").write_text(f"security: [{{}}]\npaths:\n  /orders:\n    get:\n      security: {security}\n")
+        assert needed(tree)
+    for security in ("[]", "[{}, { jwt: [] }]"):
+        (tree / "openapi.yaml").write_text(f"paths:\n  /orders:\n    get:\n      security: {security}\n")
+        assert not needed(tree)

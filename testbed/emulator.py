@@ -1,0 +1,284 @@
+"""An emulated AWS with the tables, secrets and queues of template.yaml that functions/*/Cargo.toml have permissions on.
+
+    emulator.py --needed                      fails if no function needs it, nor a caller's token
+    emulator.py --run FOLDER COMMAND...       runs COMMAND beside it: `make run`. Its data is kept in FOLDER
+    emulator.py --accounts                    for tests: makes them in each account whose number it reads, and writes a line
+
+What a Condition of template.yaml can leave out is not made. A resource has its logical id for a name.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+REGION = "us-east-1"
+STACK = "local"
+# The property that holds a resource's name.
+NAMES = {"AWS::DynamoDB::Table": "TableName", "AWS::SecretsManager::Secret": "Name", "AWS::SQS::Queue": "QueueName"}
+# What settings.py adds to each function: its variables, and which of its routes need a token.
+LOCAL = "LOCAL_ENDPOINTS"
+
+
+def permissions(function: Path) -> set[str]:
+    """The logical ids in [package.metadata.endpoint.permissions]."""
+    section = re.search(r"^\[package\.metadata\.endpoint\.permissions\]\n(.*?)(?=^\[|\Z)", function.read_text(), re.MULTILINE | re.DOTALL)
+    return set(re.findall(r'^"?(\w+)', section[1], re.MULTILINE)) if section else set()
+
+
+def resources() -> dict[str, set[str]]:
+    """The resources that each function needs. This reads text, as `make run` has no parser of YAML before it needs one."""
+    template = (ROOT / "template.yaml").read_text()
+    blocks = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\s*\n|  *#.*\n)+)", template, re.MULTILINE))
+    made = {
+        name
+        for name, block in blocks.items()
+        if re.search(rf"^    Type: ({'|'.join(NAMES)})$", block, re.MULTILINE) and not re.search("^    Condition:", block, re.MULTILINE)
+    }
+    functions = {file.parent.name: permissions(file) & made for file in sorted(ROOT.glob("functions/*/Cargo.toml"))}
+    return {name: needed for name, needed in functions.items() if needed}
+
+
+def needs_tokens() -> bool:
+    """Whether openapi.yaml has an operation that names a security scheme."""
+    return re.search(r"^ {6}security: *(\[ *\{ *\w|\n +- *\w)", (ROOT / "openapi.yaml").read_text(), re.MULTILINE) is not None
+
+
+def parsed(file: str) -> dict:
+    """A file of YAML, with CloudFormation's short functions written out."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def function(loader: Loader, name: str, node: yaml.Node) -> dict:
+        if isinstance(node, yaml.ScalarNode):
+            value = loader.construct_scalar(node)
+            value = value.split(".", 1) if name == "GetAtt" else value
+        elif isinstance(node, yaml.SequenceNode):
+            value = loader.construct_sequence(node, deep=True)
+        else:
+            value = loader.construct_mapping(node, deep=True)
+        return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+    Loader.add_multi_constructor("!", function)
+    return yaml.load((ROOT / file).read_text(), Loader)
+
+
+def references(node: object) -> set[str]:
+    """The logical ids that `node` refers to, at any depth."""
+    found = set()
+    if isinstance(node, dict):
+        found |= {node["Ref"]} if "Ref" in node else set()
+        found |= {node["Fn::GetAtt"][0]} if "Fn::GetAtt" in node else set()
+        found |= set(re.findall(r"\$\{(\w+)", json.dumps(node["Fn::Sub"]))) if "Fn::Sub" in node else set()
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        found |= references(child)
+    return found
+
+
+def stack(template: dict, needed: set[str]) -> tuple[dict, dict[str, dict[str, str]]]:
+    """The part of `template` that makes these resources, and what they refer to. Its outputs are the variables of functions that
+    name them; the second value says which variable of which function each is."""
+    everything = {name: it for name, it in template["Resources"].items() if isinstance(it, dict)}
+    made: dict[str, dict] = {}
+    waiting = set(needed)
+    while waiting:
+        name = waiting.pop()
+        made[name] = dict(everything[name])
+        if own := NAMES.get(made[name]["Type"]):
+            made[name]["Properties"] = {**made[name].get("Properties", {}), own: name}
+        waiting |= (references(made[name]) & everything.keys()) - made.keys()
+    variables: dict[str, dict[str, str]] = {}
+    outputs = {}
+    for resource in everything.values():
+        if resource["Type"] != "AWS::Serverless::Function":
+            continue
+        function = resource["Properties"]["CodeUri"].removeprefix("functions/")
+        for variable, value in resource["Properties"].get("Environment", {}).get("Variables", {}).items():
+            named = references(value) & everything.keys()
+            if named and named <= made.keys():
+                output = f"Variable{len(outputs)}"
+                outputs[output] = {"Value": value}
+                variables.setdefault(function, {})[variable] = output
+    parts = {name: template[name] for name in ("Mappings", "Conditions") if name in template}
+    return {**parts, "Parameters": template.get("Parameters", {}), "Resources": made, "Outputs": outputs}, variables
+
+
+def protected(spec: dict) -> dict[str, list]:
+    """For each function, the patterns of its paths that need a token, with the methods that need none."""
+    import tomllib
+
+    router = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
+    found: dict[str, list] = {}
+    for route, function in router.items():
+        item = spec["paths"].get(route.replace("{*", "{"), {})
+        security = {
+            method.upper(): operation.get("security", spec.get("security", []))
+            for method, operation in item.items()
+            if isinstance(operation, dict) and "responses" in operation
+        }
+        # `{}` in the list allows a request without a token, and so does an empty list.
+        is_open = {method for method, ways in security.items() if not ways or {} in ways}
+        if security.keys() - is_open:
+            pattern = re.sub(r"\\\{\\\*\w+\\\}", ".+", re.escape(route))
+            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", pattern)
+            found.setdefault(function, []).append([pattern, sorted({"OPTIONS"} | is_open)])
+    return found
+
+
+class Emulator:
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def call(self, service: str, account: str, body: bytes, **headers: str) -> bytes:
+        """Sends a request. The emulator takes the account from its credentials, and checks no signature."""
+        scope = f"{account}/20260101/{REGION}/{service}/aws4_request"
+        headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
+        with urlopen(Request(self.endpoint, body, headers), timeout=60) as answer:
+            return answer.read()
+
+    def cloudformation(self, account: str, action: str, **parameters: str) -> ElementTree.Element:
+        body = urlencode({"Action": action, "StackName": STACK, **parameters}).encode()
+        text = self.call("cloudformation", account, body).decode()
+        return ElementTree.fromstring(re.sub(' xmlns="[^"]+"', "", text, count=1))
+
+    def make(self, account: str, template: dict) -> dict[str, str]:
+        """Makes or updates the stack in `account`. Returns its outputs."""
+        body = json.dumps(template)
+        try:
+            self.cloudformation(account, "CreateStack", TemplateBody=body)
+        except HTTPError as error:
+            if b"AlreadyExists" not in error.read():
+                raise
+            try:
+                self.cloudformation(account, "UpdateStack", TemplateBody=body)
+            except HTTPError as error:
+                if b"No updates" not in error.read():
+                    raise
+        while (described := self.cloudformation(account, "DescribeStacks")).findtext(".//StackStatus", "").endswith("_IN_PROGRESS"):
+            time.sleep(0.05)
+        status = described.findtext(".//StackStatus")
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            sys.exit(f"The local AWS cannot make the resources of template.yaml: {status}: {described.findtext('.//StackStatusReason')}")
+        return {output.findtext("OutputKey", ""): output.findtext("OutputValue", "") for output in described.iter("member")}
+
+    def variables(self, account: str) -> dict[str, dict[str, str]]:
+        """Makes the resources in `account`. Returns the variables of each function that needs any."""
+        needed = resources()
+        template, variables = stack(parsed("template.yaml"), set().union(*needed.values()))
+        outputs = self.make(account, template)
+        client = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": account,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": REGION,
+            # A busy laptop is slower than AWS.
+            "AWS_OPERATION_TIMEOUT_MS": "60000",
+        }
+        own = {function: {name: outputs[output] for name, output in of.items()} for function, of in variables.items()}
+        return {function: {**client, **own.get(function, {})} for function in sorted(needed.keys() | own.keys())}
+
+
+@contextmanager
+def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
+    """Starts ministack. It ends with this process, however that ends, and keeps its data in `folder` if it is `kept`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
+    settings |= {"PERSIST_STATE": str(int(kept)), "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | settings
+    log = folder / "ministack.log"
+    with log.open("wb") as output:
+        # Its own session: Ctrl-C is for the command, and the emulator ends after it.
+        running = subprocess.Popen(
+            [sys.executable, __file__, "--serve"], env=env, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                urlopen(f"{endpoint}/_ministack/ready", timeout=60).read()
+                break
+            except (URLError, ConnectionError):
+                if running.poll() is not None:
+                    sys.exit(f"The local AWS ended: {log} says why.")
+                time.sleep(0.05)
+        yield Emulator(endpoint)
+    finally:
+        running.stdin.close()
+        running.wait()
+
+
+def serve() -> None:
+    """ministack, until the end of the input."""
+    from threading import Thread
+
+    from ministack import app
+
+    def end() -> None:
+        os.read(0, 1)  # nobody writes
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=end, daemon=True).start()
+    del sys.argv[1:]
+    app.main()
+
+
+def run(folder: Path, command: list[str]) -> int:
+    local: dict[str, dict] = {}
+    for function, routes in protected(parsed("openapi.yaml")).items():
+        local.setdefault(function, {})["protected"] = routes
+
+    def with_endpoints() -> int:
+        # `python3` is that of .venv, in which the tokens' library is.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        running = subprocess.Popen(command, env=os.environ | {LOCAL: json.dumps(local), "PATH": path})
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: running.terminate())
+        return running.wait()
+
+    needed = resources()
+    if not needed:
+        return with_endpoints()
+    with emulator(folder, kept=True) as aws:
+        for function, variables in aws.variables("000000000000").items():
+            local.setdefault(function, {})["variables"] = variables
+        made = " ".join(sorted(set().union(*needed.values())))
+        print(f"\nlocal AWS: {aws.endpoint} has {made}, and keeps their data in {os.path.relpath(folder)}\n", flush=True)
+        return with_endpoints()
+
+
+def accounts() -> None:
+    with tempfile.TemporaryDirectory() as folder, emulator(Path(folder), kept=False) as aws:
+        for account in sys.stdin:
+            print(json.dumps(aws.variables(account.strip())), flush=True)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["--needed"]:
+            sys.exit(not (resources() or needs_tokens()))
+        case ["--run", folder, *command]:
+            sys.exit(run(Path(folder).absolute(), command))
+        case ["--accounts"]:
+            accounts()
+        case ["--serve"]:
+            serve()
+        case _:
+            sys.exit(__doc__)

@@ -392,6 +392,25 @@ def callers_need_a_token(template: dict, declared: dict[str, dict]) -> list[str]
     return wrong
 
 
+def urls_are_signed_and_stream_as_told(template: dict, declared: dict[str, dict]) -> list[str]:
+    """A function URL takes only signed requests, unless its function declares it public, and streams if and only if the
+    function is told so: it cannot see that, and an answer in the wrong form is garbage."""
+    wrong = []
+    for name, function in functions(template).items():
+        if not (url := function.get("FunctionUrlConfig")):
+            continue
+        signed, public = url.get("AuthType") == "AWS_IAM", declared.get(code(function), {}).get("public-url", False)
+        if not signed and not public:
+            wrong.append(f"anybody may call the URL of {name}: set its AuthType to AWS_IAM, or {add(code(function), 'public-url = true')}")
+        if signed and public:
+            wrong.append(f"the URL of {name} takes only signed requests, although functions/{code(function)}/Cargo.toml declares it public")
+        mode = url.get("InvokeMode", "BUFFERED")
+        told = function.get("Environment", {}).get("Variables", {}).get("INVOKE_MODE", "BUFFERED")
+        if mode != told:
+            wrong.append(f"the InvokeMode of the URL of {name} is {mode}, but the function is told {told}: set its variable INVOKE_MODE to {mode}")
+    return wrong
+
+
 # Scripts may always read these: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
 SAFE_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
 # Scripts do not need these, or may not see them.

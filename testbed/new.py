@@ -1,6 +1,6 @@
 """`make new`: writes the boilerplate of a new endpoint: crate, route, template, contract, first payloads.
 
-    new.py NAME [ROUTE] [METHODS] [ITEM] [ITEM_METHODS] [UPSTREAMS]
+    new.py NAME [ROUTE] [METHODS] [ITEM] [ITEM_METHODS] [UPSTREAMS] [STREAM]
 
 It inserts text, so that existing files keep their comments and their order. Before it writes anything, it checks its
 arguments and finds every place to insert.
@@ -126,8 +126,10 @@ class Resource:
 
 
 class Endpoint:
-    def __init__(self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str
+    ) -> None:
+        self.name, self.stream = name, stream
         self.upstreams = [Upstream(upstream.strip().lower()) for upstream in upstreams.split(",") if upstream]
         self.id = name.replace("-", "")
         self.resources = [Resource("", route or f"/{name}", methods)]
@@ -154,6 +156,10 @@ class Endpoint:
                 f"UPSTREAMS={','.join(names)}: the description of a version has no room for the settings of more than three; "
                 "add the others to template.yaml by hand."
             )
+        if self.stream not in ("", "yes"):
+            raise Refused(f"STREAM={self.stream}: it is `yes`, or is left out.")
+        if self.stream and (self.methods != ["GET"] or self.upstreams):
+            raise Refused("STREAM=yes: an endpoint that streams is made with GET alone, and without UPSTREAMS; docs/streams.md says what else can stream.")
         for there in (f"functions/{self.name}", f"events/{self.name}", f"{self.name}/Cargo.toml"):
             if (ROOT / there).exists():
                 raise Refused(f"NAME={self.name}: {there} already exists.")
@@ -184,6 +190,9 @@ class Endpoint:
 
     def manifest(self) -> str:
         manifest = read("testbed/new/function.toml").replace('"NAME', f'"{self.name}').replace("ROUTES", self.routes())
+        if self.stream:
+            manifest = manifest.replace("serde.workspace = true\n", "")
+            return manifest.replace("handler.workspace = true", 'handler = { workspace = true, features = ["stream"] }')
         if not self.upstreams:
             return manifest
         permissions = "".join(f'{upstream.id}SecretId = ["secretsmanager:GetSecretValue"]\n' for upstream in self.upstreams)
@@ -202,10 +211,10 @@ links = ["aws", "http"]
 
     def main(self) -> str:
         has_body = any(method in WITH_BODY for method in self.methods)
-        answers = self.methods != ["DELETE"]
+        answers = self.methods != ["DELETE"] and not self.stream
         several = len(self.resources) > 1
         kind = "Routes" if several else "Resource"
-        used = ["Problem", "Request", kind, "Response", "http::StatusCode"] + ["body"] * has_body + ["json"] * answers
+        used = ["Problem", "Request", kind, "Response"] + ["stream" if self.stream else "http::StatusCode"] + ["body"] * has_body + ["json"] * answers
         used += sorted({resource.methods[0].lower() for resource in self.resources})
         used += ["path"] * bool(self.parameters) + ["routes"] * several
         others = ["use tokio::try_join;\n"] * (len(self.upstreams) > 1) + ["use upstream::Upstream;\n"] * bool(self.upstreams)
@@ -278,6 +287,15 @@ mod tests {{
             checks = "".join(f'    path(&request, "{name}")?;\n' for name in resource.parameters)
             body = f"{checks}    let mut response = Response::default();\n"
             body += f"    *response.status_mut() = StatusCode::{status};\n    Ok(response)\n"
+        elif self.stream:
+            values = [f'path(&request, "{name}")?' for name in resource.parameters] or [f'"{self.name}"']
+            message = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.to_owned()"
+            body = f"""    let message = {message};
+    Ok(stream("text/plain; charset=utf-8", move |pieces| async move {{
+        // Send each piece when it is there.
+        pieces.send(message).await
+    }}))
+"""
         elif resource.parameters:
             # No variables, because a parameter can have the name of a keyword or of a function.
             values = [f'path(&request, "{name}")?' for name in resource.parameters]
@@ -336,16 +354,23 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 told = sent if len(self.upstreams) == 1 else [sent] * len(self.upstreams)
             if method in WITH_BODY:
                 request["body"] = sent
-            headers = {"content-type": None if method == "DELETE" else "application/json", "cache-control": "no-store"}
+            if self.stream:
+                told = told["message"]
+            headers = {"content-type": None if method == "DELETE" else self.content_type(), "cache-control": "no-store"}
             answer = {"status": METHODS[method][2], "headers": headers}
             if method != "DELETE":
                 answer["body"] = sent if method in WITH_BODY and not self.upstreams else told
             case = "-".join(filter(None, [resource.suffix.lower(), method.lower() if number else ""])) or "plain"
             files.append((f"{case}.json", {"request": request, "answer": answer}))
+        if self.stream:
+            files.append(("settings.json", {"INVOKE_MODE": "RESPONSE_STREAM"}))
         if self.upstreams:
             urls = {f"{upstream.static}_URL": f"{{upstream}}/{upstream.name}" for upstream in self.upstreams}
             files += [("settings.json", urls), ("upstream.json", sent)]
         return files
+
+    def content_type(self) -> str:
+        return "text/plain; charset=utf-8" if self.stream else "application/json"
 
     def template(self) -> str:
         text = read("template.yaml")
@@ -353,6 +378,13 @@ async fn a_failing_upstream_becomes_a_problem() {{
         settings = "      VersionDescription: !Ref LogLevel\n"
         if self.upstreams:
             head, settings = self.upstream_settings()
+        if self.stream:
+            settings = self.stream_settings()
+            url = f"""  {self.id}Streams:
+    Description: Function URL of the endpoint, which streams. It takes signed requests.
+    Value: !GetAtt {self.id}FunctionUrl.FunctionUrl
+"""
+            text = insert(text, r"(?=  Fn::ForEach::Urls:\n)", url)
         http_api = "{{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: \"{}\", Method: {} }} }}"
         events = "".join(
             f"        {resource.suffix}{method.capitalize()}: "
@@ -385,12 +417,34 @@ async fn a_failing_upstream_becomes_a_problem() {{
         if self.upstreams:
             own += "      # 80 % of the upstreams' time limit.\n      SlowMs: 4000\n"
             text = self.with_upstreams(text)
+        if self.stream:
+            own += "      # 80 % of its Timeout.\n      SlowMs: 20000\n"
         if own:
             text = insert(text, r"(?<=\nMappings:\n)(  #.*\n)*  Functions:\n", f"    {self.name}:\n{own}", after=True)
-        text = append(text, "AllowMethods: ", *self.methods, *["HEAD"] * ("GET" in self.methods))
+        # Of the API: those of a function URL are indented more.
+        text = append(text, r"\n          AllowMethods: ", *self.methods, *["HEAD"] * ("GET" in self.methods))
         if any(method in WITH_BODY for method in self.methods):
-            text = append(text, "AllowHeaders: ", "content-type")
+            text = append(text, r"\n          AllowHeaders: ", "content-type")
         return text
+
+    def stream_settings(self) -> str:
+        """The lines of the function's block that are for its function URL."""
+        return """      # A whole stream may take as long, and the API waits for 30 s. Without routes of the API, it can be up to 900.
+      Timeout: 25
+      VersionDescription: !Ref LogLevel
+      # The function URL streams. The API cannot, and gets the answer as a whole: docs/streams.md.
+      Environment: { Variables: { INVOKE_MODE: RESPONSE_STREAM } }
+      FunctionUrlConfig:
+        AuthType: AWS_IAM
+        InvokeMode: RESPONSE_STREAM
+        Cors: !If
+          - HasCors
+          - AllowOrigins: !Split [",", !Ref CorsAllowOrigins]
+            AllowMethods: [GET, HEAD]
+            AllowHeaders: [accept, authorization, last-event-id, traceparent, x-amz-content-sha256, x-amz-date, x-amz-security-token]
+            ExposeHeaders: [x-request-id]
+          - !Ref AWS::NoValue
+"""
 
     def upstream_settings(self) -> tuple[str, str]:
         """The lines of the function's block that are for its upstreams."""
@@ -459,7 +513,10 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 item += "      # A parameter such as `..`, which would lead out of an upstream's path.\n      x-refuses: [400]\n"
             item += f'      responses:\n        "{status}":\n          description: Say here what it is.\n          {response}\n'
             if status != 204:
-                item += f"          content:\n            application/json:\n              schema: {several if len(self.upstreams) > 1 else schema}\n"
+                media = "text/plain:\n              schema: { type: string }" if self.stream else (
+                    f"application/json:\n              schema: {several if len(self.upstreams) > 1 else schema}"
+                )
+                item += f"          content:\n            {media}\n"
             item += '        "400": { $ref: "#/components/responses/BadRequest" }\n'
             if resource.parameters:
                 item += '        "404": { $ref: "#/components/responses/NotFound" }\n'
@@ -529,8 +586,10 @@ def write(endpoint: Endpoint) -> None:
         raise Refused(f"The endpoint cannot be written: {error!r}.") from error
 
 
-def main(name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "") -> None:
-    endpoint = Endpoint(name, route, methods, item, item_methods, upstreams)
+def main(
+    name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "", stream: str = ""
+) -> None:
+    endpoint = Endpoint(name, route, methods, item, item_methods, upstreams, stream)
     endpoint.check()
     write(endpoint)
     print(f"""

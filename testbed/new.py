@@ -486,6 +486,10 @@ async fn a_failing_upstream_becomes_a_problem() {{
         text = insert(text, r"(?=\nRules:\n)", parameters)
         text = insert(text, r"(?=\nMappings:\n)", conditions)
         text = insert(text, r"(?=  # The resources that every function has\.\n)", policies)
+        if "  Fn::ForEach::Upstreams:\n" not in text:
+            namespace = tomllib.loads(read(".cargo/config.toml"))["env"]["METRICS_NAMESPACE"]
+            loop = read("testbed/new/upstreams.yaml").replace("NAMESPACE", namespace)
+            text = insert(text, r"  Fn::ForEach::Functions:\n(?:    .*\n|\n(?=    ))*\n", loop, after=True)
         return append(text, r"  Fn::ForEach::Upstreams:\n    - Name\n    - ", self.name)
 
     def openapi(self) -> str:

@@ -18,8 +18,8 @@ from new import CARGOS, ROOT, Refused, read
 
 NEW = (ROOT / "testbed/new.py").read_text()
 
-# The loops over the functions into which `make new` writes. They stay without a name in them.
-LOOPS = ("Functions", "Urls", "Upstreams")
+# The loops over all functions stay, even without a name in them.
+LOOPS = ("Functions", "Urls")
 # Any page may send these, and no operation lists them: see pages_may_do_what_the_contract_has in testbed/deploy/proofs.py.
 ALWAYS = {"accept", "authorization", "traceparent"}
 

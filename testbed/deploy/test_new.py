@@ -37,13 +37,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for file in filter(lambda file: (ROOT / file).exists(), listed):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, copy / file)
-    (copy / ".venv").symlink_to(ROOT / ".venv")
     for command in (
         "git init --quiet",
         "git add --all --force",
         "git -c user.name=test -c user.email=test@example.com commit --quiet --message=all",
     ):
         subprocess.run(command.split(), cwd=copy, check=True)
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    # .gitignore names the folder, which a link is not.
+    (copy / ".git/info/exclude").write_text(".venv\n")
     for fingerprints in chain(TARGET.glob("*/.fingerprint"), TARGET.glob("*-linux-gnu/release/.fingerprint")):
         for folder in (fingerprints, fingerprints.with_name("build"), fingerprints.with_name("deps")):
             shutil.copytree(

@@ -105,7 +105,7 @@ def test_an_upstreams_settings_are_the_same_on_all_pages() -> None:
     assert table((ROOT / "docs/upstream.md").read_text(), "NAME") == table(own, "PRICES") and len(table(own, "PRICES")) >= 9
 
 
-PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "README.md"]
+PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "AGENTS.md", ROOT / "README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -114,3 +114,25 @@ def test_commands_of_make_are_there(page: Path) -> None:
     named = set(re.findall(r"(?:^    |^\$ |`)make ([a-z]+)", text, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text()
     assert {target for target in named if not re.search(rf"^{target}( \w+)*:", makefile, re.MULTILINE)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files, and headings of pages."""
+    lost = []
+    for link in re.findall(r"\]\(([^)\s:]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        headings = re.findall(r"(?m)^#+ (.*)", file.read_text()) if file.suffix == ".md" and file.exists() else []
+        slugs = [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings]
+        if not file.exists() or heading and heading not in slugs:
+            lost.append(link)
+    assert lost == []
+
+
+def test_gates_and_targets_that_pages_name_are_there() -> None:
+    """The page about red gates names tests as they are called."""
+    named = re.findall(r"`(\w+_\w+)`", (ROOT / "docs/gates.md").read_text())
+    searched = ["git", "grep", "--untracked", "-hoE", r"(fn|def) \w+", "--", "testbed", "functions"]
+    tests = subprocess.run(searched, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert len(named) >= 7 and [name for name in named if name not in tests and name != "answers_its_events"] == []

@@ -1,5 +1,5 @@
 """What environments share of several URLs and of two upstreams: processes of the example `two_upstreams`, and the
-emulator's DynamoDB. functions/fetch/tests/test_shared.py tests one URL."""
+emulator's DynamoDB."""
 
 import json
 import subprocess

@@ -251,7 +251,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `functions/fetch/tests/fetch.rs` shows what a client makes of each behaviour. These are what it cannot tell apart.
+/// The tests of an endpoint show what a client makes of each behaviour. These are what it cannot tell apart.
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;

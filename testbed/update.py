@@ -1,0 +1,162 @@
+"""`make update`: brings what is new in the repository that this one began as (testbed/own.py), in one commit.
+
+    update.py [FROM] [VERSION]
+
+FROM is an address or a path for git; if empty, where the clone came from. VERSION is a tag, a branch or a commit; if
+empty, what FROM has as its HEAD. What testbed/ownership calls ours is replaced, if it is as it came. Then the migrations run that are new
+(testbed/migrations), and `make check`.
+"""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from new import ROOT, Refused, read
+from own import VERSION
+from ownership import owner
+
+# Cargo.toml is ours down to here.
+ROUTES = "# The routes of `make run`, the same as template.yaml's.\n"
+MIGRATIONS = "testbed/migrations/"
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise Refused(f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def content(commit: str, file: str) -> bytes | None:
+    done = subprocess.run(["git", "show", f"{commit}:{file}"], cwd=ROOT, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def files(commit: str) -> dict[str, str]:
+    """The files of `commit`, with their modes."""
+    listed = git("ls-tree", "-r", "-z", commit).split("\0")
+    return {file: mode.split()[0] for mode, file in (entry.split("\t") for entry in listed if entry)}
+
+
+def here(file: str) -> bytes | None:
+    return (ROOT / file).read_bytes() if (ROOT / file).is_file() else None
+
+
+def ours(file: str, text: bytes | None) -> bytes | None:
+    """What of a file is ours."""
+    return text.split(ROUTES.encode())[0] if text is not None and file == "Cargo.toml" else text
+
+
+def changed(base: str, new: str) -> tuple[dict[str, bytes | None], list[str], list[str]]:
+    """The new content of each file of ours that changes, those that both sides changed, and those that only the team changed."""
+    owners = read("testbed/ownership"), (content(new, "testbed/ownership") or b"").decode()
+    changes: dict[str, bytes | None] = {}
+    conflicts, edited = [], []
+    for file in sorted(files(base).keys() | files(new).keys()):
+        folder = re.match(r"(?:functions|events)/([^/]+)/", file)
+        # An endpoint of ours, such as the reference, that the team removed.
+        if folder and content(base, f"functions/{folder[1]}/Cargo.toml") and not (ROOT / "functions" / folder[1]).exists():
+            continue
+        if (owner(owners[1], file) or owner(owners[0], file)) != "ours" or file == VERSION:
+            continue
+        was, is_now, mine = content(base, file), content(new, file), here(file)
+        if ours(file, mine) == ours(file, is_now):
+            continue
+        if ours(file, mine) != ours(file, was):
+            (edited if ours(file, was) == ours(file, is_now) else conflicts).append(file)
+        elif file == "Cargo.toml":
+            changes[file] = ours(file, is_now) + ROUTES.encode() + (mine or b"").split(ROUTES.encode())[1]
+        else:
+            changes[file] = is_now
+    return changes, conflicts, edited
+
+
+def locked(new: str) -> str:
+    """Cargo.lock with our versions, and with the team's of what only they have. Cargo drops what nobody needs."""
+
+    def packages(text: str) -> dict[str, str]:
+        blocks = re.findall(r"(?m)^\[\[package\]\]\n(?:.+\n)+", text)
+        return {block: re.search(r'name = "(.*)"', block)[1] for block in blocks}
+
+    text = (content(new, "Cargo.lock") or b"").decode()
+    known = set(packages(text).values())
+    return text + "".join(f"\n{block}" for block, name in packages(read("Cargo.lock")).items() if name not in known)
+
+
+def told(base: str, new: str) -> str:
+    """What CHANGELOG.md has more than before."""
+    lines = git("diff", "--unified=0", base, new, "--", "CHANGELOG.md").splitlines()
+    return "\n".join(line[1:] for line in lines if line.startswith("+") and not line.startswith("+++"))
+
+
+def migrate(base: str) -> list[str]:
+    """Runs the migrations that are new since `base`, and returns what each did."""
+    done = []
+    for file in sorted((ROOT / MIGRATIONS).glob("[0-9]*.py")):
+        if content(base, f"{MIGRATIONS}{file.name}") is None:
+            spec = importlib.util.spec_from_file_location(file.stem, file)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            module.migrate(ROOT)
+            done.append(f"{file.stem}: {module.__doc__.splitlines()[0]}")
+    return done
+
+
+def write(changes: dict[str, bytes | None], modes: dict[str, str]) -> None:
+    for file, text in changes.items():
+        path = ROOT / file
+        if text is None:
+            path.unlink()
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+        path.chmod(0o755 if modes[file] == "100755" else 0o644)
+
+
+def main(source: str = "", version: str = "") -> None:
+    if not (ROOT / VERSION).exists():
+        raise Refused("This repository is nobody's own yet: `make own` makes it so.")
+    if uncommitted := git("status", "--porcelain"):
+        raise Refused(f"There are changes that are not committed:\n{uncommitted}Commit or stash them first.")
+    began = json.loads(read(VERSION))
+    source, base = source or began["from"], began["commit"]
+    if not source:
+        raise Refused("Nobody knows where this repository came from: say it, as in `make update UPDATE_FROM=https://…`.")
+    git("fetch", "--quiet", "--no-tags", str(Path(source).expanduser()) if Path(source).exists() else source, version or "HEAD")
+    new = git("rev-parse", "FETCH_HEAD").strip()
+    if new == base:
+        print("There is nothing new.")
+        return
+    git("cat-file", "-e", f"{base}^{{commit}}")
+    changes, conflicts, edited = changed(base, new)
+    if conflicts:
+        raise Refused(
+            "These files are ours, and have changed both here and there. Undo the change here (`git checkout "
+            f"{base[:12]} -- FILE`), and make it in a file of yours: docs/updating.md says which.\n  " + "\n  ".join(conflicts)
+        )
+    lock = locked(new)
+    write(changes, files(new))
+    (ROOT / "Cargo.lock").write_text(lock)
+    (ROOT / VERSION).write_text(json.dumps({"from": began["from"] or source, "commit": new}, indent=2) + "\n")
+    done = migrate(base)
+    # Cargo.lock follows the workspace; without a network, the next build does that.
+    subprocess.run(["cargo", "update", "--workspace", "--offline", "--quiet"], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+    print("What is new, from its changelog:\n" + (told(base, new) or "(nothing)"))
+    print("".join(f"\nmigrated   {line}" for line in done), end="")
+    print("".join(f"\nkept       {file}, which is ours and which you changed: docs/updating.md" for file in edited), end="")
+    print(f"\n{len(changes)} files of ours changed.", flush=True)
+    if subprocess.run(["make", "--no-print-directory", "check"], cwd=ROOT, check=False).returncode:
+        raise SystemExit("`make check` fails: see above. Nothing is committed; `git reset --hard && git clean -d --force` goes back.")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", f"Update to {version or new[:12]}")
+    print("That is one commit. Next: make test")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except Refused as refused:
+        sys.exit(f"{refused}\nNothing was changed.")

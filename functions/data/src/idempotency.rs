@@ -91,7 +91,7 @@ pub struct Idempotent<E> {
 }
 
 impl<E> Idempotent<E> {
-    /// Refuses a request without a key: 400 `idempotency-key-missing`.
+    /// Refuses a request without a key: 400 [`malformed-request`](Problem::malformed_request).
     #[must_use]
     pub fn required(self) -> Self {
         Self { is_required: true, ..self }
@@ -117,8 +117,7 @@ impl<E: Endpoint + Sync> Endpoint for Idempotent<E> {
         let Some(given) = given(request.headers())? else {
             if self.is_required {
                 let detail = "Send an Idempotency-Key: a new one for each request, the same if you send it again.";
-                let status = StatusCode::BAD_REQUEST;
-                return Err(Problem::new("idempotency-key-missing", "Idempotency key missing", status, detail));
+                return Err(Problem::malformed_request(detail));
             }
             return self.endpoint.call(request).await;
         };
@@ -236,8 +235,8 @@ impl Lease {
             None
         } else if !is(FINGERPRINT, &fingerprint) {
             let detail = "This Idempotency-Key was sent with another query or body.";
-            let (title, status) = ("Idempotency key reused", StatusCode::UNPROCESSABLE_ENTITY);
-            Some(Err(Problem::new("idempotency-key-reused", title, status, detail)))
+            let title = "Idempotency key reused";
+            Some(Err(Problem::new("idempotency-key-reused", title, StatusCode::UNPROCESSABLE_ENTITY, detail)))
         } else if found.contains_key(LOCKED) {
             Some(Err(in_progress()))
         } else {

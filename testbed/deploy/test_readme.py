@@ -67,14 +67,6 @@ def test_a_command_prints_the_output_that_is_shown(fetching_time: str, command: 
     assert re.fullmatch(pattern(shown.strip()), done.stdout.strip()), done.stdout
 
 
-def test_the_example_is_compiled() -> None:
-    """functions/handler/tests/endpoint.rs runs it."""
-    example = (ROOT / "functions" / "handler" / "examples" / "orders.rs").read_text()
-    shown = re.findall(r"```rust\n(.*?)```", ENDPOINTS, re.DOTALL)[0]
-    parts = shown.split("\n\n")
-    assert len(parts) == 2 and all(part.strip("\n") in example for part in parts)
-
-
 def test_the_services_have_what_the_page_of_endpoints_shows() -> None:
     services = "".join(
         re.sub(r"^\+", "", file.read_text(), flags=re.MULTILINE) for file in (ROOT / "testbed/services").rglob("*") if file.is_file()

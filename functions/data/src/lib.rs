@@ -71,6 +71,11 @@ pub use item::Item;
 pub use page::Page;
 pub use table::Table;
 
+/// The code in docs/data.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/data.md")]
+struct Tasks;
+
 /// Returns a new id: 28 hexadecimal digits, of which the first 12 are the time in milliseconds, and the rest is random. So items are listed
 /// in the order in which they were created. It is no secret.
 ///

@@ -1,17 +1,11 @@
 //! `/shops/{shop}/orders`: an endpoint with a body, a path parameter, and a caller who must authenticate.
 
-use std::process::ExitCode;
-
 use handler::{
     Problem, Request, Resource, Response, body, claim, get,
     http::{HeaderValue, StatusCode, header::LOCATION},
     json, parameters, path,
 };
 use serde::{Deserialize, Serialize};
-
-fn main() -> ExitCode {
-    handler::run(orders())
-}
 
 pub(crate) fn orders() -> Resource {
     get(list).post(create).at("/shops/{shop}/orders")

@@ -127,7 +127,7 @@ class Resource:
 
 class Endpoint:
     def __init__(
-        self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str
+        self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str = ""
     ) -> None:
         self.name, self.stream = name, stream
         self.upstreams = [Upstream(upstream.strip().lower()) for upstream in upstreams.split(",") if upstream]

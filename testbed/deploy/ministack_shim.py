@@ -1,7 +1,8 @@
 """Starts ministack with what version 1.5.33 lacks for a SAM HTTP API:
 
 - It ignores the OpenAPI `Body` of `AWS::ApiGatewayV2::Api`, into which SAM turns HttpApi events: the stack deploys
-  without errors and without routes. The shim turns the Body's paths into routes and integrations.
+  without errors and without routes. The shim turns the Body's paths into routes and integrations, and its security schemes
+  into authorizers.
 - It runs SAM's transform without the stack's parameters, so SAM resolves the CORS origins to the parameter's default.
   The shim passes the parameters.
 - It refuses `AWS::CodeDeploy::*` (into which SAM turns a DeploymentPreference), saved queries, and alarms on an
@@ -22,6 +23,7 @@ from uuid import uuid4
 
 MADE_FOR = "1.5.33"
 ANY_METHOD = "x-amazon-apigateway-any-method"
+AUTHORIZER = "x-amazon-apigateway-authorizer"
 
 NAMES_ONLY = ["AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::Logs::QueryDefinition"]
 NAME_ONLY = {
@@ -32,11 +34,16 @@ NAME_ONLY = {
 
 
 def import_body(api_id: str, body: dict) -> None:
-    """Replaces the routes, integrations and CORS settings of `api_id` with those of an OpenAPI document."""
+    """Replaces the routes, integrations, authorizers and CORS settings of `api_id` with those of an OpenAPI document."""
     from ministack.services import apigateway
 
     apigateway._routes[api_id] = {}
     apigateway._integrations[api_id] = {}
+    schemes = body.get("components", {}).get("securitySchemes", {})
+    apigateway._authorizers[api_id] = {
+        name: {"authorizerId": name, "name": name, "authorizerType": scheme[AUTHORIZER]["type"].upper(), **scheme[AUTHORIZER]}
+        for name, scheme in schemes.items()
+    }
     for path, methods in body.get("paths", {}).items():
         for method, operation in methods.items():
             integration = operation["x-amazon-apigateway-integration"]
@@ -53,6 +60,9 @@ def import_body(api_id: str, body: dict) -> None:
                 "routeKey": f"{'ANY' if method == ANY_METHOD else method.upper()} {path}",
                 "target": f"integrations/{ident}",
             }
+            for name, scopes in (operation.get("security") or [{}])[0].items():
+                authorizer = {"authorizationType": "JWT", "authorizerId": name, "authorizationScopes": scopes}
+                apigateway._routes[api_id][ident] |= authorizer
     api = apigateway._apis[api_id]
     api["name"] = body.get("info", {}).get("title", api["name"])
     api["corsConfiguration"] = body.get("x-amazon-apigateway-cors") or {}

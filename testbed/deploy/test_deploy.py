@@ -5,10 +5,12 @@ test_api.py calls another stack, with dev's settings; this one has prod's.
 
 from pathlib import Path
 
+import caller
+import jwt
 import proofs
 import requests
 from aws import Aws
-from harness import ROOT, ROUTER
+from harness import PLAIN, PROTECTED, ROOT, ROUTER
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 STACK = "life"
@@ -123,3 +125,33 @@ def test_the_life_of_a_stack(aws: Aws, built: Path, stack: str, upstreams: list[
     aws.delete(STACK, env="prod")
     assert inventory(aws) - before == kept
     assert get(url).status_code == 404
+
+
+def token_of(aws: Aws) -> tuple[str, str, str]:
+    """A token of a user of the emulated Cognito, its issuer and its audience."""
+    cognito, secret = aws.client("cognito-idp"), "Correct-horse-1"
+    pool = cognito.create_user_pool(PoolName="callers")["UserPool"]["Id"]
+    flows = ["ALLOW_USER_PASSWORD_AUTH"]
+    client = cognito.create_user_pool_client(UserPoolId=pool, ClientName="test", ExplicitAuthFlows=flows)["UserPoolClient"]["ClientId"]
+    cognito.admin_create_user(UserPoolId=pool, Username="ada")
+    cognito.admin_set_user_password(UserPoolId=pool, Username="ada", Password=secret, Permanent=True)
+    credentials = {"USERNAME": "ada", "PASSWORD": secret}
+    result = cognito.initiate_auth(ClientId=client, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=credentials)
+    token = result["AuthenticationResult"]["AccessToken"]
+    return token, jwt.decode(token, options={"verify_signature": False})["iss"], client
+
+
+def test_an_api_with_an_issuer_lets_only_callers_with_its_tokens_in(aws: Aws, built: Path, stack: str) -> None:
+    token, issuer, audience = token_of(aws)
+    aws.deploy("tokens", "Stage=dev", f"JwtIssuer={issuer}", f"JwtAudience={audience},another")
+    url, elsewhere = (aws.reachable(aws.outputs(name)["ApiUrl"]).rstrip("/") for name in ("tokens", stack))
+
+    def statuses(api: str, paths: list[str], given: str | None = None) -> list[int]:
+        return [get(api + path, headers={"authorization": f"Bearer {given}"} if given else {}).status_code for path in paths]
+
+    public = [path for path in PLAIN if path not in PROTECTED]
+    other = caller.token("ada", issuer=issuer)
+    assert statuses(url, PROTECTED) == statuses(url, PROTECTED, "none") == statuses(url, PROTECTED, other) == [401] * len(PROTECTED)
+    assert 401 not in statuses(url, PROTECTED, token)
+    assert statuses(url, public) == statuses(elsewhere, public) and 401 not in statuses(url, public)
+    aws.delete("tokens")

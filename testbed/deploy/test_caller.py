@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import zipfile
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from queue import Queue
@@ -10,6 +11,7 @@ from threading import Thread
 import caller
 import jwt
 import pytest
+from harness import ROOT, ROUTER
 from shared_fixtures import Handler, serving
 
 PROTECTED = [["/seats/[^/]+", ["HEAD", "OPTIONS"]]]
@@ -127,3 +129,11 @@ def test_answers_are_passed_on_also_if_they_are_streamed(posted: Queue, function
     function.send(STREAMED)
     answer = function.getresponse()
     assert (answer.status, answer.read(), posted.get(timeout=30)[1]) == (202, b"", STREAMED)
+
+
+def test_no_package_has_any_of_it() -> None:
+    packages = {file.parent.name: zipfile.ZipFile(file) for file in (ROOT / "target/lambda").glob("*/bootstrap.zip")}
+    assert packages.keys() >= set(ROUTER.values())
+    for package in packages.values():
+        assert package.namelist() == ["bootstrap"]
+        assert caller.ISSUER.encode() not in package.read("bootstrap")

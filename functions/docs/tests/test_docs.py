@@ -95,6 +95,16 @@ def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
         assert "x-request-id: " in answer.inner_text(), (path, method)
 
 
+def test_a_token_is_sent_with_what_is_tried(page: Page) -> None:
+    page.get_by_role("button", name="Authorize").click()
+    page.locator(".auth-container input").fill("a-token")
+    page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
+    page.get_by_role("button", name="Close").click()
+    with page.expect_request(lambda request: urlsplit(request.url).path == "/hello") as sent:
+        tried(page, "getHello")
+    assert sent.value.headers["authorization"] == "Bearer a-token"
+
+
 def test_the_keyboard_works_like_the_mouse(page: Page) -> None:
     control = page.locator("#operations-default-getTime .opblock-summary-control")
     for _ in range(60):

@@ -1,16 +1,12 @@
 //! HTTP to Lambda's Runtime API, one request at a time on each connection.
 //!
-//! Two requests are most of what a warm invocation costs outside of the endpoint. So this drives hyper's connections
-//! itself: the task that waits for an answer also polls its connection, and no pool looks up the host. docs/performance.md
-//! has the figures.
+//! The client of `lambda_runtime` looks the host up in a pool for each request, and builds the URI twice. Two requests are
+//! the largest part of a warm invocation, so this uses hyper's connections directly: docs/performance.md has the figures.
 
-use std::{
-    pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -35,7 +31,7 @@ pub(crate) struct Client {
     host: HeaderValue,
     user_agent: HeaderValue,
     /// The connections that wait for a request.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
 impl Client {
@@ -71,20 +67,41 @@ impl Client {
         loop {
             let idle = self.idle().pop();
             let was_idle = idle.is_some();
-            let connection = match idle {
+            let mut connection = match idle {
                 Some(connection) => connection,
-                None => Connection::open(&self.address).await?,
+                None => self.connect().await?,
             };
-            match connection.call(request).await {
-                Ok((response, connection)) => {
-                    self.idle().extend(connection);
-                    return Ok(response);
+            match connection.ready().await {
+                Ok(()) => {}
+                Err(_closed) if was_idle => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match connection.try_send_request(request).await {
+                Ok(response) => {
+                    let (parts, body) = response.into_parts();
+                    let body = body.collect().await?.to_bytes();
+                    self.idle().push(connection);
+                    return Ok(Response::from_parts(parts, body));
                 }
-                // It was closed while it was idle.
-                Err((_, Some(unsent))) if was_idle => request = unsent,
-                Err((error, _)) => return Err(error.into()),
+                Err(mut failed) => match failed.take_message() {
+                    // It was closed while it was idle.
+                    Some(unsent) if was_idle => request = unsent,
+                    _ => return Err(failed.into_error().into()),
+                },
             }
         }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Body>, Error> {
+        let stream = TcpStream::connect(&self.address).await?;
+        // A small piece of a stream must not wait until Lambda has acknowledged the one before it.
+        #[cfg(feature = "stream")]
+        stream.set_nodelay(true)?;
+        let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream));
+        let (connection, driver) = handshake.await?;
+        // The request that fails has the error, too.
+        tokio::spawn(driver.map(drop));
+        Ok(connection)
     }
 
     /// Forgets the connections: those of a snapshot are dead.
@@ -92,55 +109,8 @@ impl Client {
         self.idle().clear();
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<SendRequest<Body>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Connection {
-    sender: SendRequest<Body>,
-    /// Boxed, because it is large and is moved for each request.
-    driver: Box<http1::Connection<TokioIo<TcpStream>, Body>>,
-}
-
-/// An error, and the request if it was not sent.
-type Failed = (hyper::Error, Option<Request<Body>>);
-
-impl Connection {
-    async fn open(address: &str) -> Result<Self, Error> {
-        let stream = TcpStream::connect(address).await?;
-        // A small piece of a stream must not wait until Lambda has acknowledged the one before it.
-        #[cfg(feature = "stream")]
-        stream.set_nodelay(true)?;
-        let (sender, driver) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Box::new(driver) })
-    }
-
-    /// Sends a request. Returns the answer, and the connection unless it has ended.
-    async fn call(self, request: Request<Body>) -> Result<(Response<Bytes>, Option<Self>), Failed> {
-        let Self { mut sender, driver } = self;
-        let answer = async {
-            if let Err(error) = sender.ready().await {
-                return Err((error, Some(request)));
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    let (parts, body) = response.into_parts();
-                    let body = body.collect().await.map_err(|error| (error, None))?;
-                    Ok(Response::from_parts(parts, body.to_bytes()))
-                }
-                Err(mut failed) => {
-                    let unsent = failed.take_message();
-                    Err((failed.into_error(), unsent))
-                }
-            }
-        };
-        let (answer, driver) = match select(pin!(answer), driver).await {
-            Either::Left((answer, driver)) => (answer, Some(driver)),
-            // It has been dropped, and has left what it read, or an error.
-            Either::Right((_, answer)) => (answer.await, None),
-        };
-        Ok((answer?, driver.map(|driver| Self { sender, driver })))
     }
 }
 

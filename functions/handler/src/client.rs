@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -78,10 +79,15 @@ impl Client {
             }
             match connection.try_send_request(request).await {
                 Ok(response) => {
-                    let (parts, body) = response.into_parts();
-                    let body = body.collect().await?.to_bytes();
+                    let (parts, mut body) = response.into_parts();
+                    // The size is known, so a large event is held once: its parts are dropped as they come.
+                    let size = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+                    let mut whole = Vec::with_capacity(size);
+                    while let Some(frame) = body.frame().await {
+                        whole.extend_from_slice(&frame?.into_data().unwrap_or_default());
+                    }
                     self.idle().push(connection);
-                    return Ok(Response::from_parts(parts, body));
+                    return Ok(Response::from_parts(parts, whole.into()));
                 }
                 Err(mut failed) => match failed.take_message() {
                     // It was closed while it was idle.

@@ -7,7 +7,10 @@
 use std::{borrow::Cow, collections::BTreeMap, str};
 
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
-use lambda_http::http::{HeaderName, HeaderValue, header::SET_COOKIE};
+use lambda_http::{
+    Error,
+    http::{HeaderName, HeaderValue, header::SET_COOKIE},
+};
 use serde::{Serialize, Serializer};
 
 use crate::{Body, Problem, Response, trigger::Trigger};
@@ -63,7 +66,11 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
             },
         }
     }
-    let json = serde_json::to_string(&answer).map_err(|error| Problem::internal().because(error))?;
+    // Mostly enough, so that a large answer is not copied while it grows.
+    let mut json = Vec::with_capacity(512 + response.body().len() / 3 * 4);
+    let written = serde_json::to_writer(&mut json, &answer).map_err(Error::from);
+    let json =
+        written.and_then(|()| Ok(String::from_utf8(json)?)).map_err(|error| Problem::internal().because(error))?;
     let (bytes, most) = (json.len(), trigger.max_answer_bytes());
     if bytes > most {
         let cause = format!("the answer takes {bytes} bytes of JSON, but {} takes at most {most}", trigger.name());

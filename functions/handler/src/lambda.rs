@@ -309,11 +309,11 @@ impl Lambda {
 
     /// The context of an invocation from its headers. A missing or malformed header leaves the default.
     fn context(&self, headers: &HeaderMap) -> Context {
-        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let text = |name| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
         let mut context = self.context.clone();
         context.request_id = request_id(headers).into();
         context.deadline = text(DEADLINE_MS).and_then(|ms| ms.parse().ok()).unwrap_or_default();
-        context.invoked_function_arn = text(INVOKED_FUNCTION_ARN).unwrap_or_default().into_owned();
+        context.invoked_function_arn = text(INVOKED_FUNCTION_ARN).unwrap_or_default().into();
         context.xray_trace_id = text(TRACE_ID).map(Into::into);
         context.client_context = headers.get(CLIENT_CONTEXT).and_then(json);
         context.identity = headers.get(COGNITO_IDENTITY).and_then(json);

@@ -76,10 +76,12 @@ compiled: lint
 unchanged = python3 $(CURDIR)/testbed/unchanged.py
 RUNNER = target."cfg(all())".runner = ["python3", "$(CURDIR)/testbed/unchanged.py", "cargo"]
 
-tested: compiled build
+# Cases with items need the emulator.
+READY = compiled build .venv/deploy
+
+tested: $(READY)
 	cargo test --config '$(RUNNER)'
 
-READY = compiled build .venv/deploy
 pytests = $(1:%=testbed/deploy/test_%.py)
 
 deployed: $(READY)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Case, Function, root, settings,
+    Case, Function, Tables, root, settings,
     upstream::{Answer, Certificate, Upstream},
     upstreams,
 };
@@ -38,13 +38,14 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&executable);
     let settings = variables(function, &upstream, &ca_file);
+    let tables = Tables::of(&settings);
     let mut settings: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     settings.push(("AWS_REGION", "us-east-1"));
     let mut process = Function::run(valgrind, &settings).await;
     let measured = Case::measured(function);
     process.polled(1).await;
     for _ in 0..invocations {
-        invoke(&mut process, &measured).await;
+        invoke(&mut process, &measured, &tables).await;
     }
     process.polled(invocations + 1).await;
     process.idle().await;
@@ -75,7 +76,8 @@ pub(crate) fn variables(function: &str, upstream: &Upstream, ca_file: &str) -> V
 }
 
 /// Sends `process` a request, which it must answer correctly.
-pub(crate) async fn invoke(process: &mut Function, plain: &Case) {
+pub(crate) async fn invoke(process: &mut Function, plain: &Case, tables: &Tables) {
+    plain.prepare(tables);
     let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
     let outcome = process.invoke(&invocation).await;
     plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{}: {difference}", plain.name));

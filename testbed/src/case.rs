@@ -3,6 +3,9 @@
 //! In the folder of a function, `<case>.json` holds a `request` and its `answer`. The payloads of all triggers are made
 //! from it, except those that have a file, `<case>.<trigger>.json`.
 //!
+//! Beside them, `items` are those of the tables before the request, and `items_after` those after it. A function with such cases
+//! has the tables of template.yaml in an emulated AWS: [`Tables`].
+//!
 //! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
 //! `<case>.http-api.json` the payloads of the other triggers are made. `<case>.json` is then one that no trigger sends.
 //!
@@ -25,6 +28,7 @@ use serde_json::Value;
 use crate::{
     Call, HttpAnswer, Invocation, InvocationResult, Request, TRIGGERS,
     function::assert_declared,
+    tables::{self, Items, Tables},
     upstream::{Answer, Upstream},
 };
 
@@ -49,6 +53,8 @@ pub struct Case {
     expected: Expected,
     /// What the payload was made from, or can be.
     call: Option<Call>,
+    items: Option<Items>,
+    items_after: Option<Items>,
 }
 
 /// A case in one file.
@@ -57,6 +63,8 @@ pub struct Case {
 struct Written {
     request: Request,
     answer: Expected,
+    items: Option<Items>,
+    items_after: Option<Items>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -101,11 +109,11 @@ pub fn functions() -> Vec<String> {
 }
 
 /// The environment variables that `function` has in tests, with its upstream at `upstream`, which from now on answers with
-/// the function's `upstream.json`, if there is one.
+/// the function's `upstream.json`, if there is one. If its cases have items, it gets tables of its own.
 ///
 /// # Panics
 ///
-/// If its settings are not an object of strings.
+/// If its settings are not an object of strings, or the emulator of the tables does not start.
 #[must_use]
 pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     if let Ok(body) = fs::read_to_string(events_folder().join(function).join(UPSTREAM)) {
@@ -113,7 +121,14 @@ pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     }
     let origin = upstream.url("");
     let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", &origin));
-    written_settings(function).into_iter().map(fill).collect()
+    let written = written_settings(function).into_iter().map(fill);
+    if has_items(function) { written.chain(tables::variables(function)).collect() } else { written.collect() }
+}
+
+/// Whether a case of `function` has items in tables.
+#[must_use]
+pub fn has_items(function: &str) -> bool {
+    Cases::of(function).all.iter().any(|case| case.items.is_some() || case.items_after.is_some())
 }
 
 /// Whether `function` calls the testbed's upstream.
@@ -243,12 +258,14 @@ impl Case {
         let case = name.split('.').next().unwrap_or(name);
         let (answer, written) =
             (file.with_file_name(format!("{case}.answer.json")), file.with_file_name(format!("{case}.json")));
+        let (mut items, mut items_after) = (None, None);
         let (expected, request) = if answer.exists() {
             (parsed(&answer), None)
         } else {
             assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
-            let Written { request, answer } = parsed(&written);
-            (answer, (file == written).then_some(request))
+            let case: Written = parsed(&written);
+            (items, items_after) = (case.items, case.items_after);
+            (case.answer, (file == written).then_some(case.request))
         };
         if let Expected::Answer { triggers: Some(triggers), .. } = &expected {
             let known = triggers.iter().all(|trigger| TRIGGERS.contains(&&**trigger));
@@ -257,12 +274,13 @@ impl Case {
         if let Some(request) = request {
             let call = request.call(function);
             let payload = text(&call.event_of("http-api", function));
-            return Self { name: format!("{function}/{name}.http-api"), payload, expected, call: Some(call) };
+            let (name, call) = (format!("{function}/{name}.http-api"), Some(call));
+            return Self { name, payload, expected, call, items, items_after };
         }
         let payload = fs::read(file).expect("a payload that was listed");
         let event = serde_json::from_slice(&payload).unwrap_or_default();
         let call = Call::of_http_api(&event).filter(|call| call.event_of("http-api", function) == event);
-        Self { name: format!("{function}/{name}"), payload, expected, call }
+        Self { name: format!("{function}/{name}"), payload, expected, call, items, items_after }
     }
 
     /// Empty if the payload is not that of a trigger.
@@ -295,6 +313,24 @@ impl Case {
     #[must_use]
     pub fn invocation(&self) -> Invocation {
         Invocation::new(self.payload.clone())
+    }
+
+    /// Puts the items into `tables` that are there before the request, and no others.
+    ///
+    /// # Panics
+    ///
+    /// When the emulator of the tables does not take them.
+    pub fn prepare(&self, tables: &Tables) {
+        tables.set(self.items.as_ref().unwrap_or(&Items::new()));
+    }
+
+    /// Compares the items in `tables` with those that must be there after the request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the difference, in words.
+    pub fn check_items(&self, tables: &Tables) -> Result<(), String> {
+        self.items_after.as_ref().map_or(Ok(()), |expected| tables.check(expected))
     }
 
     /// Compares the outcome of `invocation` with the expected one.
@@ -406,12 +442,7 @@ impl Cases {
                 } else {
                     match event {
                         Ok(event) => {
-                            made.push(Case {
-                                name,
-                                payload: text(&event),
-                                expected: source.expected.clone(),
-                                call: None,
-                            });
+                            made.push(Case { name, payload: text(&event), call: None, ..source.clone() });
                         }
                         Err(why) if source.triggers().is_none() => skipped.push(format!("{name}: {why}")),
                         Err(why) => panic!("{name}: the answer names it, but {why}: write the payload by hand"),
@@ -433,11 +464,12 @@ impl Cases {
 ///
 /// If a case does not get the answer that it must get. The message lists all such cases.
 pub async fn replay(function: &str, endpoint: impl Endpoint) {
-    if env::var_os(HAS_SETTINGS).is_none() && !written_settings(function).is_empty() {
+    if env::var_os(HAS_SETTINGS).is_none() && (!written_settings(function).is_empty() || has_items(function)) {
         return replay_with_settings(function).await;
     }
-    let mut failures = Vec::new();
+    let (mut failures, tables) = (Vec::new(), Tables::of_this_process());
     for case in Case::all(function) {
+        case.prepare(&tables);
         let invocation = case.invocation();
         let mut context = Context::default();
         context.request_id.clone_from(&invocation.request_id);
@@ -447,7 +479,7 @@ pub async fn replay(function: &str, endpoint: impl Endpoint) {
             Ok(answer) => InvocationResult::Response(answer),
             Err(error) => InvocationResult::Error(error.to_string()),
         };
-        if let Err(difference) = case.check(&invocation, &outcome) {
+        if let Err(difference) = case.check(&invocation, &outcome).and_then(|()| case.check_items(&tables)) {
             failures.push(format!("{}: {difference}", case.name));
         }
     }

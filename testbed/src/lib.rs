@@ -11,12 +11,14 @@ mod function;
 mod http_answer;
 pub mod property;
 mod runtime_api;
+mod tables;
 pub mod upstream;
 mod usage;
 
 pub use call::{Call, Request, TRIGGERS};
-pub use case::{Case, Cases, functions, has_upstream, replay, root, settings, steady_upstream, upstreams};
+pub use case::{Case, Cases, functions, has_items, has_upstream, replay, root, settings, steady_upstream, upstreams};
 pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable};
 pub use http_answer::HttpAnswer;
 pub use runtime_api::{Fault, Invocation, InvocationResult, Piece, RuntimeApi, Sent, Streamed};
+pub use tables::Tables;
 pub use usage::Usage;

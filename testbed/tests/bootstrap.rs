@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use testbed::{Case, Function, functions, packaged, settings, steady_upstream};
+use testbed::{Case, Function, Tables, functions, packaged, settings, steady_upstream};
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
@@ -25,12 +25,15 @@ fn main() -> ExitCode {
 async fn replay_and_go_on(function: &str, case: &Case) -> Result<(), String> {
     let upstream = steady_upstream();
     let settings = settings(function, &upstream);
+    let tables = Tables::of(&settings);
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut process = Function::start(&packaged(function), &settings).await;
     for case in [case, &Case::plain(function)] {
+        case.prepare(&tables);
         let invocation = case.invocation();
         let outcome = process.invoke(&invocation).await;
         case.check(&invocation, &outcome)?;
+        case.check_items(&tables)?;
     }
     Ok(())
 }

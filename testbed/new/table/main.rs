@@ -1,0 +1,104 @@
+//! ROUTES: a caller's own messages, in a table. Say here what it is for.
+
+use std::process::ExitCode;
+
+use data::{DATA};
+use handler::{HANDLER};
+use serde::{Deserialize, Serialize};
+
+/// The table's name is in the environment variable. A message's partition key is the caller whose it is, and its sort key
+/// begins with `message#`.
+static MESSAGES: Table<Message> = Table::new("VARIABLE", "message");
+
+fn main() -> ExitCode {
+    handler::run(endpoint())
+}
+
+fn endpoint() -> Routes {
+    routes([RESOURCES])
+}
+
+/// The JSON body of a request that makes a message, or replaces it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewMessage {
+    message: Text<1, 1000>,
+}
+
+/// What of a message can be changed. A member that is absent stays as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    message: Option<Text<1, 1000>>,
+}
+
+/// A message in an answer, and in the table.
+#[derive(Deserialize, Serialize)]
+struct Message {
+    id: String,
+    message: Text<1, 1000>,
+}
+
+async fn list(request: Request) -> Result<Response, Problem> {
+    MESSAGES.page(&request, &owner(&request)?).await?.answer()
+}
+
+async fn create(request: Request) -> Result<Response, Problem> {
+    // This is first, so that a caller without a token learns nothing.
+    let owner = owner(&request)?;
+    let NewMessage { message } = body(&request, 16 * 1024)?;
+    let id = data::id();
+    let item = MESSAGES.item(&owner, &id, Message { id: id.clone(), message });
+    let mut response = item.answer(&request, StatusCode::CREATED)?;
+    // Relative to the list's URL, so that it is right behind every trigger.
+    let location = HeaderValue::try_from(format!("SEGMENT/{id}")).map_err(|error| Problem::internal().because(error))?;
+    response.headers_mut().insert(LOCATION, location);
+    // Writes the message, and the answer to the request's `Idempotency-Key`: both or neither.
+    commit(&request, [MESSAGES.create(&item)?], response).await
+}
+
+async fn show(request: Request) -> Result<Response, Problem> {
+    found(&request).await?.answer(&request, StatusCode::OK)
+}
+
+async fn replace(request: Request) -> Result<Response, Problem> {
+    let mut item = found(&request).await?.checked(&request)?;
+    let NewMessage { message } = body(&request, 16 * 1024)?;
+    item.value.message = message;
+    let write = MESSAGES.replace(&mut item)?;
+    let response = item.answer(&request, StatusCode::OK)?;
+    commit(&request, [write], response).await
+}
+
+async fn change(request: Request) -> Result<Response, Problem> {
+    let mut item = found(&request).await?.checked(&request)?;
+    let Change { message } = body(&request, 16 * 1024)?;
+    item.value.message = message.unwrap_or(item.value.message);
+    let write = MESSAGES.replace(&mut item)?;
+    let response = item.answer(&request, StatusCode::OK)?;
+    commit(&request, [write], response).await
+}
+
+async fn remove(request: Request) -> Result<Response, Problem> {
+    let item = found(&request).await?.checked(&request)?;
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    commit(&request, [MESSAGES.delete(&item)], response).await
+}
+
+/// The message at the request's path. Another caller's is not found.
+async fn found(request: &Request) -> Result<Item<Message>, Problem> {
+    MESSAGES.found(&owner(request)?, path(request, "PARAMETER")?).await
+}
+
+fn owner(request: &Request) -> Result<String, Problem> {
+    claim(request, "sub").ok_or_else(|| Problem::unauthorized("Bearer", "This needs a token."))
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn answers_its_events() {
+        testbed::replay("NAME", super::endpoint()).await;
+    }
+}

@@ -1,0 +1,250 @@
+"""What `make new … TABLE=parcels` adds to an endpoint: a table, and the code, cases and contract of a caller's own items in it.
+
+new.py inserts it. The texts are in testbed/new/table, for all methods; what the endpoint does not have is left out.
+"""
+
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "new/table"
+
+# For each path: the methods that it can have, and for each the function of main.rs and the actions on the table.
+LIST = {
+    "GET": ("list", ["Query"]),
+    # An Idempotency-Key is taken, completed or freed.
+    "POST": ("create", ["DeleteItem", "PutItem", "UpdateItem"]),
+}
+ITEM = {
+    "GET": ("show", ["GetItem"]),
+    "PUT": ("replace", ["GetItem", "PutItem"]),
+    "PATCH": ("change", ["GetItem", "PutItem"]),
+    "DELETE": ("remove", ["DeleteItem", "GetItem"]),
+}
+# The types of main.rs that not all methods need.
+TYPES = {"NewMessage": ("POST", "PUT"), "Change": ("PATCH",)}
+
+ID = "019a8b3c4d5e6f708192a3b4c5d6"
+JSON = {"content-type": "application/json"}
+
+
+class Table:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.prefix = "".join(word.capitalize() for word in name.split("-"))
+        self.id = f"{self.prefix}Table"
+        self.variable = f"{name.replace('-', '_').upper()}_TABLE"
+
+    def split(self, route: str, methods: str, item: str, item_methods: str) -> tuple[str, str, str]:
+        """The methods of the list, the items' path and their methods. Without `item_methods`, `methods` are those of both: POST
+        is the list's, GET is both's, and the others are the items'."""
+        item = item or f"{route}/{{id}}"
+        if item_methods:
+            return methods, item, item_methods
+        given = [method.strip().upper() for method in (methods or "GET,POST,PATCH,DELETE").split(",")]
+        return ",".join(method for method in given if method not in ITEM or method == "GET"), item, ",".join(
+            method for method in given if method in ITEM
+        )
+
+    def refused(self, resources: list, template: str) -> str | None:
+        """Why there can be no such endpoint. `resources` are the list and its items."""
+        listed, item = resources
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name) or len(self.name) > 32:
+            return "a name is as in TABLE=shop-parcels, of at most 32 characters."
+        if re.search(rf"^  {self.id}:$", template, re.MULTILINE):
+            return f"template.yaml has a {self.id} already. docs/endpoints.md says how another endpoint uses it."
+        if listed.parameters or not re.fullmatch(rf"{re.escape(listed.route)}/\{{\w+\}}", item.route):
+            return f"its items are a caller's, at a path as ROUTE=/parcels and ITEM='/parcels/{{id}}', not {listed.route} and {item.route}."
+        for resource, known in ((listed, LIST), (item, ITEM)):
+            if resource.methods == [""] or not set(resource.methods) <= known.keys():
+                return f"{resource.route} has {', '.join(known)}, or some of these, not {', '.join(filter(None, resource.methods)) or 'none'}."
+        return None
+
+    def actions(self, resources: list) -> list[str]:
+        listed, item = resources
+        used = {action for method in listed.methods for action in LIST[method][1]}
+        used |= {action for method in item.methods for action in ITEM[method][1]}
+        return [f"dynamodb:{action}" for action in sorted(used)]
+
+    def manifest(self, resources: list) -> str:
+        """The part of Cargo.toml that declares what the endpoint may do."""
+        actions = ", ".join(f'"{action}"' for action in self.actions(resources))
+        return f"""[package.metadata.endpoint]
+links = ["aws"]
+
+[package.metadata.endpoint.permissions]
+{self.id} = [{actions}]
+
+"""
+
+    def main(self, name: str, routes: str, resources: list) -> str:
+        listed, item = resources
+        made = [f"{method.lower()}({LIST[method][0]})" for method in listed.methods]
+        made = [call.replace("(create)", "(idempotent(&MESSAGES, create))") for call in made]
+        chains = [".".join(made), ".".join(f"{method.lower()}({ITEM[method][0]})" for method in item.methods)]
+        text = filled(
+            "main.rs",
+            ROUTES=routes,
+            VARIABLE=self.variable,
+            RESOURCES=", ".join(f'{chain}.at("{resource.route}")' for chain, resource in zip(chains, resources, strict=True)),
+            SEGMENT=listed.route.rpartition("/")[2],
+            PARAMETER=item.parameters[0],
+            NAME=name,
+        )
+        own = {LIST[method][0] for method in listed.methods} | {ITEM[method][0] for method in item.methods}
+        all_of_them = {function for function, _ in (*LIST.values(), *ITEM.values())}
+        methods = {*listed.methods, *item.methods}
+        left_out = (all_of_them - own) | {name for name, users in TYPES.items() if not methods & set(users)}
+        blocks = [block for block in text.split("\n\n") if not re.search(rf"\b(async fn|struct) ({'|'.join(left_out) or '!'})\b", block)]
+        code = "\n\n".join(blocks)
+        names = ["Problem", "Request", "Response", "Routes", "Text", "body", "claim", *(method.lower() for method in ITEM), "post", "path", "routes"]
+        http = "http::{HeaderValue, StatusCode, header::LOCATION}" if "POST" in methods else "http::StatusCode"
+        for crate, imported in (("DATA", ["Item", "Table", "commit", "idempotent"]), ("HANDLER", names)):
+            used = [name for name in imported if name[0].isupper() or re.search(rf"(?<![.\w]){name}\(", code)]
+            code = code.replace(crate, ", ".join(used + [http] * (crate == "HANDLER")))
+        return code
+
+    def template(self, endpoint: str, resources: list) -> str:
+        """The table and its policy."""
+        return filled("template.yaml", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
+
+    def settings(self, endpoint: str) -> tuple[str, str]:
+        """The lines of the function's block that are for its table."""
+        return (
+            f"    DependsOn: {endpoint}TablePolicy\n    Metadata: {{ BuildMethod: rust-cargolambda }}\n",
+            f"""      # TLS is limited by the CPU, and more memory brings more CPU.
+      MemorySize: 256
+      VersionDescription: !Ref LogLevel
+      Environment: {{ Variables: {{ {self.variable}: !Ref {self.id} }} }}
+""",
+        )
+
+    def headers(self, resources: list) -> tuple[list[str], list[str]]:
+        """The request headers that a page sends, and the headers of answers that it reads."""
+        listed, item = resources
+        sent = ["idempotency-key"] * ("POST" in listed.methods) + ["if-none-match"] * ("GET" in item.methods)
+        sent += ["if-match"] * bool({"PUT", "PATCH", "DELETE"} & {*item.methods})
+        answered = ["etag"] * ("POST" in listed.methods or item.methods != ["DELETE"])
+        answered += ["link"] * ("GET" in listed.methods) + ["location"] * ("POST" in listed.methods)
+        return sent, [*answered, "www-authenticate"]
+
+    def openapi(self, openapi: str, endpoint: str, resources: list) -> tuple[str, dict[str, str]]:
+        """The paths, and for each group of components those that `openapi` lacks."""
+        listed, item = resources
+        paths = filled("paths.yaml", ENDPOINT=endpoint, TABLE=self.prefix, ROUTE=listed.route, ITEM=item.route, PARAMETER=item.parameters[0])
+        kept = []
+        for path, resource in zip(paths.split("\n\n"), resources, strict=True):
+            head, *operations = re.split(r"^(?=    [a-z]+:\n      operationId: )", path.rstrip("\n") + "\n", flags=re.MULTILINE)
+            kept.append("\n" + head)
+            for operation in operations:
+                method = operation.split(":")[0].strip()
+                if method == "options" or method.upper() in resource.methods:
+                    kept.append(operation)
+                if method == "get" and "GET" in resource.methods:
+                    kept.append(operation.replace("    get:\n      operationId: get", "    head:\n      operationId: head"))
+        text = "".join(kept)
+        components = filled("components.yaml", TABLE=self.prefix)
+        groups = dict(re.findall(r"^(\w+):\n((?: .*\n)+)", components, re.MULTILINE))
+        all_of_them = {(group, name): block for group in groups for name, block in entries(groups[group])}
+        there = openapi[openapi.index("\ncomponents:\n"):]
+        needed, found = [], [text]
+        for source in found:
+            for reference in re.findall(r"#/components/(\w+/[\w.-]+)", source):
+                group, name = key = tuple(reference.split("/"))
+                has = dict(re.findall(rf"^  ({group}):\n((?:    .*\n|\n)*)", there, re.MULTILINE)).get(group, "")
+                if key in all_of_them and key not in needed and not re.search(rf"^    {re.escape(name)}:", has, re.MULTILINE):
+                    needed.append(key)
+                    found.append(all_of_them[key])
+        return text, {group: "".join(block for key, block in all_of_them.items() if key in needed and key[0] == group) for group in groups}
+
+    def events(self, resources: list) -> list[tuple[str, dict]]:
+        listed, item = resources
+        path, own = listed.route, f"{item.route.rpartition('/')[0]}/{ID}"
+        stored = {"pk": {"S": "ada"}, "sk": {"S": f"message#{ID}"}, "version": {"N": "3"}, "written": {"S": "00f1e2d3c4b5a697"}}
+        stored |= {"id": {"S": ID}, "message": {"S": "hello"}}
+        body, message = {"message": "hello"}, {"id": ID, "message": "hello"}
+        key = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+        other_detail = "Send If-Match with the ETag of the version that you change."
+        without, other = problem(428, "Precondition required", other_detail), problem(412, "Precondition failed", "The resource has changed.")
+
+        def created(case: str, **headers: dict) -> tuple:
+            pattern = '^\\{"id":"[0-9a-f]{28}","message":"hello"\\}$'
+            return case, request("POST", path, body=body, **headers), answer(201, tag("1"), body_pattern=pattern)
+
+        def changed(case: str, method: str) -> list[tuple]:
+            sent = {} if method == "DELETE" else {"body": {"message": "later"}}
+            done = answer(204) if method == "DELETE" else answer(200, tag("4"), body=message | {"message": "later"})
+            return [
+                (case, request(method, own, headers={"if-match": '"3"'}, **sent), done),
+                (f"{case}-other-version", request(method, own, headers={"if-match": '"2"'}, **sent), other),
+                (f"{case}-without-version", request(method, own, **sent), without),
+            ]
+
+        invalid = problem(400, "Invalid parameter", "`limit` must be a whole number from 1 to 100.")
+        fault = {"detail": "must be a string of 1 to 1000 characters", "pointer": "#/message"}
+        faults = problem(422, "Unprocessable content", "The body has 1 fault, which `errors` lists.", errors=[fault])
+        not_modified = answer(304, {"cache-control": "private, no-cache", "etag": '"3"', "content-type": None})
+        cases = {
+            "GET": [
+                ("list", request("GET", path), answer(200, JSON | {"cache-control": "no-store"}, body=[message])),
+                ("limit-too-large", request("GET", f"{path}?limit=101"), invalid),
+            ],
+            "POST": [
+                created("post"), created("post-with-key", headers=key),
+                ("post-faults", request("POST", path, body={"message": ""}), faults),
+            ],
+        }
+        item_cases = {
+            "GET": [
+                ("item", request("GET", own), answer(200, tag("3"), body=message)),
+                ("item-not-modified", request("GET", own, headers={"if-none-match": '"3"'}), not_modified),
+            ],
+            **{method: changed(f"item-{method.lower()}", method) for method in ("PUT", "PATCH", "DELETE")},
+        }
+        made = [case for method in listed.methods for case in cases[method]]
+        made += [case for method in item.methods for case in item_cases[method]]
+        (_, first, answered), *others = made
+        anonymous = {name: value for name, value in first.items() if name != "claims"}
+        unauthorized = problem(401, "Unauthorized", "This needs a token.")
+        unauthorized["headers"]["www-authenticate"] = "Bearer"
+        made = [("plain", first, answered), ("without-token", anonymous, unauthorized), *others]
+        settings = {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": "{upstream}",
+            "AWS_OPERATION_TIMEOUT_MS": "60000",
+            self.variable: self.id,
+        }
+        return [
+            *((f"{case}.json", {"request": sent, "answer": told}) for case, sent, told in made),
+            ("settings.json", settings),
+            ("upstream.json", {"Item": stored, "Items": [stored]}),
+        ]
+
+
+def request(method: str, path: str, **more: object) -> dict:
+    return ({} if method == "GET" else {"method": method}) | {"path": path, **more, "claims": {"sub": "ada"}}
+
+
+def answer(status: int, headers: dict | None = None, **body: object) -> dict:
+    return {"status": status, "headers": headers or {"content-type": None, "cache-control": "no-store"}, **body}
+
+
+def tag(version: str) -> dict:
+    return JSON | {"cache-control": "private, no-cache", "etag": f'"{version}"'}
+
+
+def problem(status: int, title: str, detail: str, **members: object) -> dict:
+    body = {"type": f"urn:problem-type:{title.lower().replace(' ', '-')}", "title": title, "status": status, "detail": detail}
+    body |= {"instance": "urn:uuid:{request_id}", **members}
+    return answer(status, {"content-type": "application/problem+json", "cache-control": "no-store"}, body=body)
+
+
+def filled(file: str, **values: str) -> str:
+    """A text of `FOLDER` with its words in capitals replaced."""
+    return re.sub("|".join(values), lambda found: values[found[0]], (FOLDER / file).read_text())
+
+
+def entries(group: str) -> list[tuple[str, str]]:
+    """The name and the text of each entry of a group of components."""
+    return [(re.match(r"    ([\w.-]+):", text)[1], text) for text in re.findall(r"^    \S.*\n(?:     .*\n)*", group, re.MULTILINE)]

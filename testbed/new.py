@@ -175,11 +175,11 @@ class Endpoint:
         if re.search(rf"^      operationId: [a-z]+{self.id.capitalize()}$", read("openapi.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: openapi.yaml has operations of {self.id.capitalize()} already.")
         router = tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
+        if why := self.table and self.table.refused(self.resources, read("template.yaml")):
+            raise Refused(f"TABLE={self.table.name}: {why}")
         for resource in self.resources:
             resource.check(router)
             router[resource.route] = self.name
-        if why := self.table and self.table.refused(self.resources, read("template.yaml")):
-            raise Refused(f"TABLE={self.table.name}: {why}")
 
     def files(self) -> dict[str, str]:
         """The content of each new or changed file."""

@@ -218,7 +218,8 @@ class Endpoint:
                         entry[1] = re.sub(rf"(operationId: [a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
                 openapi[number] = "".join(text for _, text in found)
         own = [
-            path, (rf'"{self.name}(?=["/])(?!":)', f'"{to}'), (rf"\b{self.name}-function\b", f"{to}-function"),
+            # The kind of a table's items is in the keys of those that there are.
+            path, (rf'(?<!_TABLE", )"{self.name}(?=["/])(?!":)', f'"{to}'), (rf"\b{self.name}-function\b", f"{to}-function"),
             (rf"\b(CARGO_BIN_EXE_|functions/|events/){self.name}(?![\w-])", rf"\g<1>{to}"),
         ]
         files = {
@@ -285,11 +286,22 @@ def write(files: dict[str, str]) -> None:
         (ROOT / file).write_text(content)
 
 
-def remove(name: str) -> None:
-    write(Endpoint(name).remove())
+def retained(template: str) -> set[str]:
+    """The resources that outlive a stack, or their place in it."""
+    return set(re.findall(r"^  (\w+):\n(?:    .*\n)*?    DeletionPolicy:.*\bRetain", template, re.MULTILINE))
+
+
+def remove(name: str) -> str:
+    """Removes it, and returns what is still to say."""
+    files = Endpoint(name).remove()
+    left = retained(read("template.yaml")) - retained(files["template.yaml"])
+    write(files)
     for folder in ("functions", "events"):
         shutil.rmtree(ROOT / folder / name, ignore_errors=True)
     lock()
+    if not left:
+        return ""
+    return f"Where its DeletionPolicy is Retain, a stack that is deployed leaves {', '.join(sorted(left))} in your account, with the data.\n"
 
 
 def rename(name: str, to: str) -> None:
@@ -310,8 +322,9 @@ def told(name: str) -> str:
 
 def main(name: str, to: str | None = None) -> None:
     if to is None:
-        remove(name)
+        left = remove(name)
         print(f"functions/{name} and events/{name} are gone, with what only they needed in Cargo.toml, template.yaml and openapi.yaml.")
+        print(left, end="")
     else:
         rename(name, to)
         print(f"{name} is {to} in its folders, Cargo.toml, template.yaml and openapi.yaml. A deployment replaces the function.")

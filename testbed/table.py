@@ -41,9 +41,10 @@ class Table:
         if item_methods:
             return methods, item, item_methods
         given = [method.strip().upper() for method in (methods or "GET,POST,PATCH,DELETE").split(",")]
-        return ",".join(method for method in given if method not in ITEM or method == "GET"), item, ",".join(
-            method for method in given if method in ITEM
-        )
+        own = [method for method in given if method in ITEM]
+        listed = [method for method in given if method not in own or method == "GET"]
+        # A space: without any, it would be GET.
+        return ",".join(listed) or " ", item, ",".join(own) or " "
 
     def refused(self, resources: list, template: str) -> str | None:
         """Why there can be no such endpoint. `resources` are the list and its items."""
@@ -56,7 +57,7 @@ class Table:
             return f"its items are a caller's, at a path as ROUTE=/parcels and ITEM='/parcels/{{id}}', not {listed.route} and {item.route}."
         for resource, known in ((listed, LIST), (item, ITEM)):
             if resource.methods == [""] or not set(resource.methods) <= known.keys():
-                return f"{resource.route} has {', '.join(known)}, or some of these, not {', '.join(filter(None, resource.methods)) or 'none'}."
+                return f"{resource.route} can have {', '.join(known)}, and has {', '.join(filter(None, resource.methods)) or 'none'}."
         return None
 
     def actions(self, resources: list) -> list[str]:
@@ -86,7 +87,8 @@ links = ["aws"]
             ROUTES=routes,
             VARIABLE=self.variable,
             RESOURCES=", ".join(f'{chain}.at("{resource.route}")' for chain, resource in zip(chains, resources, strict=True)),
-            SEGMENT=listed.route.rpartition("/")[2],
+            # `./`, because `make rename` changes only a path that begins with the name.
+            SEGMENT=re.sub(r".*/(?=.)", "./", listed.route[1:]),
             PARAMETER=item.parameters[0],
             NAME=name,
         )

@@ -103,6 +103,7 @@ PLAIN = (
     "NAME=madefiles ROUTE=/madefiles/{name+}",
     "NAME=madeparcels METHODS=GET,POST ITEM=/madeparcels/{id} ITEM_METHODS=GET,DELETE",
     "NAME=madeexport ROUTE=/madeexport/{year}/{month} STREAM=yes",
+    "NAME=madenotes TABLE=made-notes",
     "NAME=madequotes ROUTE=/madequotes/{symbol} METHODS=GET,POST UPSTREAMS=madeprices,exchange-rates",
 )
 
@@ -194,6 +195,12 @@ def let_pages_do_what_the_contract_has(copy: Path) -> None:
         ({"NAME": "madeorders", "STREAM": "no"}, "STREAM=no: it is `yes`, or is left out"),
         ({"NAME": "madeorders", "STREAM": "yes", "METHODS": "GET,POST"}, "with GET alone, and without UPSTREAMS"),
         ({"NAME": "madeorders", "STREAM": "yes", "UPSTREAMS": "prices"}, "with GET alone, and without UPSTREAMS"),
+        ({"NAME": "madeorders", "TABLE": "Orders"}, "a name is as in TABLE=shop-parcels"),
+        ({"NAME": "madeorders", "TABLE": "orders", "UPSTREAMS": "prices"}, "without UPSTREAMS and STREAM"),
+        ({"NAME": "madeorders", "TABLE": "orders", "ROUTE": "/shops/{shop}/orders"}, "its items are a caller's"),
+        ({"NAME": "madeorders", "TABLE": "orders", "ITEM": "/elsewhere/{id}"}, "its items are a caller's"),
+        ({"NAME": "madeorders", "TABLE": "orders", "METHODS": "POST"}, "/madeorders/{id} can have GET, PUT, PATCH, DELETE, and has none"),
+        ({"NAME": "madeorders", "TABLE": "orders", "METHODS": "PUT", "ITEM_METHODS": "GET"}, "/madeorders can have GET, POST, and has PUT"),
         ({"NAME": "madeorders", "ITEM": "/madeorders"}, "madeorders is already served there"),
         ({"NAME": "madeorders", "ITEM_METHODS": "PUT"}, "ITEM=: a route has segments"),
         ({"NAME": "madeorders", "ITEM": "/a/{a}", "ITEM_METHODS": "PUT,PUT"}, "ITEM_METHODS=PUT,PUT: a method appears twice"),
@@ -234,6 +241,28 @@ def test_a_renamed_endpoint_is_as_if_it_were_made_with_its_new_name(copy: Path, 
     passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
     undo(copy)
     assert differences == ""
+
+
+def test_a_contract_without_its_components_gets_them(copy: Path) -> None:
+    for name in {folder.name for folder in (copy / "events").iterdir()} - {"time"}:
+        passes(copy, "make", "remove", f"NAME={name}")
+    commit(copy)
+    passes(copy, "make", "new", "NAME=madenotes", "TABLE=made-notes")
+    spec = yaml_parse((copy / "openapi.yaml").read_text())
+    named = set(re.findall(r"#/components/(\w+)/([\w.-]+)", (copy / "openapi.yaml").read_text()))
+    left = "MadeNotesTable in your account" in passes(copy, "make", "remove", "NAME=madenotes")
+    unchanged = changes(copy) == set()
+    passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    assert left and unchanged and all(name in spec["components"][group] for group, name in named)
+
+
+def test_a_renamed_endpoint_finds_its_items(copy: Path) -> None:
+    for name, route, expected in (("message", "", "later/{id}"), ("message", "/a/message", "./message/{id}")):
+        passes(copy, "make", "new", f"NAME={name}", f"ROUTE={route}", "TABLE=message")
+        passes(copy, "make", "rename", f"NAME={name}", "TO=later")
+        code = (copy / "functions/later/src/main.rs").read_text()
+        undo(copy)
+        assert 'Table::new("MESSAGE_TABLE", "message")' in code and f'"{expected}"' in code
 
 
 @pytest.mark.parametrize("name", sorted({folder.name for folder in (ROOT / "events").iterdir()}))
@@ -282,10 +311,15 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=tokio", f"ROUTE=/tokio/{names}", "METHODS=GET,POST,PUT,PATCH,DELETE", "UPSTREAMS=type,self,std")
     passes(copy, "make", "new", "NAME=std", "METHODS=DELETE", "UPSTREAMS=type")
     passes(copy, "make", "new", "NAME=stream", "STREAM=yes", f"ITEM=/stream/{names}")
+    # The name of a kind of items, and few and all methods.
+    passes(copy, "make", "new", "NAME=message", "TABLE=message", "METHODS=GET,POST,PUT,PATCH,DELETE", "ITEM=/message/{type}")
+    passes(copy, "make", "new", "NAME=item", "TABLE=type", "ROUTE=/shop/item", "METHODS=GET")
+    passes(copy, "make", "new", "NAME=commit", "TABLE=self", "METHODS=POST", "ITEM_METHODS=DELETE")
     passes(copy, "make", "check")
-    tested = passes(copy, "cargo", "test", "--bin=core", "--bin=serde", "--bin=tokio", "--bin=std", "--bin=stream", "--test=failing_upstreams")
+    made = ("core", "serde", "tokio", "std", "stream", "message", "item", "commit")
+    tested = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
     # That of a function with settings runs once more, in a process that has them.
-    assert tested.count("answers_its_events ... ok") == 5 and tested.count("a_failing_upstream_becomes_a_problem ... ok") == 2
+    assert tested.count("answers_its_events ... ok") == len(made) and tested.count("a_failing_upstream_becomes_a_problem ... ok") == 2
     undo(copy)
 
 
@@ -299,7 +333,7 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
     passes(copy, "make", "events")
     assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
     made = sorted(folder.name for folder in (copy / "events").glob("made*"))
-    assert len(made) == 12
+    assert len(made) == 13
     passes(copy, "cargo", "test", "--test=packaging", "links")
     replayed = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
     assert "a_failing_upstream_becomes_a_problem ... ok" in replayed
@@ -311,6 +345,6 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
         results = [pool.submit(passes, copy, *pytest, f"testbed/deploy/{file}", *more) for file, *more in tests]
     tested = "".join(result.result() for result in results)
     for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}", "PUT /madeseats/{seat}",
-                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /madeexport/{year}/{month}", "DELETE /madeparcels/{id}", "DELETE /madelater/all"):
+                      "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /madeexport/{year}/{month}", "POST /madenotes", "PATCH /madenotes/{id}", "DELETE /madeparcels/{id}", "DELETE /madelater/all"):
         assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][local]" in tested
     undo(copy)

@@ -596,6 +596,8 @@ mod tests {
             payload: Vec::new(),
             expected: serde_json::from_value(json!({ "status": 200, "body_base64": base64 })).expect("an answer"),
             call: None,
+            items: None,
+            items_after: None,
         };
         let check = |base64: &str, unsure: &str| {
             let invocation = Invocation::new("");

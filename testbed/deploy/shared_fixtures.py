@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urljoin
 
 import caller
 import proofs
@@ -212,7 +213,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstract
         log = tmp_path_factory.mktemp("run") / "make-run.log"
         command = ["make", "run", f"PORT={free_port()}", *settings]
         with process(command, environment(), log) as running:
-            yield wait_for_line(running, log, "ready: ", 300).split()[0]
+            first = wait_for_line(running, log, "ready: ", 300).split()[0]
+            yield urljoin(first, "/")
 
     return start
 

@@ -312,7 +312,10 @@ fn collect(body: UnsyncBoxBody<Bytes, Error>, most: usize) -> BoxFuture<'static,
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, time::Duration};
+    use std::{
+        convert::Infallible,
+        time::{Duration, SystemTime, UNIX_EPOCH},
+    };
 
     use http_body_util::{Full, StreamBody};
     use lambda_http::http::header::{ETAG, SET_COOKIE};
@@ -330,15 +333,21 @@ mod tests {
         service,
     };
 
-    /// The prelude, the body, the number of trailers, and the line.
     async fn observed(endpoint: impl Endpoint) -> (Value, String, usize, Value) {
+        observed_for(Duration::ZERO, endpoint).await
+    }
+
+    /// The prelude, the body, the number of trailers, and the line, of an invocation that Lambda ends after `limit`.
+    async fn observed_for(limit: Duration, endpoint: impl Endpoint) -> (Value, String, usize, Value) {
         const URL: &[u8] = br#"{"rawPath": "/", "headers": {"accept-encoding": "gzip"}, "requestContext":
             {"domainName": "a.lambda-url.us-east-1.on.aws", "http": {"method": "GET"}}}"#;
         let line = Arc::new(Mutex::new(Value::Null));
         let written = Arc::clone(&line);
         let write = move |line: &[u8]| *written.lock().unwrap() = serde_json::from_slice(line).unwrap();
         let log = Arc::new(Log::new(Format::Json, write));
-        let context = crate::Context::default();
+        let mut context = crate::Context::default();
+        let deadline = SystemTime::now() + limit;
+        context.deadline = deadline.duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
         let answering = respond(&log, Duration::ZERO, &endpoint, Bytes::from_static(URL), context, true).boxed();
         let mut sent = None;
         answer_then_finish(async {
@@ -389,6 +398,55 @@ mod tests {
         let (prelude, _, _, line) = observed(changed).await;
         assert_eq!((&prelude["statusCode"], &line["problem"]), (&json!(500), &json!("internal")));
         assert!(line["error"].as_str().unwrap().contains("a layer changed"), "{line}");
+    }
+
+    /// Panics when it is dropped.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+
+    fn is_ended_by_the_deadline((_, body, trailers, line): &(Value, String, usize, Value)) -> bool {
+        body.starts_with('x')
+            && *trailers == 2
+            && (&line["stream"], &line["problem"], &line["status"])
+                == (&json!("deadline"), &json!("deadline-exceeded"), &json!(200))
+            && (&line["level"], &line["ServerErrors"]) == (&json!("ERROR"), &json!(1))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_ends_a_stream_that_stalls_whatever_its_drop_does() {
+        let endpoint = |_: Request| async {
+            Ok(stream("text/plain", |pieces| async move {
+                let _bomb = Bomb;
+                pieces.send("x").await?;
+                std::future::pending().await
+            }))
+        };
+        let observed = observed_for(Duration::from_mins(1), endpoint).await;
+        assert!(is_ended_by_the_deadline(&observed), "{observed:?}");
+    }
+
+    /// The clock runs: while it is paused, it moves only if all wait.
+    #[tokio::test]
+    async fn the_deadline_ends_a_stream_that_always_has_a_piece() {
+        let endpoint = |_: Request| async {
+            Ok(stream("text/plain", |pieces| async move {
+                loop {
+                    pieces.send("x").await?;
+                }
+            }))
+        };
+        let observed = observed_for(Duration::from_millis(300), endpoint).await;
+        assert!(is_ended_by_the_deadline(&observed), "{}", observed.3);
+        let endpoint = |_: Request| async {
+            let ready = futures_util::stream::repeat_with(|| Ok::<_, Error>(http_body::Frame::data(Bytes::from("x"))));
+            Ok(stream_body(StreamBody::new(ready)))
+        };
+        let observed = observed_for(Duration::from_millis(300), endpoint).await;
+        assert!(is_ended_by_the_deadline(&observed), "{}", observed.3);
     }
 
     #[tokio::test]

@@ -185,8 +185,11 @@ impl http_body::Body for SentBody {
 impl SentBody {
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, (StreamEnd, Problem)>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        // First, so that a body that always has a piece ends, too.
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+        // First, so that a body that always has a piece ends, too. That may also keep the timer from being looked at.
+        let is_over = |deadline: &mut Pin<Box<Sleep>>| {
+            deadline.deadline() <= Instant::now() || deadline.as_mut().poll(context).is_ready()
+        };
+        if self.deadline.as_mut().is_some_and(is_over) {
             return Poll::Ready(Some(Err((StreamEnd::Deadline, Problem::deadline_exceeded()))));
         }
         let piece = || -> Poll<Result<Option<Bytes>, Error>> {

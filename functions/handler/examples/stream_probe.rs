@@ -29,14 +29,6 @@ struct Wanted {
 const SECRET: &str = "the cause, which is internal";
 
 async fn probe(request: Request) -> Result<Response, Problem> {
-    /// Panics when it is dropped.
-    struct Bomb(bool);
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            assert!(!self.0, "in a drop: {SECRET}");
-        }
-    }
-
     let Wanted { bytes, then, status } = parameters(&request)?;
     match &*then {
         "refuse" => return Err(Problem::not_found("Gone.")),
@@ -45,7 +37,6 @@ async fn probe(request: Request) -> Result<Response, Problem> {
         _ => {}
     }
     let mut response = stream("application/octet-stream", move |pieces| async move {
-        let _bomb = Bomb(then == "drop");
         let piece = Bytes::from(vec![b'x'; 64 * 1024]);
         let mut left = bytes;
         while left > 0 {
@@ -59,12 +50,11 @@ async fn probe(request: Request) -> Result<Response, Problem> {
             "fail" => Err(SECRET.into()),
             "problem" => Err(Problem::misconfigured(SECRET).into()),
             "panic" => panic!("{SECRET}"),
-            "drop" | "stall" => pending().await,
+            "stall" => pending().await,
+            // Opening a pipe blocks the thread until somebody opens the other end.
+            "block" => Ok(std::fs::File::open(std::env::var("PIPE")?).map(drop)?),
             "flood" => loop {
                 pieces.send(piece.clone()).await?;
-            },
-            "drip" => loop {
-                pieces.send("x").await?;
             },
             _ => Ok(()),
         }

@@ -23,11 +23,17 @@ mod trace;
 
 use std::{env, time::Duration};
 
-use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, ecs::EcsCredentialsProvider, environment::EnvironmentVariableCredentialsProvider,
+    meta::credentials::CredentialsProviderChain, provider_config::ProviderConfig, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::OnceCell;
 use trace::Traced;
 
@@ -66,7 +72,7 @@ impl<C> Lazy<C> {
 /// Returns the region, the credentials and the other settings from AWS's environment variables, loaded on first use.
 pub async fn config() -> &'static SdkConfig {
     static CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
-    CONFIG.get_or_init(load).await
+    CONFIG.get_or_init(async || load()).await
 }
 
 /// Returns the time limits of a client whose operations may take `operation`, retries included.
@@ -89,17 +95,32 @@ fn timeout(setting: Option<String>) -> Duration {
     )
 }
 
-async fn load() -> SdkConfig {
+/// Reads what Lambda puts into the environment. The SDK's own loader also looks for profiles, web identities and an
+/// instance's metadata, which no function has: its code is a twelfth of a function's zip.
+fn load() -> SdkConfig {
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let is_true = |name: &str| set(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     // The same TLS library as `fetch` uses: a second one would add a megabyte.
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
-    let http = http.build_with_resolver(Resolver::default());
-    ConfigLoader::default()
+    let http = SharedHttpClient::new(Traced(http.build_with_resolver(Resolver::default())));
+    // An environment that Lambda restored from a snapshot asks for its credentials, as a container does.
+    let container = ProviderConfig::empty().with_http_client(http.clone());
+    let container = EcsCredentialsProvider::builder().configure(&container).build();
+    let credentials = CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new());
+    let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(Traced(http))
+        .region(set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")).map(Region::new))
+        .credentials_provider(SharedCredentialsProvider::new(credentials.or_else("Container", container)))
+        .http_client(http)
         .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
         .timeout_config(timeouts(timeout(env::var(TIMEOUT_MS).ok())))
-        .load()
-        .await
+        .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
+        .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"));
+    match set("AWS_ENDPOINT_URL") {
+        Some(url) => config.endpoint_url(url),
+        None => config,
+    }
+    .build()
 }
 
 #[cfg(test)]

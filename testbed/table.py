@@ -159,80 +159,83 @@ links = ["aws"]
         return text, {group: "".join(block for key, block in all_of_them.items() if key in needed and key[0] == group) for group in groups}
 
     def events(self, resources: list) -> list[tuple[str, dict]]:
+        """The cases, which have items of the table in the emulated AWS."""
         listed, item = resources
         path, own = listed.route, f"{item.route.rpartition('/')[0]}/{ID}"
-        stored = {"pk": {"S": "ada"}, "sk": {"S": f"message#{ID}"}, "version": {"N": "3"}, "written": {"S": "00f1e2d3c4b5a697"}}
-        stored |= {"id": {"S": ID}, "message": {"S": "hello"}}
-        body, message = {"message": "hello"}, {"id": ID, "message": "hello"}
+        message, sent = {"id": ID, "message": "hello"}, {"message": "hello"}
+        stored = {"pk": "ada", "sk": f"message#{ID}", "version": 3, "written": "00f1e2d3c4b5a697", **message}
+        before = {"items": {self.id: [stored]}}
+
+        def after(*items: dict) -> dict:
+            return {"items_after": {self.id: list(items)}}
+
+        created = answer(201, tag(1), body_pattern='^\\{"id":"[0-9a-f]{28}","message":"hello"\\}$')
+        new = {"pk": "ada", "version": 1, **sent}
         key = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
-        other_detail = "Send If-Match with the ETag of the version that you change."
-        without, other = problem(428, "Precondition required", other_detail), problem(412, "Precondition failed", "The resource has changed.")
-
-        def created(case: str, **headers: dict) -> tuple:
-            pattern = '^\\{"id":"[0-9a-f]{28}","message":"hello"\\}$'
-            return case, request("POST", path, body=body, **headers), answer(201, tag("1"), body_pattern=pattern)
-
-        def changed(case: str, method: str) -> list[tuple]:
-            sent = {} if method == "DELETE" else {"body": {"message": "later"}}
-            done = answer(204) if method == "DELETE" else answer(200, tag("4"), body=message | {"message": "later"})
-            return [
-                (case, request(method, own, headers={"if-match": '"3"'}, **sent), done),
-                (f"{case}-other-version", request(method, own, headers={"if-match": '"2"'}, **sent), other),
-                (f"{case}-without-version", request(method, own, **sent), without),
-            ]
-
-        invalid = problem(400, "Invalid parameter", "`limit` must be a whole number from 1 to 100.")
         fault = {"detail": "must be a string of 1 to 1000 characters", "pointer": "#/message"}
+        limit = problem(400, "Invalid parameter", "`limit` must be a whole number from 1 to 100.")
         faults = problem(422, "Unprocessable content", "The body has 1 fault, which `errors` lists.", errors=[fault])
         not_modified = answer(304, {"cache-control": "private, no-cache", "etag": '"3"', "content-type": None})
-        cases = {
-            "GET": [
-                ("list", request("GET", path), answer(200, JSON | {"cache-control": "no-store"}, body=[message])),
-                ("limit-too-large", request("GET", f"{path}?limit=101"), invalid),
-            ],
-            "POST": [
-                created("post"), created("post-with-key", headers=key),
-                ("post-faults", request("POST", path, body={"message": ""}), faults),
-            ],
+        not_found = problem(404, "Not found", "There is no such resource.")
+        changed = problem(412, "Precondition failed", "The resource has changed.")
+        unnamed = problem(428, "Precondition required", "Send If-Match with the ETag of the version that you change.")
+
+        def writes(method: str) -> dict[str, dict]:
+            case, body = f"item-{method.lower()}", {} if method == "DELETE" else {"body": {"message": "later"}}
+            done, left = answer(200, tag(4), body=message | {"message": "later"}), after({"pk": "ada", "message": "later", "version": 4})
+            if method == "DELETE":
+                done, left = answer(204), after()
+            return {
+                case: before | request(method, own, headers={"if-match": '"3"'}, **body) | done | left,
+                f"{case}-other-version": before | request(method, own, headers={"if-match": '"2"'}, **body) | changed | after(stored),
+                f"{case}-without-version": before | request(method, own, **body) | unnamed | after(stored),
+            }
+
+        list_cases = {
+            "GET": {
+                "list": before | request("GET", path) | answer(200, JSON | {"cache-control": "no-store"}, body=[message]),
+                "limit-too-large": request("GET", f"{path}?limit=101") | limit,
+            },
+            "POST": {
+                "post": request("POST", path, body=sent) | created | after(new),
+                "post-with-key": request("POST", path, headers=key, body=sent) | created | after(new, {"sk": "idempotency"}),
+                "post-faults": request("POST", path, body={"message": ""}) | faults | after(),
+            },
         }
         item_cases = {
-            "GET": [
-                ("item", request("GET", own), answer(200, tag("3"), body=message)),
-                ("item-not-modified", request("GET", own, headers={"if-none-match": '"3"'}), not_modified),
-            ],
-            **{method: changed(f"item-{method.lower()}", method) for method in ("PUT", "PATCH", "DELETE")},
+            "GET": {
+                "item": before | request("GET", own) | answer(200, tag(3), body=message),
+                "item-not-modified": before | request("GET", own, headers={"if-none-match": '"3"'}) | not_modified,
+            },
+            **{method: writes(method) for method in ("PUT", "PATCH", "DELETE")},
         }
-        made = [case for method in listed.methods for case in cases[method]]
-        made += [case for method in item.methods for case in item_cases[method]]
-        (_, first, answered), *others = made
-        anonymous = {name: value for name, value in first.items() if name != "claims"}
-        unauthorized = problem(401, "Unauthorized", "This needs a token.")
-        unauthorized["headers"]["www-authenticate"] = "Bearer"
-        made = [("plain", first, answered), ("without-token", anonymous, unauthorized), *others]
-        settings = {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": "{upstream}",
-            "AWS_OPERATION_TIMEOUT_MS": "60000",
-            self.variable: self.id,
-        }
-        return [
-            *((f"{case}.json", {"request": sent, "answer": told}) for case, sent, told in made),
-            ("settings.json", settings),
-            ("upstream.json", {"Item": stored, "Items": [stored]}),
-        ]
+        made = {name: case for method in listed.methods for name, case in list_cases[method].items()}
+        made |= {name: case for method in item.methods for name, case in item_cases[method].items()}
+        first = next(iter(made))
+        # Of the method that the items have in any case.
+        _, any_of_them = next(iter(item_cases[item.methods[0]].items()))
+        made["item-of-another"] = before | with_claims(any_of_them, sub="bob") | not_found | after(stored)
+        made["without-token"] = with_claims(made[first]) | problem(401, "Unauthorized", "This needs a token.")
+        made["without-token"]["answer"]["headers"]["www-authenticate"] = "Bearer"
+        made = {"plain": made.pop(first), **made}
+        parts = ("items", "request", "answer", "items_after")
+        return [(f"{name}.json", {part: case[part] for part in parts if part in case}) for name, case in made.items()]
 
 
 def request(method: str, path: str, **more: object) -> dict:
-    return ({} if method == "GET" else {"method": method}) | {"path": path, **more, "claims": {"sub": "ada"}}
+    return {"request": ({} if method == "GET" else {"method": method}) | {"path": path, **more, "claims": {"sub": "ada"}}}
+
+
+def with_claims(case: dict, **claims: str) -> dict:
+    """The request of `case`, with other claims."""
+    return {"request": {name: value for name, value in case["request"].items() if name != "claims"} | ({"claims": claims} if claims else {})}
 
 
 def answer(status: int, headers: dict | None = None, **body: object) -> dict:
-    return {"status": status, "headers": headers or {"content-type": None, "cache-control": "no-store"}, **body}
+    return {"answer": {"status": status, "headers": headers or {"content-type": None, "cache-control": "no-store"}, **body}}
 
 
-def tag(version: str) -> dict:
+def tag(version: int) -> dict:
     return JSON | {"cache-control": "private, no-cache", "etag": f'"{version}"'}
 
 

@@ -18,6 +18,7 @@
 //! with `?` the problem that fits: the SDK's own may print a secret.
 
 mod error;
+mod http;
 mod resolve;
 mod trace;
 
@@ -29,13 +30,10 @@ use aws_config::{
     timeout::TimeoutConfig,
 };
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use http::Http;
 use tokio::sync::OnceCell;
-use trace::Traced;
 
 pub use aws_config::SdkConfig;
 pub use error::Error;
@@ -100,9 +98,7 @@ fn timeout(setting: Option<String>) -> Duration {
 fn load() -> SdkConfig {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let is_true = |name: &str| set(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    // The same TLS library as `fetch` uses: a second one would add a megabyte.
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
-    let http = SharedHttpClient::new(Traced(http.build_with_resolver(Resolver::default())));
+    let http = SharedHttpClient::new(Http::new());
     // An environment that Lambda restored from a snapshot asks for its credentials, as a container does.
     let container = ProviderConfig::empty().with_http_client(http.clone());
     let container = EcsCredentialsProvider::builder().configure(&container).build();
@@ -115,12 +111,25 @@ fn load() -> SdkConfig {
         .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
         .timeout_config(timeouts(timeout(env::var(TIMEOUT_MS).ok())))
         .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
-        .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"));
+        .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
+        .service_config(OfServices);
     match set("AWS_ENDPOINT_URL") {
         Some(url) => config.endpoint_url(url),
         None => config,
     }
     .build()
+}
+
+/// The settings of single services, such as `AWS_ENDPOINT_URL_DYNAMODB`:
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>
+#[derive(Debug)]
+struct OfServices;
+
+impl LoadServiceConfig for OfServices {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        env::var(format!("{}_{service}", key.env())).ok().filter(|value| !value.is_empty())
+    }
 }
 
 #[cfg(test)]

@@ -4,15 +4,17 @@
 //! from whatever C library the machine has.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError, proto::rr::Name};
+use hyper_util::client::legacy::connect;
 use tokio::{task::JoinHandle, time::timeout};
+use tower_service::Service;
 
 /// A datagram can be lost. The next one must go out while the attempt that waits for the answer has time left.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -104,9 +106,23 @@ fn has_route(address: IpAddr) -> bool {
     UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((address, 443))).is_ok()
 }
 
-impl ResolveDns for Resolver {
-    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
-        DnsFuture::new(async move { self.lookup(name).await.map_err(ResolveDnsError::new) })
+/// For hyper-util's connector, which adds the port.
+impl Service<connect::dns::Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = NetError;
+    type Future = BoxFuture<'static, Result<Self::Response, NetError>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), NetError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: connect::dns::Name) -> Self::Future {
+        let resolver = self.clone();
+        Box::pin(async move {
+            let addresses = resolver.lookup(name.as_str()).await?;
+            let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(addresses.into_iter())
+        })
     }
 }
 

@@ -1,58 +1,18 @@
 //! The trace of the current invocation, in all requests to AWS.
 
-use aws_smithy_runtime_api::{
-    box_error::BoxError,
-    client::{
-        connector_metadata::ConnectorMetadata,
-        http::{
-            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-            SharedHttpConnector,
-        },
-        orchestrator::HttpRequest,
-        runtime_components::{RuntimeComponents, RuntimeComponentsBuilder},
-    },
-};
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 
 const X_AMZN_TRACE_ID: &str = "x-amzn-trace-id";
 
-/// Adds `X-Amzn-Trace-Id` to each request.
+/// Adds `X-Amzn-Trace-Id` to a request.
 ///
 /// The SDK reads it from the environment, where there can be only one, and where `handler` puts none. An interceptor
 /// would have to be added to each client. This works for all clients of a configuration, because the header is not
 /// part of the signature.
-#[derive(Debug)]
-pub(crate) struct Traced<C>(pub(crate) C);
-
-impl HttpClient for Traced<SharedHttpClient> {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(Traced(self.0.http_connector(settings, components)))
-    }
-
-    fn validate_base_client_config(
-        &self,
-        components: &RuntimeComponentsBuilder,
-        config: &ConfigBag,
-    ) -> Result<(), BoxError> {
-        self.0.validate_base_client_config(components, config)
-    }
-
-    fn validate_final_config(&self, components: &RuntimeComponents, config: &ConfigBag) -> Result<(), BoxError> {
-        self.0.validate_final_config(components, config)
-    }
-
-    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
-        self.0.connector_metadata()
-    }
-}
-
-impl HttpConnector for Traced<SharedHttpConnector> {
-    fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
-        let trace = handler::current_trace().and_then(|trace| trace.to_str().ok().map(str::to_owned));
-        if let Some(trace) = trace {
-            request.headers_mut().insert(X_AMZN_TRACE_ID, trace);
-        }
-        self.0.call(request)
+pub(crate) fn add_to(request: &mut HttpRequest) {
+    let trace = handler::current_trace().and_then(|trace| trace.to_str().ok().map(str::to_owned));
+    if let Some(trace) = trace {
+        request.headers_mut().insert(X_AMZN_TRACE_ID, trace);
     }
 }
 

@@ -7,19 +7,17 @@
 use std::{
     error::Error,
     future::pending,
-    net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::future::{Either, select};
 use handler::http::{
     Request, StatusCode, Uri,
     header::{HOST, HeaderValue},
 };
-use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
+use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     task::yield_now,
@@ -45,7 +43,7 @@ pub(crate) struct Client {
     origin: Uri,
     /// The origin as the field `Host` has it.
     host: HeaderValue,
-    connector: HttpConnector<Resolver>,
+    connector: HttpConnector<aws::Resolver>,
     /// For `https`.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: Mutex<Vec<Connection>>,
@@ -74,7 +72,7 @@ impl Client {
         } else {
             None
         };
-        let mut connector = HttpConnector::new_with_resolver(Resolver(aws::Resolver::default()));
+        let mut connector = HttpConnector::new_with_resolver(aws::Resolver::default());
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
@@ -212,29 +210,6 @@ async fn late(patience: Option<Duration>, hedge: Option<Hedge<'_>>) {
     match patience {
         Some(patience) => sleep_until(began + patience).await,
         None => pending().await,
-    }
-}
-
-/// Resolves for the connector, which adds the port.
-#[derive(Clone)]
-struct Resolver(aws::Resolver);
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let resolver = self.0.clone();
-        Box::pin(async move {
-            let addresses = resolver.lookup(name.as_str()).await?;
-            let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
-            Ok(addresses.into_iter())
-        })
     }
 }
 

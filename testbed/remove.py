@@ -113,7 +113,7 @@ class Endpoint:
                     else:
                         gone += entry[1]
                         kept[section].remove(entry)
-                elif entry[0] in {f"{id}Url" for id in self.ids}:
+                elif entry[0] in {f"{id}Url" for id in self.ids} or section == "Outputs" and words(entry[1]) & {f"{id}FunctionUrl" for id in self.ids}:
                     gone += entry[1]
                     kept[section].remove(entry)
         for entry in kept["Mappings"]:

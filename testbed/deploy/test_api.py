@@ -77,7 +77,8 @@ def test_an_api_with_tokens_wants_one_on_every_path(api: Api) -> None:
         for method in ("GET", "HEAD", "POST")
         for authorization in ("", "Bearer none")
     }
-    open_to_all = {request for request, answer in asked.items() if answer.status_code != 401}
+    # A gateway's 401. A function that answers it has been called.
+    open_to_all = {request for request, answer in asked.items() if answer.status_code != 401 or "x-request-id" in answer.headers}
     if open_to_all == asked.keys() and not api.token:
         pytest.skip("the API needs no token")
     assert not open_to_all, "an API for which TOKEN is set, or which needs a token anywhere, answers without one"

@@ -35,7 +35,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             running.enter_context(process(watch, environment(), logs / "watch.log"))
             wait_for(lambda: answers(f"http://127.0.0.1:{port}/lambda-url/none"), "cargo lambda watch", 60)
         running.enter_context(process([str(ROUTER)], env, logs / "router.log"))
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/parcels"), "the router", 60)
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/letters"), "the router", 60)
         yield f"localhost:{port}"
 
 

@@ -141,9 +141,11 @@ fn source<'a, E: error::Error + 'static>(error: &'a (dyn error::Error + 'static)
 fn tls() -> ClientConfig {
     let file = CA_FILES.into_iter().find_map(|name| env::var_os(name).filter(|file| !file.is_empty()));
     let roots = file.and_then(|file| {
-        roots(&file)
-            .inspect_err(|error| tracing::error!(error, "{CA_FILES:?}: Mozilla's certificates are used instead"))
-            .ok()
+        let read = roots(&file);
+        read.inspect_err(|error| {
+            tracing::error!(error, "{file:?} cannot be used: AWS's certificates must be those of Mozilla");
+        })
+        .ok()
     });
     let roots = roots.unwrap_or_else(|| RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
     let config = ClientConfig::builder_with_provider(ring::default_provider().into());

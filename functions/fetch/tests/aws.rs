@@ -140,7 +140,7 @@ async fn nothing_of_credentials_is_told() {
     }
 }
 
-/// The AWS SDK trusts what is in `SSL_CERT_FILE`, and nothing else. The log must say why that does not work.
+/// AWS's clients trust what is in `SSL_CERT_FILE`. The log must say why that does not work.
 #[tokio::test]
 async fn a_missing_file_of_certificates_is_told() {
     let (aws, upstream) = (Upstream::start_tls(Certificate::Valid), Upstream::start());

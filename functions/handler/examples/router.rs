@@ -1,4 +1,4 @@
-//! `/parcels`: an axum router with three routes and two layers.
+//! `/letters`: an axum router with three routes and two layers.
 
 use std::process::ExitCode;
 
@@ -18,21 +18,21 @@ use tower_http::{
 };
 
 fn main() -> ExitCode {
-    handler::run(handler::service(parcels()))
+    handler::run(handler::service(letters()))
 }
 
-pub(crate) fn parcels() -> Router {
+pub(crate) fn letters() -> Router {
     Router::new()
-        .route("/parcels", get(list).post(send))
-        .route("/parcels/{id}", get(one))
-        .route("/parcels/{id}/sender", get(sender))
+        .route("/letters", get(list).post(send))
+        .route("/letters/{id}", get(one))
+        .route("/letters/{id}/sender", get(sender))
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, HeaderValue::from_static("private")))
         .layer(CorsLayer::new().allow_origin(Any))
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NewParcel {
+pub(crate) struct NewLetter {
     to: String,
     grams: u16,
 }
@@ -46,18 +46,18 @@ async fn list(Parameters(page): Parameters<Page>) -> Json<Page> {
     Json(page)
 }
 
-async fn send(Body(parcel): Body<NewParcel>) -> Result<(StatusCode, Json<NewParcel>), Problem> {
-    if parcel.grams > 31_500 {
-        return Err(Problem::new("too-heavy", "Too heavy", StatusCode::CONFLICT, "A parcel may have 31,500 grams."));
+async fn send(Body(letter): Body<NewLetter>) -> Result<(StatusCode, Json<NewLetter>), Problem> {
+    if letter.grams > 31_500 {
+        return Err(Problem::new("too-heavy", "Too heavy", StatusCode::CONFLICT, "A letter may have 31,500 grams."));
     }
-    Ok((StatusCode::CREATED, Json(parcel)))
+    Ok((StatusCode::CREATED, Json(letter)))
 }
 
 async fn one(Path(id): Path<u32>) -> String {
-    format!("parcel {id}")
+    format!("letter {id}")
 }
 
 async fn sender(Path(id): Path<u32>, claims: Claims) -> Result<String, Problem> {
     let sender = claims.get("sub").ok_or_else(|| Problem::unauthorized("Bearer", "The sender needs a token."))?;
-    Ok(format!("parcel {id} is from {sender}"))
+    Ok(format!("letter {id} is from {sender}"))
 }

@@ -43,14 +43,14 @@ fn answers(endpoint: &impl Endpoint, call: &Call) -> BTreeMap<&'static str, (Htt
 
 #[test]
 fn a_router_answers_the_same_through_every_trigger() {
-    let endpoint = handler::service(router::parcels());
+    let endpoint = handler::service(router::letters());
     for (method, path, sent, status, expected, route) in [
-        ("GET", "/parcels?limit=20", None, 200, r#"{"limit":20}"#, "/parcels"),
-        ("HEAD", "/parcels", None, 200, "", "/parcels"),
-        ("POST", "/parcels", Some(r#"{"to": "Ada", "grams": 70}"#), 201, r#"{"to":"Ada","grams":70}"#, "/parcels"),
-        ("GET", "/parcels/7", None, 200, "parcel 7", "/parcels/{id}"),
-        ("DELETE", "/parcels/7", None, 405, "", "/parcels/{id}"),
-        ("OPTIONS", "/parcels/7", None, 200, "", "/parcels/{id}"),
+        ("GET", "/letters?limit=20", None, 200, r#"{"limit":20}"#, "/letters"),
+        ("HEAD", "/letters", None, 200, "", "/letters"),
+        ("POST", "/letters", Some(r#"{"to": "Ada", "grams": 70}"#), 201, r#"{"to":"Ada","grams":70}"#, "/letters"),
+        ("GET", "/letters/7", None, 200, "letter 7", "/letters/{id}"),
+        ("DELETE", "/letters/7", None, 405, "", "/letters/{id}"),
+        ("OPTIONS", "/letters/7", None, 200, "", "/letters/{id}"),
         ("GET", "/other", None, 404, "", ""),
     ] {
         for (trigger, (answer, line)) in answers(&endpoint, &call(method, path, sent)) {
@@ -79,14 +79,14 @@ fn a_router_answers_the_same_through_every_trigger() {
 
 #[test]
 fn the_extractors_refuse_what_the_readers_refuse() {
-    let endpoint = handler::service(router::parcels());
+    let endpoint = handler::service(router::letters());
     let ours = handler::post(|request: Request| async move {
-        body::<router::NewParcel>(&request, 16 * 1024).map(|_| handler::Response::default())
+        body::<router::NewLetter>(&request, 16 * 1024).map(|_| handler::Response::default())
     });
     let long = format!("{:20000}", "{}");
     for (sent, status) in [(r#"{"to": 7, "grams": 70000, "colour": "red"}"#, 422), ("{", 400), ("", 400), (&long, 413)]
     {
-        let call = call("POST", "/parcels", Some(sent));
+        let call = call("POST", "/letters", Some(sent));
         let ours = answers(&ours, &call);
         for (trigger, (answer, line)) in answers(&endpoint, &call) {
             let (expected, _) = &ours[trigger];
@@ -96,21 +96,21 @@ fn the_extractors_refuse_what_the_readers_refuse() {
             assert_eq!(problem["type"], format!("urn:problem-type:{}", line["problem"].as_str().unwrap_or_default()));
         }
     }
-    let mut text = call("POST", "/parcels", Some("{}"));
+    let mut text = call("POST", "/letters", Some("{}"));
     text.headers.clear();
     for (path, call, status, detail) in [
-        ("/parcels", text, 415, "The body must be JSON, with the Content-Type application/json."),
+        ("/letters", text, 415, "The body must be JSON, with the Content-Type application/json."),
         (
-            "/parcels?limit=300",
-            call("GET", "/parcels?limit=300", None),
+            "/letters?limit=300",
+            call("GET", "/letters?limit=300", None),
             400,
             "`limit` must be an integer from 0 to 255.",
         ),
-        ("/parcels/x", call("GET", "/parcels/x", None), 400, "Cannot parse `x` to a `u32`."),
-        ("/parcels/%00", call("GET", "/parcels/%00", None), 400, "`id` must not contain control characters."),
-        ("/parcels/%ff", call("GET", "/parcels/%ff", None), 400, "`id` is not valid UTF-8."),
-        ("/parcels", call("POST", "/parcels", Some(r#"{"to": "Ada", "grams": 40000}"#)), 409, "A parcel may have"),
-        ("/parcels/7/sender", call("GET", "/parcels/7/sender", None), 401, "The sender needs a token."),
+        ("/letters/x", call("GET", "/letters/x", None), 400, "Cannot parse `x` to a `u32`."),
+        ("/letters/%00", call("GET", "/letters/%00", None), 400, "`id` must not contain control characters."),
+        ("/letters/%ff", call("GET", "/letters/%ff", None), 400, "`id` is not valid UTF-8."),
+        ("/letters", call("POST", "/letters", Some(r#"{"to": "Ada", "grams": 40000}"#)), 409, "A letter may have"),
+        ("/letters/7/sender", call("GET", "/letters/7/sender", None), 401, "The sender needs a token."),
     ] {
         for (trigger, (answer, _)) in answers(&endpoint, &call) {
             let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
@@ -122,11 +122,11 @@ fn the_extractors_refuse_what_the_readers_refuse() {
 
 #[test]
 fn claims_are_an_extractor() {
-    let endpoint = handler::service(router::parcels());
-    let call = Call { claims: vec![("sub".into(), "ada".into())], ..call("GET", "/parcels/7/sender", None) };
+    let endpoint = handler::service(router::letters());
+    let call = Call { claims: vec![("sub".into(), "ada".into())], ..call("GET", "/letters/7/sender", None) };
     let answers = answers(&endpoint, &call);
     for trigger in ["http-api", "rest-api"] {
-        assert_eq!(answers[trigger].0.body, "parcel 7 is from ada", "{trigger}");
+        assert_eq!(answers[trigger].0.body, "letter 7 is from ada", "{trigger}");
     }
     assert!(answers.values().all(|(_, line)| !line.to_string().contains("ada")), "{answers:?}");
 }

@@ -194,7 +194,7 @@ class Endpoint:
         path = (rf"(?<![\w/.-])/{self.name}(?![\w-])", f"/{to}")
         if any(re.sub(*path, route) != route and re.sub(*path, route) in router() for route in self.routes):
             raise Refused(f"TO={to}: another endpoint has the path /{to}.")
-        made = set(re.findall(r'^(?:      |    - )"&\{Name\}(\w+)"', read("template.yaml"), re.MULTILINE)) | {"Function", "Url"}
+        made = set(re.findall(r'^(?:      |    - )"&\{Name\}(\w+)"', read("template.yaml"), re.MULTILINE)) | {"Function", "FunctionUrl", "Streams", "Url"}
         ids = {f"{own}{suffix}": f"{new_id}{own[len(self.id):]}{suffix}" for own in self.ids for suffix in made}
         # Policies, as `make new` names them.
         ids |= {

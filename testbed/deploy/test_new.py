@@ -68,8 +68,10 @@ def link(source: str, target: str) -> None:
 
 
 def executables(folder: str, names: list[str]) -> list[str]:
-    """The test executables, not copied: they are large, and link in a second. A release's takes a minute."""
-    return [name for name in names if Path(folder).parts[-2:] == ("debug", "deps") and not Path(name).suffix]
+    """The test executables, not copied: they are large, and link in a second. A release's takes a minute. Nor what a compiler
+    beside this is writing."""
+    own = [name for name in names if Path(folder).parts[-2:] == ("debug", "deps") and not Path(name).suffix]
+    return own + [name for name in names if name.endswith(".rcgu.o") or name.startswith("rmeta")]
 
 
 def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:

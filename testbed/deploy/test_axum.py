@@ -1,10 +1,8 @@
 """docs/axum.md's commands print what it shows: without Lambda, under `cargo lambda watch`, and deployed into the emulator."""
 
-import io
 import re
 import shlex
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -47,15 +45,7 @@ def answers(url: str) -> bool:
 
 
 def deployed(aws: Aws) -> str:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        info = zipfile.ZipInfo("bootstrap")
-        info.external_attr = 0o755 << 16
-        archive.writestr(info, ROUTER.read_bytes())
-    arn = aws.client("lambda").create_function(
-        FunctionName="router", Runtime="provided.al2023", Handler="bootstrap", Role="arn:aws:iam::000000000000:role/router",
-        Code={"ZipFile": packed.getvalue()},
-    )["FunctionArn"]
+    arn = aws.create_function("router", ROUTER)
     gateway = aws.client("apigatewayv2")
     api = gateway.create_api(Name="router", ProtocolType="HTTP")["ApiId"]
     integration = gateway.create_integration(

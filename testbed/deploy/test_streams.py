@@ -1,10 +1,8 @@
 """docs/streams.md's commands print what it shows, under `cargo lambda watch`, and behind a function URL in the emulator."""
 
-import io
 import re
 import shlex
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -38,17 +36,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def deployed(aws: Aws) -> str:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        info = zipfile.ZipInfo("bootstrap")
-        info.external_attr = 0o755 << 16
-        archive.writestr(info, EXPORT.read_bytes())
-    client = aws.client("lambda")
-    client.create_function(
-        FunctionName="export", Runtime="provided.al2023", Handler="bootstrap", Role="arn:aws:iam::000000000000:role/export",
-        Code={"ZipFile": packed.getvalue()}, Environment={"Variables": MODE},
-    )
-    created = client.create_function_url_config(FunctionName="export", AuthType="NONE", InvokeMode="RESPONSE_STREAM")
+    aws.create_function("export", EXPORT, Environment={"Variables": MODE})
+    created = aws.client("lambda").create_function_url_config(FunctionName="export", AuthType="NONE", InvokeMode="RESPONSE_STREAM")
     ident = re.match(r"https?://([^.]+)\.", created["FunctionUrl"])[1]
     return f"{aws.endpoint.removeprefix('http://')}/_aws/lambda-url/{ident}"
 

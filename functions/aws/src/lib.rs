@@ -1,5 +1,5 @@
-//! AWS clients, made when a request first needs one: loading the configuration in `main` would add 17 million
-//! instructions to every cold start. An endpoint without a client does not depend on this crate.
+//! AWS clients, made when a request first needs one, so that no cold start pays for the configuration. An endpoint without
+//! a client does not depend on this crate.
 //!
 //! ```no_run
 //! use aws_sdk_secretsmanager::Client;

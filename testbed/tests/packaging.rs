@@ -96,7 +96,7 @@ fn a_function_links_the_clients_that_it_declares_and_no_others() {
     let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", &platform]);
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let of_handler = linked("handler");
+    let of_handler = linked("lambda-endpoint-handler");
     let mut wrong = Vec::new();
     for function in functions() {
         let name = format!("{function}-function");
@@ -166,7 +166,7 @@ fn without_lambda_a_function_says_what_to_do_and_does_not_serve_by_itself() {
     for function in functions() {
         let package = format!("{function}-function");
         let tree = cargo(&["tree", "--edges", "normal,features", "--prefix", "none", "--package", &package]);
-        assert!(tree.contains("handler v") && !tree.contains("handler feature \"serve\""), "{function}: {tree}");
+        assert!(tree.contains("lambda-endpoint-handler v") && !tree.contains("lambda-endpoint-handler feature \"serve\""), "{function}: {tree}");
         let output = Command::new(packaged(&function)).env_clear().output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("start it with `make run`") && output.status.code() == Some(1), "{function}: {output:?}");

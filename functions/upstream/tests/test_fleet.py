@@ -145,7 +145,7 @@ def fleet(aws: Aws, table: str, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def test_only_a_function_that_asks_for_it_links_what_the_table_needs() -> None:
-    tree = ["cargo", "tree", "--quiet", "--package", "upstream", "--edges", "normal", "--prefix", "none"]
+    tree = ["cargo", "tree", "--quiet", "--package", "lambda-endpoint-upstream", "--edges", "normal", "--prefix", "none"]
 
     def is_linked(*features: str) -> bool:
         crates = subprocess.run([*tree, *features], cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -25,6 +25,8 @@ use tokio::{
 };
 use zip::ZipArchive;
 
+use replay::assert_declared;
+
 use crate::{Invocation, InvocationResult, Piece, RuntimeApi, Usage};
 
 /// A running function and the Runtime API it polls. It is killed when this is dropped.
@@ -281,16 +283,6 @@ pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
 pub fn packaged_zip(function: &str) -> PathBuf {
     assert_declared(function);
     target().join("lambda").join(function).join("bootstrap.zip")
-}
-
-/// Panics if `make test` would not run this test again after a change of `function`.
-pub(crate) fn assert_declared(function: &str) {
-    let Ok(endpoints) = std::env::var("TESTED_ENDPOINTS") else { return };
-    assert!(
-        endpoints.split(' ').any(|name| name == function),
-        "this test uses {function}: add its name to `uses-endpoints` in its Cargo.toml, \
-         or move it to functions/{function}/tests; testbed/unchanged.py says why",
-    );
 }
 
 fn target() -> PathBuf {

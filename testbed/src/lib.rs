@@ -1,24 +1,27 @@
-//! For tests and benches only, never shipped: event payloads and the answers they must get, Lambda's Runtime API, and
-//! the functions as `make build` packaged them.
+//! For tests and benches only, never shipped: Lambda's Runtime API, the functions as `make build` packaged them, and what the
+//! crate `replay` has.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
 
 pub mod budget;
-mod call;
 mod callgrind;
-mod case;
 mod function;
-mod http_answer;
 pub mod property;
 mod runtime_api;
-mod tables;
-pub mod upstream;
 mod usage;
+pub mod upstream {
+    //! The server of [`replay::upstream`], and the faults that it can have.
 
-pub use call::{Call, Request, TRIGGERS};
-pub use case::{Case, Cases, functions, has_items, has_upstream, replay, root, settings, steady_upstream, upstreams};
+    mod fault;
+
+    pub use fault::Fault;
+    pub use replay::upstream::*;
+}
+
 pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable};
-pub use http_answer::HttpAnswer;
-pub use runtime_api::{Fault, Invocation, InvocationResult, Piece, RuntimeApi, Sent, Streamed};
-pub use tables::Tables;
+pub use replay::{
+    Call, Case, Cases, HttpAnswer, Invocation, InvocationResult, Request, Streamed, TRIGGERS, Tables, functions,
+    has_items, has_upstream, replay, root, settings, steady_upstream, upstreams,
+};
+pub use runtime_api::{Fault, Piece, RuntimeApi, Sent};
 pub use usage::Usage;

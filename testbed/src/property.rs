@@ -15,7 +15,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use crate::{HttpAnswer, InvocationResult, case::payloads};
+use replay::{Case, HttpAnswer, InvocationResult, functions};
 
 /// A property. It makes its input from the bytes.
 pub type Property = fn(&mut Unstructured<'_>) -> Result<()>;
@@ -46,8 +46,10 @@ pub fn check(properties: &[(&str, Property)], name: &str, cases: u32) {
 ///
 /// When the input ends too soon.
 pub fn changed_event(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    static EVENTS: LazyLock<Vec<Value>> =
-        LazyLock::new(|| payloads().iter().filter_map(|payload| serde_json::from_slice(payload).ok()).collect());
+    static EVENTS: LazyLock<Vec<Value>> = LazyLock::new(|| {
+        let all = functions().into_iter().flat_map(|function| Case::all(&function));
+        all.filter_map(|case| serde_json::from_slice(&case.invocation().payload).ok()).collect()
+    });
     let mut event = u.choose(&EVENTS)?.clone();
     for _ in 0..u.int_in_range(1..=6)? {
         change(u, &mut event)?;

@@ -10,11 +10,8 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant, SystemTime},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Full};
@@ -26,75 +23,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use replay::{Invocation, InvocationResult, Streamed};
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
-
-use crate::Call;
-
-/// One event for a function, with what Lambda says about it.
-#[derive(Clone)]
-pub struct Invocation {
-    /// The event.
-    pub payload: Vec<u8>,
-    /// Unique in this process, in the form of a UUID.
-    pub request_id: String,
-    /// When Lambda will give up on it, in milliseconds since 1970.
-    pub deadline_ms: u64,
-    /// Its X-Ray trace, as unique as `request_id`, in the form of an `X-Amzn-Trace-Id`.
-    pub trace_id: String,
-    /// Other headers, and headers that are left out.
-    pub headers: Vec<(&'static str, Option<&'static str>)>,
-}
-
-impl Invocation {
-    /// An invocation with a deadline in ten seconds.
-    #[must_use]
-    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let invocation = Self {
-            payload: payload.into(),
-            request_id: format!("00000000-0000-4000-8000-{number:012}"),
-            deadline_ms: 0,
-            trace_id: format!("Root=1-5759e988-{number:024x};Parent=53995c3f42cd8ad8;Sampled=1"),
-            headers: Vec::new(),
-        };
-        invocation.with_timeout(Duration::from_secs(10))
-    }
-
-    /// A `GET` request through an HTTP API, for `path`, which may have a query, with `headers`.
-    #[must_use]
-    pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
-        Self::new(Call::get(path, headers).event_of("http-api", "testbed").to_string())
-    }
-
-    /// A request for `path` with any `method` and a body in JSON, through an HTTP API.
-    #[must_use]
-    pub fn with_json(method: &str, path: &str, body: &str) -> Self {
-        let call = Call::get(path, &[("content-type", "application/json")]);
-        let call = Call { method: method.to_owned(), body: Some((body.to_owned(), false)), ..call };
-        Self::new(call.event_of("http-api", "testbed").to_string())
-    }
-
-    /// The same with a deadline after `timeout`.
-    #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        let deadline = SystemTime::now() + timeout;
-        let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        Self { deadline_ms: deadline.try_into().unwrap_or(u64::MAX), ..self }
-    }
-
-    /// The same with the header `name`, or without it.
-    #[must_use]
-    pub fn with_header(mut self, name: &'static str, value: Option<&'static str>) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-}
 
 /// What the Runtime API does instead of answering a request.
 #[derive(Clone, Copy, Debug)]
@@ -119,31 +54,6 @@ pub struct Sent {
 /// How many requests are kept to be looked at.
 const KEPT: usize = 100;
 
-/// What a function sends for an invocation, in the words of the Runtime API.
-#[derive(Clone, Debug)]
-pub enum InvocationResult {
-    /// The response for the trigger, in JSON.
-    Response(String),
-    /// The message of the error that it reported instead.
-    Error(String),
-    /// The response for a trigger that streams.
-    Stream(Streamed),
-}
-
-/// A streamed response, as far as it came.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming>
-#[derive(Clone, Debug, Default)]
-pub struct Streamed {
-    /// The status, headers and cookies, in JSON.
-    pub prelude: String,
-    /// The body.
-    pub body: Vec<u8>,
-    /// The trailers, which report an error.
-    pub trailers: BTreeMap<String, String>,
-    /// Whether the connection failed before the end.
-    pub is_broken: bool,
-}
-
 /// A part of a streamed response.
 #[derive(Clone, Debug)]
 pub enum Piece {
@@ -155,22 +65,20 @@ pub enum Piece {
     Broken,
 }
 
-impl Streamed {
-    /// All of a response.
-    async fn read(mut body: Incoming) -> Self {
-        let (mut all, mut streamed) = (Vec::new(), Self::default());
-        while let Some(piece) = next_piece(&mut body).await {
-            match piece {
-                Piece::Data(data) => all.extend_from_slice(&data),
-                Piece::Trailers(trailers) => streamed.trailers = trailers,
-                Piece::Broken => streamed.is_broken = true,
-            }
+/// All of a streamed response.
+async fn all_of(mut body: Incoming) -> Streamed {
+    let (mut all, mut streamed) = (Vec::new(), Streamed::default());
+    while let Some(piece) = next_piece(&mut body).await {
+        match piece {
+            Piece::Data(data) => all.extend_from_slice(&data),
+            Piece::Trailers(trailers) => streamed.trailers = trailers,
+            Piece::Broken => streamed.is_broken = true,
         }
-        let end = all.windows(8).position(|bytes| bytes == [0; 8]).expect("a prelude, and eight NULs after it");
-        streamed.body = all.split_off(end + 8);
-        streamed.prelude = String::from_utf8_lossy(&all[..end]).into_owned();
-        streamed
     }
+    let end = all.windows(8).position(|bytes| bytes == [0; 8]).expect("a prelude, and eight NULs after it");
+    streamed.body = all.split_off(end + 8);
+    streamed.prelude = String::from_utf8_lossy(&all[..end]).into_owned();
+    streamed
 }
 
 async fn next_piece(body: &mut Incoming) -> Option<Piece> {
@@ -408,7 +316,7 @@ async fn streamed(state: &State, path: &str, mut body: Incoming, now: Instant) -
     };
     match answered {
         Caller::Waits(answered) => {
-            let outcome = InvocationResult::Stream(Streamed::read(body).await);
+            let outcome = InvocationResult::Stream(all_of(body).await);
             let _ = answered.send((outcome, now.saturating_duration_since(sent)));
         }
         Caller::Reads(pieces) => {

@@ -166,7 +166,10 @@ fn without_lambda_a_function_says_what_to_do_and_does_not_serve_by_itself() {
     for function in functions() {
         let package = format!("{function}-function");
         let tree = cargo(&["tree", "--edges", "normal,features", "--prefix", "none", "--package", &package]);
-        assert!(tree.contains("lambda-endpoint-handler v") && !tree.contains("lambda-endpoint-handler feature \"serve\""), "{function}: {tree}");
+        assert!(
+            tree.contains("lambda-endpoint-handler v") && !tree.contains("lambda-endpoint-handler feature \"serve\""),
+            "{function}: {tree}"
+        );
         let output = Command::new(packaged(&function)).env_clear().output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("start it with `make run`") && output.status.code() == Some(1), "{function}: {output:?}");

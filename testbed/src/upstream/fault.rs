@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Answer, Behaviour, Certificate, Upstream};
-use crate::{Case, Function, HttpAnswer, settings, steady_upstream};
+use replay::{
+    Case, HttpAnswer, settings, steady_upstream,
+    upstream::{Answer, Behaviour, Certificate, Upstream},
+};
+
+use crate::Function;
 
 /// A way in which an upstream fails, and what the crate `upstream` makes of it with three attempts: a line of the table
 /// "Fault by fault" in docs/upstream.md.

@@ -1,7 +1,7 @@
 //! A hostile upstream on loopback: an HTTP/1.1 server that answers well or breaks the protocol, on command.
 //!
 //! ```
-//! use testbed::upstream::{Answer, Behaviour, Upstream};
+//! use replay::upstream::{Answer, Behaviour, Upstream};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
@@ -20,7 +20,6 @@
 
 mod behaviour;
 mod connection;
-mod fault;
 mod message;
 
 use std::collections::VecDeque;
@@ -34,7 +33,6 @@ use tokio::task::JoinHandle;
 
 pub use behaviour::{Behaviour, Decision};
 pub use connection::Certificate;
-pub use fault::Fault;
 pub use message::{Answer, Request};
 
 use behaviour::Script;

@@ -14,7 +14,7 @@ const MAX_HEAD: usize = 64 * 1024;
 /// A well-formed response: a correct `Content-Length`, a `Date`, and a connection that is kept alive.
 ///
 /// ```
-/// use testbed::upstream::Answer;
+/// use replay::upstream::Answer;
 ///
 /// let fresh = Answer::ok("good").cache_control("max-age=60").etag("\"1\"");
 /// let busy = Answer::status(503).retry_after(1);

@@ -89,7 +89,7 @@ impl Request {
 /// The routes of `function` in Cargo.toml, as API Gateway writes them. Those with the fewest parameters come first.
 fn routes(function: &str) -> Vec<String> {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
-    let lines = manifest.lines().skip_while(|line| *line != "[workspace.metadata.lambda.watch.router]");
+    let lines = manifest.lines().skip_while(|line| !line.ends_with(".metadata.lambda.watch.router]"));
     let routes = lines.filter_map(|line| line.split_once(" = ")).filter(|(_, name)| name.trim_matches('"') == function);
     let mut routes: Vec<String> = routes.map(|(route, _)| gateways(route.trim_matches('"'))).collect();
     routes.sort_by_key(|route| route.matches('{').count());

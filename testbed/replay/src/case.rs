@@ -25,11 +25,11 @@ use regex_lite::Regex;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+#[cfg(feature = "upstream")]
+use crate::upstream::{Answer, Upstream};
 use crate::{
     Call, HttpAnswer, Invocation, InvocationResult, Request, TRIGGERS,
-    function::assert_declared,
     tables::{self, Items, Tables},
-    upstream::{Answer, Upstream},
 };
 
 /// The name of a function's settings, beside its cases.
@@ -114,13 +114,17 @@ pub fn functions() -> Vec<String> {
 /// # Panics
 ///
 /// If its settings are not an object of strings, or the emulator of the tables does not start.
+#[cfg(feature = "upstream")]
 #[must_use]
 pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     if let Ok(body) = fs::read_to_string(events_folder().join(function).join(UPSTREAM)) {
         upstream.always(Answer::ok(body).header("content-type", "application/json"));
     }
-    let origin = upstream.url("");
-    let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", &origin));
+    settings_with(function, &upstream.url(""))
+}
+
+fn settings_with(function: &str, origin: &str) -> Vec<(String, String)> {
+    let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", origin));
     let written = written_settings(function).into_iter().map(fill);
     if has_items(function) { written.chain(tables::variables(function)).collect() } else { written.collect() }
 }
@@ -131,13 +135,13 @@ pub fn has_items(function: &str) -> bool {
     Cases::of(function).all.iter().any(|case| case.items.is_some() || case.items_after.is_some())
 }
 
-/// Whether `function` calls the testbed's upstream.
+/// Whether `function` calls the upstream of its tests.
 #[must_use]
 pub fn has_upstream(function: &str) -> bool {
     written_settings(function).values().any(|value| value.contains("{upstream}"))
 }
 
-/// The names of the upstreams of `function` that tests put the testbed's upstream in place of: `PRICES`, if `PRICES_URL` is
+/// The names of the upstreams of `function` that tests put their own in place of: `PRICES`, if `PRICES_URL` is
 /// `{upstream}` or a path there.
 #[must_use]
 pub fn upstreams(function: &str) -> Vec<String> {
@@ -153,6 +157,7 @@ fn written_settings(function: &str) -> BTreeMap<String, String> {
 }
 
 /// An upstream that always answers the same, in JSON.
+#[cfg(feature = "upstream")]
 #[must_use]
 pub fn steady_upstream() -> Upstream {
     let upstream = Upstream::start();
@@ -160,21 +165,27 @@ pub fn steady_upstream() -> Upstream {
     upstream
 }
 
-/// All payloads.
-pub(crate) fn payloads() -> Vec<Vec<u8>> {
-    functions().iter().flat_map(|function| Case::all(function)).map(|case| case.payload).collect()
-}
-
-/// The folder of the repository that this runs in, which may be a copy of the one that it was compiled in.
+/// The folder with `events` and Cargo.lock that this runs in, which may be a copy of the one that it was compiled in.
 ///
 /// # Panics
 ///
-/// Outside of such a repository.
+/// Outside of such a folder.
 #[must_use]
 pub fn root() -> PathBuf {
     let here = env::current_dir().expect("a current folder");
-    let root = here.ancestors().find(|folder| folder.join("events").is_dir() && folder.join("testbed").is_dir());
-    root.unwrap_or_else(|| panic!("{} is not in the repository", here.display())).to_owned()
+    let root = here.ancestors().find(|folder| folder.join("events").is_dir() && folder.join("Cargo.lock").is_file());
+    root.unwrap_or_else(|| panic!("{} is in no workspace with a folder `events`", here.display())).to_owned()
+}
+
+/// Panics if `make test` would not run this test again after a change of `function`.
+#[doc(hidden)]
+pub fn assert_declared(function: &str) {
+    let Ok(endpoints) = env::var("TESTED_ENDPOINTS") else { return };
+    assert!(
+        endpoints.split(' ').any(|name| name == function),
+        "this test uses {function}: add its name to `uses-endpoints` in its Cargo.toml, \
+         or move it to functions/{function}/tests; testbed/unchanged.py says why",
+    );
 }
 
 fn events_folder() -> PathBuf {
@@ -489,13 +500,24 @@ pub async fn replay(function: &str, endpoint: impl Endpoint) {
 /// Runs this test again, in a process with the function's settings: a process must not change its own environment while
 /// it has threads.
 async fn replay_with_settings(function: &str) {
+    #[cfg(feature = "upstream")]
     let upstream = steady_upstream();
+    #[cfg(feature = "upstream")]
+    let settings = settings(function, &upstream);
+    #[cfg(not(feature = "upstream"))]
+    let settings = {
+        assert!(
+            !has_upstream(function),
+            "{function} has an upstream in its settings: enable replay's feature `upstream`"
+        );
+        settings_with(function, "")
+    };
     let mut again = tokio::process::Command::new(env::current_exe().expect("the path of this test"));
     // With `--test-threads=1` the thread has no name of a test: then all tests run again.
     if let Some(test) = thread::current().name().filter(|name| *name != "main") {
         again.args(["--exact", test]);
     }
-    let again = again.env(HAS_SETTINGS, "1").envs(settings(function, &upstream)).output().await;
+    let again = again.env(HAS_SETTINGS, "1").envs(settings).output().await;
     let again = again.expect("this test starts a second time");
     let told = String::from_utf8_lossy(&again.stdout);
     assert!(again.status.success() && !told.contains("running 0 tests"), "{told}");
@@ -532,7 +554,7 @@ mod tests {
 
     #[test]
     fn what_is_made_can_be_written_by_hand_or_restricted() {
-        let folder = root().join("target/tmp/cases");
+        let folder = env::temp_dir().join(format!("cases-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let answer = |more: &str| format!(r#"{{ "status": 200, "headers": {{}}, "body": ""{more} }}"#);
         let event = |trigger| Call::get("/", &[("user-agent", "curl")]).event_of(trigger, "any");

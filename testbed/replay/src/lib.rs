@@ -1,0 +1,43 @@
+//! Replays what is in `events/` against an endpoint: each case is a request and the answer that it must get, through every
+//! trigger of Lambda that can carry it. From the event to the answer, the code that runs is that of Lambda.
+//!
+//! `events/greeting/plain.json`, beside the workspace's Cargo.lock:
+//!
+//! ```json
+//! {
+//!   "request": { "path": "/greeting?name=Ada" },
+//!   "answer": { "status": 200, "headers": { "content-type": "text/plain; charset=utf-8" }, "body": "Hello, Ada!" }
+//! }
+//! ```
+//!
+//! In the tests of the endpoint:
+//!
+//! ```no_run
+//! # async fn greeting(_: handler::Request) -> Result<handler::Response, handler::Problem> { todo!() }
+//! #[tokio::test]
+//! async fn answers_its_events() {
+//!     replay::replay("greeting", greeting).await;
+//! }
+//! ```
+//!
+//! [`Case`] has the cases one by one, for tests that send them elsewhere, and [`Call`] makes any request's event.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+
+mod call;
+mod case;
+mod http_answer;
+mod invocation;
+mod tables;
+#[cfg(feature = "upstream")]
+pub mod upstream;
+
+pub use call::{Call, Request, TRIGGERS};
+#[doc(hidden)]
+pub use case::assert_declared;
+pub use case::{Case, Cases, functions, has_items, has_upstream, replay, root, upstreams};
+#[cfg(feature = "upstream")]
+pub use case::{settings, steady_upstream};
+pub use http_answer::HttpAnswer;
+pub use invocation::{Invocation, InvocationResult, Streamed};
+pub use tables::Tables;

@@ -21,16 +21,20 @@ def cases() -> Iterator:
     """The cases that any client can send to any API: without claims, which an authorizer makes from a token, not of a
     function with settings, which are others here, and not with items, which would replace those of `make run`."""
     for file in sorted((ROOT / "events").glob("*/*.json")):
-        case = json.loads(file.read_text()) if "." not in file.stem and not file.with_suffix(".answer.json").exists() else {}
-        if "request" not in case or {"items", "items_after"} & case.keys() or (file.parent / "settings.json").exists():
+        content = json.loads(file.read_text()) if "." not in file.stem and not file.with_suffix(".answer.json").exists() else {}
+        several = {f"{file.stem}-{name}": case for name, case in content.get("cases", {}).items()}
+        if "items" in content or (file.parent / "settings.json").exists():
             continue
-        request, answer = case["request"], case["answer"]
-        text = request["path"] + "".join(value or "" for value in request.get("headers", {}).values())
-        is_sent = "host" not in request.get("headers", {}) and text.isascii() and text.isprintable() and " " not in request["path"]
-        # A gateway encodes a body itself.
-        is_sent = is_sent and not {"body_base64", "claims"} & request.keys()
-        if is_sent and "http-api" in answer.get("triggers", ["http-api"]):
-            yield pytest.param(request, answer, id=f"{file.parent.name}/{file.stem}")
+        for name, case in (several or {file.stem: content}).items():
+            if "request" not in case or {"items", "items_after"} & case.keys():
+                continue
+            request, answer = case["request"], case["answer"]
+            text = request["path"] + "".join(value or "" for value in request.get("headers", {}).values())
+            is_sent = "host" not in request.get("headers", {}) and text.isascii() and text.isprintable() and " " not in request["path"]
+            # A gateway encodes a body itself.
+            is_sent = is_sent and not {"body_base64", "claims"} & request.keys()
+            if is_sent and "http-api" in answer.get("triggers", ["http-api"]):
+                yield pytest.param(request, answer, id=f"{file.parent.name}/{name}")
 
 
 @pytest.mark.parametrize(("request_", "expected"), list(cases()))

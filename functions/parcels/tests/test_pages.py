@@ -15,7 +15,7 @@ def test_the_page_of_endpoints_shows_its_code() -> None:
 
 
 def test_the_page_of_endpoints_shows_its_problem() -> None:
-    case = json.loads((ROOT / "events/parcels/item-patch-faults.json").read_text())
+    case = json.loads((ROOT / "events/parcels/item.json").read_text())["cases"]["patch-faults"]
     shown = re.findall(r"```json\n(.*?)```", ENDPOINTS, re.DOTALL)[0]
     assert json.loads(shown) | {"instance": "urn:uuid:{request_id}"} == case["answer"]["body"]
 

@@ -1,10 +1,12 @@
 //! The cases in `events/`: requests, and the answers they must get.
 //!
 //! In the folder of a function, `<case>.json` holds a `request` and its `answer`. The payloads of all triggers are made
-//! from it, except those that have a file, `<case>.<trigger>.json`.
+//! from it, except those that have a file, `<case>.<trigger>.json`. Several cases can stand in one file: then `cases` holds them
+//! by name, and that of `empty` in `name.json` is `name-empty`.
 //!
-//! Beside them, `items` are those of the tables before the request, and `items_after` those after it. A function with such cases
-//! has the tables of template.yaml in an emulated AWS: [`Tables`].
+//! Beside them, `items` are those of the tables before the request, and `items_after` those after it. Beside `cases`, `items` are
+//! those of each case that has none of its own. A function with such cases has the tables of template.yaml in an emulated AWS:
+//! [`Tables`].
 //!
 //! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
 //! `<case>.http-api.json` the payloads of the other triggers are made. `<case>.json` is then one that no trigger sends.
@@ -57,7 +59,7 @@ pub struct Case {
     items_after: Option<Items>,
 }
 
-/// A case in one file.
+/// A case as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -65,6 +67,14 @@ struct Written {
     answer: Expected,
     items: Option<Items>,
     items_after: Option<Items>,
+}
+
+/// Several cases in one file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Several {
+    items: Option<Items>,
+    cases: BTreeMap<String, Written>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -263,35 +273,54 @@ impl Case {
         all
     }
 
-    /// The case in `file`, which is a payload or, without an answer beside it, a [`Written`] case.
-    fn read(function: &str, file: &Path) -> Self {
+    /// The cases in `file`, which is a payload or, without an answer beside it, holds [`Written`] cases.
+    fn read(function: &str, file: &Path) -> Vec<Self> {
         let name = file_name(file).trim_end_matches(".json");
         let case = name.split('.').next().unwrap_or(name);
         let (answer, written) =
             (file.with_file_name(format!("{case}.answer.json")), file.with_file_name(format!("{case}.json")));
-        let (mut items, mut items_after) = (None, None);
-        let (expected, request) = if answer.exists() {
-            (parsed(&answer), None)
-        } else {
-            assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
-            let case: Written = parsed(&written);
-            (items, items_after) = (case.items, case.items_after);
-            (case.answer, (file == written).then_some(case.request))
-        };
-        if let Expected::Answer { triggers: Some(triggers), .. } = &expected {
-            let known = triggers.iter().all(|trigger| TRIGGERS.contains(&&**trigger));
-            assert!(known, "{}: `triggers` can be {TRIGGERS:?}", file.display());
+        if answer.exists() {
+            return vec![Self::recorded(function, file, parsed(&answer), (None, None))];
         }
-        if let Some(request) = request {
-            let call = request.call(function);
-            let payload = text(&call.event_of("http-api", function));
-            let (name, call) = (format!("{function}/{name}.http-api"), Some(call));
-            return Self { name, payload, expected, call, items, items_after };
+        assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
+        let content: Value = parsed(&written);
+        if file == written && content.get("cases").is_some() {
+            let Several { items, cases } = parsed(&written);
+            let named = cases.into_iter().map(|(own, case)| (format!("{function}/{name}-{own}"), case));
+            let with_items = |case: Written| Written { items: case.items.or_else(|| items.clone()), ..case };
+            return named.map(|(name, case)| Self::written(function, &name, with_items(case))).collect();
         }
+        let case: Written = parsed(&written);
+        if file == written {
+            return vec![Self::written(function, &format!("{function}/{name}"), case)];
+        }
+        vec![Self::recorded(function, file, case.answer, (case.items, case.items_after))]
+    }
+
+    fn written(function: &str, name: &str, case: Written) -> Self {
+        let Written { request, answer: expected, items, items_after } = case;
+        let call = request.call(function);
+        let (name, payload) = (format!("{name}.http-api"), text(&call.event_of("http-api", function)));
+        Self { name, payload, expected, call: Some(call), items, items_after }.checked()
+    }
+
+    fn recorded(
+        function: &str,
+        file: &Path,
+        expected: Expected,
+        (items, items_after): (Option<Items>, Option<Items>),
+    ) -> Self {
+        let name = format!("{function}/{}", file_name(file).trim_end_matches(".json"));
         let payload = fs::read(file).expect("a payload that was listed");
         let event = serde_json::from_slice(&payload).unwrap_or_default();
         let call = Call::of_http_api(&event).filter(|call| call.event_of("http-api", function) == event);
-        Self { name: format!("{function}/{name}"), payload, expected, call, items, items_after }
+        Self { name, payload, expected, call, items, items_after }.checked()
+    }
+
+    fn checked(self) -> Self {
+        let known = self.triggers().unwrap_or_default().iter().all(|trigger| TRIGGERS.contains(&&**trigger));
+        assert!(known, "{}: `triggers` can be {TRIGGERS:?}", self.name);
+        self
     }
 
     /// Empty if the payload is not that of a trigger.
@@ -430,7 +459,7 @@ impl Cases {
         let mut all: Vec<Case> = Vec::new();
         // `<case>.json` comes before `<case>.http-api.json`, which replaces what is made from it.
         payloads.sort_by_key(|file| file_name(file).matches('.').count());
-        for case in payloads.iter().map(|payload| Case::read(function, payload)) {
+        for case in payloads.iter().flat_map(|payload| Case::read(function, payload)) {
             if let Some(written) = all.iter_mut().find(|other| other.name == case.name) {
                 needless.extend(
                     (written.call.is_some() && case.call == written.call).then(|| format!("events/{}.json", case.name)),
@@ -599,6 +628,10 @@ mod tests {
             Call::get("/", &[("accept", "*/*"), ("user-agent", "curl/8.11.0")]).event_of("http-api", "any").to_string(),
         );
         assert_eq!(read(&[case.clone(), equal]), (all.into(), 0, "events/any/plain.http-api.json".into()));
+        let several = |cases: &str| ("plain.json", format!(r#"{{ "items": {{}}, "cases": {{ {cases} }} }}"#));
+        let (a, b) = (format!(r#""a": {}"#, case.1), format!(r#""b": {}"#, case.1));
+        assert_eq!(read(&[several(&a)]), (all.into(), 0, String::new()));
+        assert_eq!(read(&[several(&format!("{a}, {b}"))]).0, format!("{all} {all}"));
         let by_hand = [case.clone(), ("plain.http-api.json", "{}".into()), ("plain.alb.json", "{}".into())];
         // From a payload that is no request, none can be made.
         assert_eq!(read(&by_hand), ("alb http-api".into(), 4, String::new()));

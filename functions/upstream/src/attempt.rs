@@ -15,6 +15,8 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 use url::{Position, Url};
 
+#[cfg(feature = "stream")]
+use crate::connection::Connection;
 use crate::{
     cache_control::delta_seconds,
     client::{self, BoxError, Hedge},
@@ -55,7 +57,12 @@ impl Client {
     ) -> Result<Fetched, Failure> {
         let client = self.client(settings).map_err(Failure::misconfigured)?;
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        if prepared.is_streamed() {
+            // It is not decoded.
+            headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+        } else {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         let agent = HeaderValue::try_from(format!("{known_as}/{}", env!("CARGO_PKG_VERSION")));
         headers.insert(USER_AGENT, agent.map_err(Failure::bug)?);
         let limit = Instant::now() + settings.attempt_timeout;
@@ -63,6 +70,14 @@ impl Client {
         let deadline = deadline.min(limit);
         let response = exchange(client, settings, prepared, headers, hedge, deadline);
         timeout_at(deadline, response).await.unwrap_or(Err(too_late))
+    }
+
+    /// Keeps the connection of a body that was read after its attempt.
+    #[cfg(feature = "stream")]
+    pub(crate) fn keep(&self, connection: Option<Connection>) {
+        if let (Some(client), Some(connection)) = (self.0.get(), connection) {
+            client.keep(connection);
+        }
     }
 
     fn client(&self, settings: &Settings) -> Result<&client::Client, BoxError> {
@@ -86,6 +101,14 @@ async fn exchange(
     let sent = send(client, prepared, headers, hedge, deadline);
     let Received { response, connection } = sent.await?;
     let is_part_wanted = prepared.headers.contains_key(RANGE);
+    #[cfg(feature = "stream")]
+    if let Some(arriving) = prepared.arriving.as_ref().filter(|_| response.status().is_success()) {
+        check(&response, is_part_wanted)?;
+        Codings::none_of_the_transfer(response.headers())?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        arriving.put(Received { response, connection });
+        return Ok(Fetched { status, headers, body: Vec::new(), requested });
+    }
     let fetched = read(response, requested, settings.max_body_bytes, is_part_wanted).await;
     client.keep(connection);
     fetched
@@ -137,12 +160,8 @@ fn location(url: &Url, response: &Response<Incoming>) -> Option<Url> {
     url.join(location).ok().filter(|next| next.origin() == url.origin() && target(next).is_ok())
 }
 
-async fn read(
-    mut response: Response<Incoming>,
-    requested: SystemTime,
-    limit: usize,
-    is_part_wanted: bool,
-) -> Result<Fetched, Failure> {
+/// Whether it is a good response, or a 304.
+fn check(response: &Response<Incoming>, is_part_wanted: bool) -> Result<(), Failure> {
     let status = response.status();
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
         return Err(Failure::Status { status, retry_after: retry_after(response.headers(), SystemTime::now()) });
@@ -150,6 +169,16 @@ async fn read(
     if status == StatusCode::PARTIAL_CONTENT && !is_part_wanted {
         return Err(Failure::unusable("the response is a part that was not asked for"));
     }
+    Ok(())
+}
+
+async fn read(
+    mut response: Response<Incoming>,
+    requested: SystemTime,
+    limit: usize,
+    is_part_wanted: bool,
+) -> Result<Fetched, Failure> {
+    check(&response, is_part_wanted)?;
     let mut body = Vec::new();
     // A 304 names the coding of the response that it is about, and has no body itself.
     if !response.body().is_end_stream() {
@@ -164,7 +193,7 @@ async fn read(
         }
         body = codings.decode(body, limit)?;
     }
-    Ok(Fetched { status, headers: std::mem::take(response.headers_mut()), body, requested })
+    Ok(Fetched { status: response.status(), headers: std::mem::take(response.headers_mut()), body, requested })
 }
 
 /// The time to wait that `Retry-After` gives, in seconds or as a date (RFC 9110, section 10.2.3). The longest, if there

@@ -114,7 +114,7 @@ impl Breaker {
     }
 
     /// Returns whether this opened it.
-    fn record(&self, is_healthy: Option<bool>) -> bool {
+    pub(crate) fn record(&self, is_healthy: Option<bool>) -> bool {
         let mut state = self.state();
         match (&mut *state, is_healthy) {
             (State::Closed(outcomes), Some(is_healthy)) => {

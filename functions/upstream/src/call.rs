@@ -275,7 +275,9 @@ impl Inner {
         let is_healthy = fetched.as_ref().map_or_else(Failure::is_healthy, |_| Some(true));
         let is_healthy = is_healthy.map(|is_healthy| is_healthy && !is_slow);
         tally.is_healthy = is_healthy.or(tally.is_healthy);
-        tally.opened |= permit.end(is_healthy);
+        // A stream shows more when it ends. A probe does not wait for that.
+        let is_over = !job.prepared.is_streamed() || fetched.is_err() || !self.breaker.is_closed();
+        tally.opened |= permit.end(is_healthy.filter(|is_healthy| is_over || !is_healthy));
         match (&fetched, authorization) {
             (Err(Failure::Status { status: StatusCode::UNAUTHORIZED, .. }), Some((secret, authorization)))
                 if secret.refuse(&authorization).await =>

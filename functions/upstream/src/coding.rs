@@ -25,20 +25,23 @@ impl Codings {
     /// Fails if there is another coding than gzip: it cannot be decoded, and its bytes do not match the content type.
     /// Also fails if it is not clear how long the body is (RFC 9112, section 6.3).
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
-        let mut transfer = list(headers, TRANSFER_ENCODING);
-        let lasts_to_the_end = !transfer.is_empty() && transfer.pop_if(|coding| coding == "chunked").is_none();
-        if lasts_to_the_end && headers.contains_key(CONTENT_LENGTH) {
-            return Err(Failure::unusable("the response has a length, and a transfer encoding that ends with it"));
-        }
+        let mut transfer = of_transfer(headers)?;
         let mut codings = list(headers, CONTENT_ENCODING);
         codings.append(&mut transfer);
         codings.retain(|coding| !matches!(coding.as_str(), "" | "identity"));
         let known = codings.iter().all(|coding| matches!(coding.as_str(), "gzip" | "x-gzip"));
-        if known && codings.len() <= MAX_LAYERS {
-            Ok(Self(codings.len()))
-        } else {
-            Err(Failure::unusable("the response is in an encoding that was not asked for"))
-        }
+        if known && codings.len() <= MAX_LAYERS { Ok(Self(codings.len())) } else { Err(unasked()) }
+    }
+
+    /// Checks that a body that is passed on as it is has only the codings that `Content-Encoding` tells its reader.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the transfer has others, which no reader is told, or if it is not clear how long the body is.
+    #[cfg(feature = "stream")]
+    pub(crate) fn none_of_the_transfer(headers: &HeaderMap) -> Result<(), Failure> {
+        let is_none = of_transfer(headers)?.iter().all(|coding| matches!(coding.as_str(), "" | "identity"));
+        is_none.then_some(()).ok_or_else(unasked)
     }
 
     /// The most bytes that a body of at most `limit` bytes may have before it is decoded. What cannot be compressed
@@ -63,6 +66,20 @@ impl Codings {
         }
         Ok(body)
     }
+}
+
+/// The codings of the transfer, without a last `chunked`.
+fn of_transfer(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
+    let mut transfer = list(headers, TRANSFER_ENCODING);
+    let lasts_to_the_end = !transfer.is_empty() && transfer.pop_if(|coding| coding == "chunked").is_none();
+    if lasts_to_the_end && headers.contains_key(CONTENT_LENGTH) {
+        return Err(Failure::unusable("the response has a length, and a transfer encoding that ends with it"));
+    }
+    Ok(transfer)
+}
+
+fn unasked() -> Failure {
+    Failure::unusable("the response is in an encoding that was not asked for")
 }
 
 /// The members of a list in a header, in lower case. The list may have several lines and empty members (RFC 9110,

@@ -40,6 +40,7 @@ const HEAD_IS_KNOWN: usize = usize::MAX / 2;
 pub(crate) type Body = Full<Bytes>;
 
 /// A connection that serves one request at a time.
+#[derive(Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<Body>,
     /// How many bytes have arrived since the latest request was sent. From [`HEAD_IS_KNOWN`] on if that is so.
@@ -51,6 +52,7 @@ pub(crate) struct Connection {
 }
 
 /// A response, and the connection on which its body arrives.
+#[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) response: Response<Incoming>,
     pub(crate) connection: Connection,
@@ -67,7 +69,7 @@ pub(crate) enum Unanswered {
 }
 
 /// A moment. After a freeze, the two clocks may differ on how long ago it was.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
     pub(crate) monotonic: Instant,
     pub(crate) wall: SystemTime,

@@ -38,6 +38,7 @@
 //! | `PRICES_SECRET_JSON_KEY` | none | the member that is the token, if the secret is a JSON object |
 //! | `PRICES_TIMEOUT_MS` | 5000 | for a request, retries included; Lambda's deadline counts too |
 //! | `PRICES_ATTEMPT_TIMEOUT_MS` | 2000 | for one attempt, from connect to the last byte |
+//! | `PRICES_IDLE_TIMEOUT_MS` | 30000 | how long nothing may arrive of a body that is passed on as it arrives; needs the feature `stream` |
 //! | `PRICES_MAX_ATTEMPTS` | 3 | the first one included |
 //! | `PRICES_HEDGE_AFTER_MS` | none | if there is no head of a response by then, a request that may be repeated is also sent on another connection |
 //! | `PRICES_SLOW_CALL_MS` | none | an attempt that takes this long counts as a failure for the circuit breaker, whatever its result |
@@ -50,13 +51,14 @@
 //! # Features
 //!
 //! `fleet` links what `SHARED_STATE_TABLE` needs, the client of DynamoDB. An endpoint asks for it in its Cargo.toml:
-//! `upstream = { workspace = true, features = ["fleet"] }`.
+//! `upstream = { workspace = true, features = ["fleet"] }`. `stream` has [`Request::stream`], which passes a body on as it arrives.
 //!
 //! The modules, in the order in which a request meets them: `request` says what is sent, and `target` where. `upstream`
 //! answers it from the `cache`, whose [`freshness`] decides how an `entry` may be used, or from a `call`. `retry` and
 //! `breaker` decide when the upstream is called. `fleet` exchanges this with other environments. `secret` loads
 //! the upstream's token, `attempt` makes one attempt: `client` chooses the `connection`, `tls` says whom it trusts, and
-//! `coding` decodes the response. `error` lists how a call can fail, `line` logs what it cost, and `response` is what the author gets.
+//! `coding` decodes the response. `error` lists how a call can fail, `line` logs what it cost, and `response` is what the author gets,
+//! or `stream`, if the body is still arriving.
 
 // Only the fleet's memory reads some of it.
 #![cfg_attr(not(feature = "fleet"), allow(dead_code))]
@@ -81,6 +83,8 @@ mod response;
 mod retry;
 mod secret;
 mod settings;
+#[cfg(feature = "stream")]
+mod stream;
 mod target;
 mod tls;
 mod upstream;
@@ -88,4 +92,6 @@ mod upstream;
 pub use error::Error;
 pub use request::Request;
 pub use response::Response;
+#[cfg(feature = "stream")]
+pub use stream::StreamedResponse;
 pub use upstream::Upstream;

@@ -13,6 +13,8 @@ use handler::http::{
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
+#[cfg(feature = "stream")]
+use crate::stream::Arriving;
 use crate::{Error, Response, Upstream, cache_control::CacheControl, entry::Entry, error::Failure, target::below};
 
 /// A request that has one of these is for one caller or one purpose, so no stored response answers it.
@@ -31,7 +33,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// [`json`](Self::json).
 #[must_use = "a request is sent by `send` or `json`"]
 pub struct Request<'a> {
-    upstream: &'a Upstream,
+    pub(crate) upstream: &'a Upstream,
     prepared: Result<Prepared, Failure>,
 }
 
@@ -47,6 +49,9 @@ pub(crate) struct Prepared {
     uses_cache: bool,
     /// What the author's `Cache-Control` says.
     control: CacheControl,
+    /// Where the response goes, if it is passed on as it arrives.
+    #[cfg(feature = "stream")]
+    pub(crate) arriving: Option<Arriving>,
 }
 
 impl<'a> Request<'a> {
@@ -166,6 +171,15 @@ impl<'a> Request<'a> {
         self.send().await?.json()
     }
 
+    /// Leaves the response there, to be read as it arrives.
+    #[cfg(feature = "stream")]
+    pub(crate) fn arriving(self, arriving: Arriving) -> Self {
+        self.without_cache().with(|prepared| {
+            prepared.arriving = Some(arriving);
+            Ok(())
+        })
+    }
+
     fn keyed(self, key: Result<impl AsRef<str>, Failure>) -> Self {
         self.with(|prepared| {
             prepared.headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key?.as_ref()).map_err(Failure::bug)?);
@@ -200,6 +214,8 @@ impl Prepared {
             body: Bytes::new(),
             uses_cache: true,
             control: CacheControl::default(),
+            #[cfg(feature = "stream")]
+            arriving: None,
         }
     }
 
@@ -233,6 +249,14 @@ impl Prepared {
             identity.extend(["\n", name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes())]);
         }
         identity
+    }
+
+    /// Whether its response is passed on as it arrives.
+    pub(crate) fn is_streamed(&self) -> bool {
+        #[cfg(feature = "stream")]
+        return self.arriving.is_some();
+        #[cfg(not(feature = "stream"))]
+        false
     }
 
     pub(crate) fn is_head(&self) -> bool {

@@ -26,6 +26,9 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// The time limit of one attempt, from connect to the last byte.
     pub(crate) attempt_timeout: Duration,
+    /// How long nothing may arrive of a body that is passed on as it arrives.
+    #[cfg(feature = "stream")]
+    pub(crate) idle_timeout: Duration,
     /// How many attempts a request may make, the first one included.
     pub(crate) max_attempts: u32,
     /// From when on the circuit breaker counts a call as a failure, whatever it came to.
@@ -74,6 +77,8 @@ impl Settings {
             secret_json_key: variable(&own("SECRET_JSON_KEY")),
             timeout: milliseconds(own("TIMEOUT_MS"), 5000)?,
             attempt_timeout: milliseconds(own("ATTEMPT_TIMEOUT_MS"), 2000)?,
+            #[cfg(feature = "stream")]
+            idle_timeout: milliseconds(own("IDLE_TIMEOUT_MS"), 30_000)?,
             max_attempts: number(own("MAX_ATTEMPTS"), 3, 1..=10)?,
             slow_call: optional("SLOW_CALL_MS")?,
             hedge_after: optional("HEDGE_AFTER_MS")?,

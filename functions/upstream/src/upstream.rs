@@ -12,6 +12,9 @@ use handler::{after_response, deadline, http::Method, spawn, trace_headers};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
+#[cfg(feature = "stream")]
+use {crate::connection::Connection, handler::count};
+
 use crate::{
     Request, Response,
     attempt::Client,
@@ -310,6 +313,17 @@ impl Inner {
         };
         spawn(calling.in_current_span());
         (call, true)
+    }
+
+    /// Records what a body that was passed on as it arrived has shown, and keeps its connection, if it can be used again.
+    #[cfg(feature = "stream")]
+    pub(crate) fn streamed(&self, is_healthy: bool, connection: Option<Connection>) {
+        // If it is not closed, other calls decide: this one began before.
+        if self.breaker.is_closed() && self.breaker.record(Some(is_healthy)) {
+            count("BreakerOpens", 1);
+        }
+        self.line.breaker(&self.breaker);
+        self.client.keep(connection);
     }
 
     async fn tell_fleet(&self, report: Option<Report>) {

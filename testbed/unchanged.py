@@ -69,7 +69,7 @@ def main(functions: str, *command: str) -> int:
     if passed.exists() and "CI" not in os.environ:
         print(f"passed before, with the same inputs: {what}", flush=True)
         return 0
-    if cargo:  # testbed/src/function.rs reads this
+    if cargo:  # testbed/replay/src/case.rs reads this
         os.environ["TESTED_ENDPOINTS"] = " ".join(sorted(tested))
     status = subprocess.run(command).returncode
     if status == 0:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import proofs
 import pytest
-from harness import ROOT, environment
+from harness import ROOT, environment, in_ci
 from samcli.yamlhelper import yaml_parse
 
 
@@ -303,6 +303,7 @@ def test_an_endpoint_that_cannot_be_finished_leaves_nothing_behind(copy: Path) -
     assert changes(copy) == set()
 
 
+@in_ci
 def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     # Keywords, functions that the code uses, names that are alike, crates.
     names = "{type}/{path}/{request}/{self}/{json}/{get}/{shop}/{shot}/{a}/{b}/{c}/{d}/{e}"
@@ -325,6 +326,7 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     undo(copy)
 
 
+@in_ci
 def test_services_are_checked_served_and_tested(copy: Path) -> None:
     told = passes(copy, "make", "new", "NAME=madefirst")
     assert len(told.splitlines()[-3:]) == 3 and "functions/madefirst/src/main.rs" in told

@@ -5,6 +5,7 @@
 
 pub mod budget;
 mod callgrind;
+pub mod contract;
 mod function;
 pub mod property;
 mod runtime_api;

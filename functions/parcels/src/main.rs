@@ -122,8 +122,19 @@ fn owner(request: &Request) -> Result<String, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use testbed::contract;
+
+    use super::*;
+
     #[tokio::test]
     async fn answers_its_events() {
-        testbed::replay("parcels", super::parcels()).await;
+        testbed::replay("parcels", parcels()).await;
+    }
+
+    #[test]
+    fn its_types_are_those_of_the_contract() {
+        contract::of_request::<NewParcel>("NewParcel");
+        contract::of_request::<Change>("ParcelChange");
+        contract::of_answer::<Parcel>("Parcel");
     }
 }

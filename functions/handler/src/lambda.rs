@@ -13,6 +13,7 @@
 //! | a poll gets an error, or no valid request id | panics: the process or the worker ends | the same |
 //! | no deadline | panics | there is none |
 //! | the client context or the identity is malformed | the process or the worker ends | there is none |
+//! | a header is not UTF-8 | U+FFFD is in the trace id and the tenant; with such an ARN, the process or the worker ends | the header is taken for absent |
 //! | the connection fails while the result is sent | the process or the worker ends | the invocation is reported as failed, and the process goes on |
 //! | `errorType` | the name of a Rust type | one of the names below, such as `Runtime.UnknownEvent` |
 //! | the header with the error's type | always `unhandled` | the same as `errorType` |
@@ -558,6 +559,21 @@ mod tests {
             assert!(matches!(context.deadline, 0 | 7), "{malformed}");
             assert_eq!((context.client_context, context.identity), (None, None), "{malformed}");
         }
+    }
+
+    #[test]
+    fn a_header_that_is_not_utf_8_is_taken_for_absent() {
+        let lambda = Lambda::new("127.0.0.1:1", 1).unwrap();
+        let not_utf_8 = || HeaderValue::from_bytes(b"a\xffb").unwrap();
+        let deadline = (DEADLINE_MS, HeaderValue::from_static("7"));
+        let mut headers = HeaderMap::from_iter([deadline, (TRACE_ID, not_utf_8()), (TENANT_ID, not_utf_8())]);
+        let of_official_loop = |headers: &HeaderMap| Context::new("", Arc::default(), headers);
+        let texts = |context: Context| [context.xray_trace_id, context.tenant_id];
+        assert_eq!(texts(lambda.context(&headers)), [None, None]);
+        assert_eq!(texts(of_official_loop(&headers).unwrap()), [Some("a\u{fffd}b".into()), Some("a\u{fffd}b".into())]);
+        headers.insert(INVOKED_FUNCTION_ARN, not_utf_8());
+        assert_eq!(lambda.context(&headers).invoked_function_arn, "");
+        assert!(of_official_loop(&headers).is_err());
     }
 
     #[test]

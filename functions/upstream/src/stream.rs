@@ -305,6 +305,19 @@ mod tests {
         assert!(slow.frame().await.is_some_and(|frame| frame.is_ok()), "20 seconds after it was asked for");
     }
 
+    /// Else one stream would keep all other requests waiting for as long as it lasts.
+    #[tokio::test]
+    async fn a_probe_ends_at_the_head() {
+        let server = testbed::upstream::Upstream::start();
+        server.always(testbed::upstream::Behaviour::LengthTooLong);
+        let url = server.url("/");
+        let upstream = crate::Upstream::new("A").with_settings(|name| (name == "A_URL").then(|| url.clone()));
+        let breaker = &upstream.inner().unwrap().breaker;
+        breaker.hold(Duration::ZERO);
+        let _streamed = upstream.get("", []).stream().await.unwrap();
+        assert_eq!(breaker.state_name(), "closed");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_more_bytes_come_than_may() {
         for (most, pieces) in [(9, 1), (10, 2), (15, 3)] {

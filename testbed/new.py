@@ -163,8 +163,8 @@ class Endpoint:
             )
         if self.stream not in ("", "yes"):
             raise Refused(f"STREAM={self.stream}: it is `yes`, or is left out.")
-        if self.stream and (self.methods != ["GET"] or self.upstreams):
-            raise Refused("STREAM=yes: an endpoint that streams is made with GET alone, and without UPSTREAMS; docs/streams.md says what else can stream.")
+        if self.stream and (self.methods != ["GET"] or len(names) > 1):
+            raise Refused("STREAM=yes: an endpoint that streams is made with GET alone, and with one of UPSTREAMS at most; docs/streams.md says what else can stream.")
         if self.table and (self.upstreams or self.stream):
             raise Refused(f"TABLE={self.table.name}: an endpoint with a table is made without UPSTREAMS and STREAM; add them by hand.")
         for there in (f"functions/{self.name}", f"events/{self.name}", f"{self.name}/Cargo.toml"):
@@ -201,6 +201,7 @@ class Endpoint:
         manifest = read("testbed/new/function.toml").replace('"NAME', f'"{self.name}').replace("ROUTES", self.routes())
         if self.stream:
             manifest = manifest.replace("serde.workspace = true\n", "")
+        if self.stream and not self.upstreams:
             return manifest.replace("handler.workspace = true", 'handler = { workspace = true, features = ["stream"] }')
         if self.table:
             manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", self.table.manifest(self.resources))
@@ -216,7 +217,8 @@ links = ["aws", "http"]
 """
         tokio = 'tokio = { workspace = true, features = ["macros"] }\n' if len(self.upstreams) > 1 else ""
         manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", declared)
-        return insert(manifest, r"(?=\n\[dev-dependencies\]\n)", f"{tokio}upstream.workspace = true\n")
+        upstream = 'upstream = { workspace = true, features = ["stream"] }' if self.stream else "upstream.workspace = true"
+        return insert(manifest, r"(?=\n\[dev-dependencies\]\n)", f"{tokio}{upstream}\n")
 
     def routes(self) -> str:
         return ", ".join(f"`{resource.route}`" for resource in self.resources)
@@ -228,7 +230,7 @@ links = ["aws", "http"]
         answers = self.methods != ["DELETE"] and not self.stream
         several = len(self.resources) > 1
         kind = "Routes" if several else "Resource"
-        used = ["Problem", "Request", kind, "Response"] + ["stream" if self.stream else "http::StatusCode"] + ["body"] * has_body + ["json"] * answers
+        used = ["Problem", "Request", kind, "Response"] + (["stream"] * (not self.upstreams) if self.stream else ["http::StatusCode"]) + ["body"] * has_body + ["json"] * answers
         used += sorted({resource.methods[0].lower() for resource in self.resources})
         used += ["path"] * bool(self.parameters) + ["routes"] * several
         others = ["use tokio::try_join;\n"] * (len(self.upstreams) > 1) + ["use upstream::Upstream;\n"] * bool(self.upstreams)
@@ -327,11 +329,15 @@ mod tests {{
             read, sent = "    let message: Message = body(&request, 16 * 1024)?;\n", ".with_json(&message)"
         if method == "DELETE":
             answered = ".send()"
+        if self.stream:
+            answered = ".stream().await?"
         place = "/{}" * len(resource.parameters)
         values = ", ".join(f'path(&request, "{name}")?' for name in resource.parameters)
         calls, names = "", [f"from_{upstream.static.lower()}" for upstream in self.upstreams]
         for name, upstream in zip(names, self.upstreams, strict=True):
             calls += f'    let {name} = {upstream.static}.{method.lower()}("{place}", [{values}]){sent}{answered};\n'
+        if self.stream:
+            return f"{calls}    Ok({names[0]}.pass_on(&request))\n"
         all_of_them = f"try_join!({', '.join(names)})?" if len(names) > 1 else f"{names[0]}.await?"
         status = METHODS[method][1]
         if method == "DELETE":
@@ -370,7 +376,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 told = sent if len(self.upstreams) == 1 else [sent] * len(self.upstreams)
             if method in WITH_BODY:
                 request["body"] = sent
-            if self.stream:
+            if self.stream and not self.upstreams:
                 told = told["message"]
             headers = {"content-type": None if method == "DELETE" else self.content_type(), "cache-control": "no-store"}
             answer = {"status": METHODS[method][2], "headers": headers}
@@ -378,15 +384,13 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 answer["body"] = sent if method in WITH_BODY and not self.upstreams else told
             case = "-".join(filter(None, [resource.suffix.lower(), method.lower() if number else ""])) or "plain"
             files.append((f"{case}.json", {"request": request, "answer": answer}))
-        if self.stream:
-            files.append(("settings.json", {"INVOKE_MODE": "RESPONSE_STREAM"}))
-        if self.upstreams:
-            urls = {f"{upstream.static}_URL": f"{{upstream}}/{upstream.name}" for upstream in self.upstreams}
-            files += [("settings.json", urls), ("upstream.json", sent)]
+        settings = {f"{upstream.static}_URL": f"{{upstream}}/{upstream.name}" for upstream in self.upstreams}
+        settings |= {"INVOKE_MODE": "RESPONSE_STREAM"} if self.stream else {}
+        files += [("settings.json", settings)] * bool(settings) + [("upstream.json", sent)] * bool(self.upstreams)
         return files
 
     def content_type(self) -> str:
-        return "text/plain; charset=utf-8" if self.stream else "application/json"
+        return "text/plain; charset=utf-8" if self.stream and not self.upstreams else "application/json"
 
     def template(self) -> str:
         text = read("template.yaml")
@@ -398,7 +402,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
             head, settings = self.table.settings(self.id)
             text = insert(text, r"(?=  # The resources that every function has\.\n)", self.table.template(self.id, self.resources))
         if self.stream:
-            settings = self.stream_settings()
+            settings = self.stream_settings(settings)
             url = f"""  {self.id}Streams:
     Description: Function URL of the endpoint, which streams. It takes signed requests.
     Value: !GetAtt {self.id}FunctionUrl.FunctionUrl
@@ -434,9 +438,10 @@ async fn a_failing_upstream_becomes_a_problem() {{
         route = self.resources[0].route
         own = f"      Path: {json.dumps(route)}\n" if route != f"/{self.name}" else ""
         if self.upstreams:
-            own += "      # 80 % of the upstreams' time limit.\n      SlowMs: 4000\n"
             text = self.with_upstreams(text)
-        if self.stream:
+        if self.upstreams and not self.stream:
+            own += "      # 80 % of the upstreams' time limit.\n      SlowMs: 4000\n"
+        elif self.stream:
             own += "      # 80 % of its Timeout.\n      SlowMs: 20000\n"
         if own:
             text = insert(text, r"(?<=\nMappings:\n)(  #.*\n)*  Functions:\n", f"    {self.name}:\n{own}", after=True)
@@ -449,14 +454,17 @@ async fn a_failing_upstream_becomes_a_problem() {{
             text = append(append(text, r"\n          AllowHeaders: ", *sent), r"\n          ExposeHeaders: ", *answered)
         return text
 
-    def stream_settings(self) -> str:
-        """The lines of the function's block that are for its function URL."""
+    def stream_settings(self, settings: str) -> str:
+        """The lines of the function's block that are for its function URL, after its other `settings`."""
+        mode = "# The function URL streams. The API cannot, and gets the answer as a whole: docs/streams.md.\n"
+        settings = re.sub(r"(      #.*\n)?      Timeout: .*\n", "", settings)
+        if self.upstreams:
+            settings += f"          {mode}          INVOKE_MODE: RESPONSE_STREAM\n"
+        else:
+            settings += f"      {mode}      Environment: {{ Variables: {{ INVOKE_MODE: RESPONSE_STREAM }} }}\n"
         return """      # A whole stream may take as long, and the API waits for 30 s. Without routes of the API, it can be up to 900.
       Timeout: 25
-      VersionDescription: !Ref LogLevel
-      # The function URL streams. The API cannot, and gets the answer as a whole: docs/streams.md.
-      Environment: { Variables: { INVOKE_MODE: RESPONSE_STREAM } }
-      FunctionUrlConfig:
+""" + settings + """      FunctionUrlConfig:
         AuthType: AWS_IAM
         InvokeMode: RESPONSE_STREAM
         Cors: !If
@@ -545,7 +553,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 item += "      # A parameter such as `..`, which would lead out of an upstream's path.\n      x-refuses: [400]\n"
             item += f'      responses:\n        "{status}":\n          description: Say here what it is.\n          {response}\n'
             if status != 204:
-                media = "text/plain:\n              schema: { type: string }" if self.stream else (
+                media = "text/plain:\n              schema: { type: string }" if self.stream and not self.upstreams else (
                     f"application/json:\n              schema: {several if len(self.upstreams) > 1 else schema}"
                 )
                 item += f"          content:\n            {media}\n"

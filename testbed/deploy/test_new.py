@@ -105,6 +105,7 @@ PLAIN = (
     "NAME=madefiles ROUTE=/madefiles/{name+}",
     "NAME=madeparcels METHODS=GET,POST ITEM=/madeparcels/{id} ITEM_METHODS=GET,DELETE",
     "NAME=madeexport ROUTE=/madeexport/{year}/{month} STREAM=yes",
+    "NAME=madedownloads ROUTE=/madedownloads/{file} UPSTREAMS=made-archive STREAM=yes",
     "NAME=madenotes TABLE=made-notes",
     "NAME=madequotes ROUTE=/madequotes/{symbol} METHODS=GET,POST UPSTREAMS=madeprices,exchange-rates",
 )
@@ -195,8 +196,8 @@ def let_pages_do_what_the_contract_has(copy: Path) -> None:
         ({"NAME": "madeorders", "UPSTREAMS": "prices,prices"}, "a name appears twice"),
         ({"NAME": "madeorders", "UPSTREAMS": "a,b,c,d"}, "no room for the settings of more than three"),
         ({"NAME": "madeorders", "STREAM": "no"}, "STREAM=no: it is `yes`, or is left out"),
-        ({"NAME": "madeorders", "STREAM": "yes", "METHODS": "GET,POST"}, "with GET alone, and without UPSTREAMS"),
-        ({"NAME": "madeorders", "STREAM": "yes", "UPSTREAMS": "prices"}, "with GET alone, and without UPSTREAMS"),
+        ({"NAME": "madeorders", "STREAM": "yes", "METHODS": "GET,POST"}, "with GET alone, and with one of UPSTREAMS"),
+        ({"NAME": "madeorders", "STREAM": "yes", "UPSTREAMS": "prices,rates"}, "with GET alone, and with one of UPSTREAMS"),
         ({"NAME": "madeorders", "TABLE": "Orders"}, "a name is as in TABLE=shop-parcels"),
         ({"NAME": "madeorders", "TABLE": "orders", "UPSTREAMS": "prices"}, "without UPSTREAMS and STREAM"),
         ({"NAME": "madeorders", "TABLE": "orders", "ROUTE": "/shops/{shop}/orders"}, "its items are a caller's"),

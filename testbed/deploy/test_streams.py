@@ -68,6 +68,6 @@ def test_events_come_as_they_are_sent(url: str) -> None:
 
 def test_the_commands_and_the_example_are_tested() -> None:
     assert len(commands(PAGE)) == 3
-    example = (ROOT / "functions/handler/examples/export.rs").read_text()
-    shown = re.findall(r"```rust\n(.*?)```", PAGE, re.DOTALL)[0]
-    assert all(part.strip("\n") in example for part in shown.split("\n\n"))
+    examples = ("functions/handler/examples/export.rs", "functions/upstream/examples/reports.rs")
+    for example, shown in zip(examples, re.findall(r"```rust\n(.*?)```", PAGE, re.DOTALL), strict=True):
+        assert all(part.strip("\n") in (ROOT / example).read_text() for part in shown.split("\n\n"))

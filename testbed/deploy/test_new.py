@@ -1,6 +1,6 @@
 """`make new` adds endpoints to a copy of this repository, which passes its tests without an edit under testbed/.
 
-The services in testbed/services are made there, too: each folder has what somebody writes who wants one.
+The services in testbed/services are made there, too: each patch has what somebody writes who wants one.
 Names begin with `made`, as a team may have endpoints of its own. `make services` runs the whole of `make test` on them.
 """
 
@@ -115,14 +115,15 @@ def make_services(copy: Path) -> None:
     for wanted in PLAIN:
         passes(copy, "make", "new", *wanted.split())
     for service in ("seats", "hook", "consent"):
-        changes = SERVICES / service / "changes.patch"
+        changes = SERVICES / f"{service}.patch"
         for command in re.findall("^make new .*", changes.read_text(), re.MULTILINE):
             passes(copy, "sh", "-c", command)
+        for file in re.findall(r"^--- /dev/null\n\+\+\+ b/(.*)", changes.read_text(), re.MULTILINE):
+            (copy / file).unlink(missing_ok=True)
         passes(copy, "git", "apply", "-C1", str(changes))
-        for path in re.findall(r"^  /.*:\n(?:    .+\n)+", (SERVICES / service / "paths.yaml").read_text(), re.MULTILINE):
+        for path in re.findall(r"^  /.*:\n(?:    .+\n)+", (copy / "paths.yaml").read_text(), re.MULTILINE):
             edit(copy, "openapi.yaml", (re.escape(path.splitlines()[0]) + r"\n(    .+\n)+", path.replace("\\", r"\\")))
-        own = shutil.ignore_patterns("changes.patch", "paths.yaml")
-        shutil.copytree(SERVICES / service, copy, dirs_exist_ok=True, ignore=own)
+        (copy / "paths.yaml").unlink()
     change_by_hand(copy)
     let_pages_do_what_the_contract_has(copy)
 

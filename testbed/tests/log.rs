@@ -9,7 +9,7 @@ mod lines;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lines::read;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use testbed::{
     Case, Function, Invocation, functions, has_upstream, packaged, settings, steady_upstream,
     upstream::{Answer, Behaviour, Upstream},
@@ -23,10 +23,7 @@ const ADDRESSES: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 
 /// The payload of `case`, with [`PLANTED`] wherever a caller can put something.
 fn planted(case: &Case) -> Invocation {
-    let payload = case.invocation().payload;
-    let Ok(Value::Object(mut event)) = serde_json::from_slice(&payload) else {
-        return Invocation::new([&payload, PLANTED.as_bytes()].concat());
-    };
+    let mut event: Map<String, Value> = serde_json::from_slice(&case.invocation().payload).unwrap();
     for map in ["headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters"] {
         if let Some(Value::Object(map)) = event.get_mut(map) {
             let lists = map.values().next().is_some_and(Value::is_array);
@@ -48,7 +45,7 @@ fn planted(case: &Case) -> Invocation {
     Invocation::new(serde_json::to_vec(&event).unwrap())
 }
 
-/// Sends `function` all of its cases, twice, with [`PLANTED`] in them. Returns its log, which has a line for each, and
+/// Sends `function` all of its cases and what is none, twice, with [`PLANTED`] in them. Returns its log, which has a line for each, and
 /// nothing of what the caller or the upstream sent.
 async fn log_of(function: &str, upstream: &Upstream, level: &str) -> Vec<Value> {
     let query = format!("?{PLANTED}={PLANTED}");
@@ -58,10 +55,12 @@ async fn log_of(function: &str, upstream: &Upstream, level: &str) -> Vec<Value> 
     settings.push(("AWS_LAMBDA_LOG_LEVEL".into(), level.into()));
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut process = Function::start(&packaged(function), &settings).await;
-    let cases = Case::all(function);
+    // The last two are not from an HTTP trigger.
+    let mut events: Vec<Invocation> = Case::all(function).iter().map(planted).collect();
+    events.extend([PLANTED.to_owned(), json!({ PLANTED: PLANTED }).to_string()].map(Invocation::new));
     let mut sent = BTreeSet::new();
-    for case in cases.iter().chain(&cases) {
-        let invocation = planted(case);
+    for event in events.iter().chain(&events) {
+        let invocation = Invocation::new(event.payload.clone());
         process.invoke(&invocation).await;
         sent.insert(invocation.request_id);
     }

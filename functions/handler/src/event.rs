@@ -1,8 +1,8 @@
 //! From an invocation's event to an HTTP request.
 //!
 //! `lambda_http` does this, too, but it refuses some events for a part that nobody reads, panics on others, keeps one
-//! value of a repeated header, and takes a percent-encoded `&` in a load balancer's query for a separator. The cases
-//! in events/ show each fault. Here an event comes from an HTTP trigger if it has that trigger's marks, a method and a
+//! value of a repeated header, and takes a percent-encoded `&` in a load balancer's query for a separator. The tests
+//! show each fault. Here an event comes from an HTTP trigger if it has that trigger's marks, a method and a
 //! path. A part that no request can hold is left out. If the request makes no sense without it, it is [`Malformed`].
 
 use std::{borrow::Cow, fmt, ops::Range};

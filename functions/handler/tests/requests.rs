@@ -50,6 +50,47 @@ fn told(endpoint: &impl Endpoint, event: &Value, trigger: &str) -> Value {
 }
 
 #[test]
+fn members_of_the_wrong_type_do_no_harm() {
+    async fn seen(request: Request) -> Result<Response, Problem> {
+        json(StatusCode::OK, &(request.method().as_str(), request.uri().path(), handler::claim(&request, "sub")))
+    }
+    let wrong = [
+        (
+            "",
+            json!({ "isBase64Encoded": null, "version": 2, "stageVariables": 7, "pathParameters": "none", "cookies": 1 }),
+        ),
+        ("", json!({ "cookies": "none" })),
+        ("/requestContext", json!({ "timeEpoch": "soon", "requestTimeEpoch": [1], "accountId": {} })),
+        ("/requestContext", json!({ "identity": [], "authorizer": "nobody" })),
+        ("/headers", json!({ "x-number": 7, "x-list": ["1", 2, null] })),
+        ("/multiValueHeaders", json!({ "x-number": [7], "x-list": "1" })),
+    ];
+    for trigger in TRIGGERS {
+        let mut event = event(trigger);
+        for (place, members) in &wrong {
+            if let Some(Value::Object(there)) = event.pointer_mut(place) {
+                there.extend(members.as_object().cloned().unwrap_or_default());
+                assert_eq!(told(&seen, &event, trigger), json!(["GET", "/thing", null]), "{trigger}: {event}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_that_no_http_trigger_sends_fails() {
+    async fn never(_: Request) -> Result<Response, Problem> {
+        Err(Problem::internal())
+    }
+    let queue =
+        json!({ "Records": [{ "messageId": "059f36b4", "body": "Hello", "eventSource": "aws:sqs" }] }).to_string();
+    for (event, expected) in [("this is not JSON", "expected"), (&queue, "not from an HTTP trigger")] {
+        let failed = handler::invoke(never, event.as_bytes(), Context::default()).now_or_never();
+        let error = failed.expect("an endpoint that never waits").expect_err("no answer").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn the_bytes_of_a_body_are_those_that_were_sent() {
     async fn echo(request: Request) -> Result<Response, Problem> {
         json(StatusCode::OK, &handler::bytes(&request, 16)?)

@@ -9,7 +9,7 @@
 //! [`Tables`].
 //!
 //! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
-//! `<case>.http-api.json` the payloads of the other triggers are made. `<case>.json` is then one that no trigger sends.
+//! `<case>.http-api.json` the payloads of the other triggers are made.
 //!
 //! `settings.json` holds the environment variables that the function has in tests and under `make run`. In them,
 //! `{upstream}` is the origin (scheme, host and port) of an upstream, which answers every request with `upstream.json`.
@@ -78,30 +78,24 @@ struct Several {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum Expected {
-    Answer {
-        status: u16,
-        /// `null`: the header must be absent. Those of [`ALWAYS`] are in every answer.
-        #[serde(default)]
-        headers: BTreeMap<String, Option<String>>,
-        /// A string: the exact body. An object: the JSON in the body. Without it: no body.
-        body: Option<Value>,
-        /// The pattern that the whole body must match, instead of `body`.
-        body_pattern: Option<String>,
-        /// The exact bytes, instead of `body`.
-        body_base64: Option<String>,
-        /// The triggers that the case is for. Without it: all that can carry its request. A load balancer with single
-        /// values and VPC Lattice cannot carry an answer with two `Set-Cookie` headers.
-        triggers: Option<Vec<String>>,
-        /// Whether the budget and the bench measure this case, instead of the plain one.
-        #[serde(default)]
-        measured: bool,
-    },
-    Failure {
-        /// The pattern that the message of the failed invocation must match.
-        error_pattern: String,
-    },
+#[serde(deny_unknown_fields)]
+struct Expected {
+    status: u16,
+    /// `null`: the header must be absent. Those of [`ALWAYS`] are in every answer.
+    #[serde(default)]
+    headers: BTreeMap<String, Option<String>>,
+    /// A string: the exact body. An object: the JSON in the body. Without it: no body.
+    body: Option<Value>,
+    /// The pattern that the whole body must match, instead of `body`.
+    body_pattern: Option<String>,
+    /// The exact bytes, instead of `body`.
+    body_base64: Option<String>,
+    /// The triggers that the case is for. Without it: all that can carry its request. A load balancer with single
+    /// values and VPC Lattice cannot carry an answer with two `Set-Cookie` headers.
+    triggers: Option<Vec<String>>,
+    /// Whether the budget and the bench measure this case, instead of the plain one.
+    #[serde(default)]
+    measured: bool,
 }
 
 /// The names of all functions: each has a folder in `events/`.
@@ -225,24 +219,21 @@ impl Case {
     /// If its answer is an error, which would measure how the function refuses.
     #[must_use]
     pub fn measured(function: &str) -> Self {
-        let is_measured = |case: &Self| matches!(case.expected, Expected::Answer { measured: true, .. });
-        let chosen = Self::all(function).into_iter().find(|case| case.name.ends_with(".http-api") && is_measured(case));
+        let is_measured = |case: &Self| case.expected.measured && case.name.ends_with(".http-api");
+        let chosen = Self::all(function).into_iter().find(is_measured);
         let chosen = chosen.unwrap_or_else(|| Self::plain(function));
         assert!(
-            chosen.status().is_some_and(|status| status < 400),
+            chosen.status() < 400,
             "{} is refused, and would be measured: add `\"measured\": true` to the answer of a case that succeeds",
             chosen.name
         );
         chosen
     }
 
-    /// The status that it must get. `None` if the invocation must fail.
+    /// The status that it must get.
     #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self.expected {
-            Expected::Answer { status, .. } => Some(status),
-            Expected::Failure { .. } => None,
-        }
+    pub fn status(&self) -> u16 {
+        self.expected.status
     }
 
     /// The case with this name, such as `hello/name.rest-api`.
@@ -330,8 +321,7 @@ impl Case {
 
     /// The triggers that the answer names.
     fn triggers(&self) -> Option<&[String]> {
-        let Expected::Answer { triggers, .. } = &self.expected else { return None };
-        triggers.as_deref()
+        self.expected.triggers.as_deref()
     }
 
     fn is_for(&self, trigger: &str) -> bool {
@@ -379,40 +369,33 @@ impl Case {
     ///
     /// Returns the difference, in words.
     pub fn check(&self, invocation: &Invocation, outcome: &InvocationResult) -> Result<(), String> {
-        match (&self.expected, outcome) {
-            (Expected::Failure { error_pattern }, InvocationResult::Error(message)) => {
-                matches(error_pattern, message).then_some(()).ok_or_else(|| differs("error", error_pattern, message))
-            }
-            (Expected::Failure { .. }, answer) => Err(format!("must fail, but answered {answer:?}")),
-            (Expected::Answer { status, headers, body, body_pattern, body_base64, .. }, answer) => {
-                let actual = HttpAnswer::of(answer, self.has_multi_value_headers())?;
-                if actual.status != *status {
-                    return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
-                }
-                let fill = |text: &str| text.replace("{request_id}", &invocation.request_id);
-                let implied = ALWAYS.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
-                let implied = implied.iter().filter(|(name, _)| !headers.contains_key(name));
-                for (name, value) in implied.map(|(name, value)| (name, value)).chain(headers) {
-                    let value = value.as_deref().map(fill);
-                    if actual.headers.get(name) != value.as_ref() {
-                        return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
-                    }
-                }
-                let same = match (body, body_pattern, body_base64) {
-                    (Some(Value::String(body)), None, None) => actual.body == fill(body),
-                    (Some(body), None, None) => serde_json::from_str(&actual.body).is_ok_and(|json: Value| {
-                        json == serde_json::from_str::<Value>(&fill(&body.to_string())).unwrap_or_default()
-                    }),
-                    (None, Some(pattern), None) => matches(&format!("^(?:{pattern})$"), &actual.body),
-                    (None, None, Some(base64)) => BASE64_STANDARD.encode(&actual.bytes) == *base64,
-                    (None, None, None) => actual.bytes.is_empty(),
-                    _ => return Err("its answer must have only one of `body`, `body_pattern` and `body_base64`".into()),
-                };
-                let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body };
-                let expected = format!("{body:?}{body_pattern:?}{body_base64:?}");
-                same.then_some(()).ok_or_else(|| differs("body", expected, told()))
+        let Expected { status, headers, body, body_pattern, body_base64, .. } = &self.expected;
+        let actual = HttpAnswer::of(outcome, self.has_multi_value_headers())?;
+        if actual.status != *status {
+            return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
+        }
+        let fill = |text: &str| text.replace("{request_id}", &invocation.request_id);
+        let implied = ALWAYS.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        let implied = implied.iter().filter(|(name, _)| !headers.contains_key(name));
+        for (name, value) in implied.map(|(name, value)| (name, value)).chain(headers) {
+            let value = value.as_deref().map(fill);
+            if actual.headers.get(name) != value.as_ref() {
+                return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
             }
         }
+        let same = match (body, body_pattern, body_base64) {
+            (Some(Value::String(body)), None, None) => actual.body == fill(body),
+            (Some(body), None, None) => serde_json::from_str(&actual.body).is_ok_and(|json: Value| {
+                json == serde_json::from_str::<Value>(&fill(&body.to_string())).unwrap_or_default()
+            }),
+            (None, Some(pattern), None) => matches(&format!("^(?:{pattern})$"), &actual.body),
+            (None, None, Some(base64)) => BASE64_STANDARD.encode(&actual.bytes) == *base64,
+            (None, None, None) => actual.bytes.is_empty(),
+            _ => return Err("its answer must have only one of `body`, `body_pattern` and `body_base64`".into()),
+        };
+        let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body };
+        let expected = format!("{body:?}{body_pattern:?}{body_base64:?}");
+        same.then_some(()).ok_or_else(|| differs("body", expected, told()))
     }
 
     /// Whether the case's trigger reads only `multiValueHeaders`.

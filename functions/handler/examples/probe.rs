@@ -1,15 +1,20 @@
-//! A function for the tests of `handler`: it logs something from each request, and panics when it is asked to.
+//! A function for the tests of `handler`: it logs something from each request, panics when it is asked to, and sends a
+//! body back.
 
 use std::{
     process::ExitCode,
     sync::{Mutex, PoisonError},
 };
 
-use handler::{Problem, Request, Response, after_response, count, negotiate, query, record, spawn};
+use handler::{Problem, Request, Response, after_response, count, get, negotiate, query, record, spawn};
 use tokio::sync::oneshot::{Sender, channel};
 
 fn main() -> ExitCode {
-    handler::run(probe)
+    handler::run(get(probe).post(echo))
+}
+
+async fn echo(request: Request) -> Result<Response, Problem> {
+    Ok(Response::new(request.into_body()))
 }
 
 async fn probe(request: Request) -> Result<Response, Problem> {

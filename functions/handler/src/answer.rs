@@ -7,13 +7,10 @@
 use std::{borrow::Cow, collections::BTreeMap, str};
 
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
-use lambda_http::{
-    Error,
-    http::{HeaderName, HeaderValue, header::SET_COOKIE},
-};
+use lambda_http::http::{HeaderName, HeaderValue, header::SET_COOKIE};
 use serde::{Serialize, Serializer};
 
-use crate::{Body, Problem, Response, trigger::Trigger};
+use crate::{Body, Problem, Response, pieces::Pieces, trigger::Trigger};
 
 /// The JSON that [a REST API](https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html#api-gateway-simple-proxy-for-lambda-output-format),
 /// [an HTTP API](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html),
@@ -42,7 +39,7 @@ struct Answer<'a> {
 /// # Errors
 ///
 /// Returns an `internal` problem if the trigger or Lambda would not accept the answer.
-pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Problem> {
+pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Pieces, Problem> {
     let is_described = matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
     let mut answer = Answer {
         status_code: response.status().as_u16(),
@@ -66,11 +63,9 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<String, Pr
             },
         }
     }
-    // Mostly enough, so that a large answer is not copied while it grows.
-    let mut json = Vec::with_capacity(512 + response.body().len() / 3 * 4);
-    let written = serde_json::to_writer(&mut json, &answer).map_err(Error::from);
-    let json =
-        written.and_then(|()| Ok(String::from_utf8(json)?)).map_err(|error| Problem::internal().because(error))?;
+    // Mostly enough, so that an answer is not copied while it grows.
+    let mut json = Pieces::with_capacity(512 + response.body().len() / 3 * 4);
+    serde_json::to_writer(&mut json, &answer).map_err(|error| Problem::internal().because(error))?;
     let (bytes, most) = (json.len(), trigger.max_answer_bytes());
     if bytes > most {
         let cause = format!("the answer takes {bytes} bytes of JSON, but {} takes at most {most}", trigger.name());
@@ -234,7 +229,8 @@ mod tests {
                 }
                 let (last_resort, bytes_out) = last_resort(trigger, is_head, given);
                 let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
-                assert_eq!(read(&last_resort), read(&answer(trigger, &response).unwrap()), "{trigger:?}");
+                let expected = answer(trigger, &response).unwrap().into_text().unwrap();
+                assert_eq!(read(&last_resort), read(&expected), "{trigger:?}");
                 assert_eq!(bytes_out, response.body().len());
             }
         }

@@ -34,6 +34,9 @@ const NOT_IN_A_DECODED_PATH: &AsciiSet = &NOT_IN_A_PATH.add(b'%');
 /// Characters that callers send unencoded in a query, although a URI cannot hold them (RFC 3986, section 3.4).
 const NOT_IN_A_QUERY: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>');
 
+/// The largest event that is kept while the endpoint runs, in bytes.
+const MOST_KEPT: usize = 64 * 1024;
+
 /// An event of an HTTP trigger.
 pub(crate) struct Event {
     pub(crate) trigger: Trigger,
@@ -54,7 +57,7 @@ pub(crate) struct Event {
 #[derive(Clone)]
 pub(crate) struct FromTrigger {
     pub(crate) trigger: Trigger,
-    /// The event, and where its `requestContext` is in it. No copy, which would cost every request an allocation.
+    /// The event, and where its `requestContext` is in it. Only of a large event it is a copy, which costs an allocation.
     event: Bytes,
     context: Range<usize>,
     pub(crate) path_parameters: Option<Box<RawValue>>,
@@ -97,7 +100,13 @@ impl Event {
         )?;
         let request = read.request.as_mut().ok();
         if let Some(from) = request.and_then(|request| request.extensions_mut().get_mut::<FromTrigger>()) {
-            from.event = event;
+            // A large event is not kept beside its body.
+            if event.len() > MOST_KEPT {
+                let context = event.get(from.context.clone()).map(Bytes::copy_from_slice).unwrap_or_default();
+                (from.context, from.event) = (0..context.len(), context);
+            } else {
+                from.event = event;
+            }
         }
         Ok(read)
     }
@@ -335,10 +344,8 @@ fn uri(
 }
 
 fn body(event: &Object<'_>) -> Result<Body, Malformed> {
-    if event.get("body").is_none() {
-        return Ok(Body::Empty);
-    }
-    let body = event.text("body").ok_or(Malformed("The body is not text."))?;
+    let Some(body) = event.get("body") else { return Ok(Body::Empty) };
+    let body = unescaped(body.get()).ok_or(Malformed("The body is not text."))?;
     if event.get("isBase64Encoded").is_some_and(|flag| flag.get() == "true") {
         let bytes = BASE64_STANDARD.decode(&*body).map_err(|_| Malformed("The body is not valid base64."))?;
         Ok(Body::Binary(bytes))
@@ -347,6 +354,50 @@ fn body(event: &Object<'_>) -> Result<Body, Malformed> {
     } else {
         Ok(Body::Text(body.into_owned()))
     }
+}
+
+/// The text that valid `json` is. `None` if it is something else, or holds half a character. `serde_json` would hold a text with
+/// escapes twice: it decodes it into a buffer of its own, and copies that.
+fn unescaped(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    let mut parts = inner.split('\\').peekable();
+    let first = parts.next()?;
+    if parts.peek().is_none() {
+        return Some(first.into());
+    }
+    let mut text = String::with_capacity(inner.len());
+    text.push_str(first);
+    while let Some(mut part) = parts.next() {
+        let mut chars = part.chars();
+        match chars.next() {
+            // What follows this backslash is another one.
+            None => text.extend(["\\", parts.next()?]),
+            Some('u') => {
+                let unit = |part: &str| u16::from_str_radix(part.get(1..5)?, 16).ok();
+                let mut units = vec![unit(part)?];
+                // Two of them may be one character.
+                while part.len() == 5
+                    && let Some(next) = parts.next_if(|next| next.starts_with('u'))
+                {
+                    units.push(unit(next)?);
+                    part = next;
+                }
+                text.extend([&*String::from_utf16(&units).ok()?, part.get(5..)?]);
+            }
+            Some(name) => {
+                text.push(match name {
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    other => other,
+                });
+                text.push_str(chars.as_str());
+            }
+        }
+    }
+    Some(text.into())
 }
 
 /// A JSON object that parses a value only when it is read, so that unread values may hold anything. Any JSON value that
@@ -426,5 +477,33 @@ fn each_text(json: Option<&RawValue>, mut each: impl FnMut(&str)) {
     let list = json.and_then(|json| serde_json::from_str::<Vec<&RawValue>>(json.get()).ok());
     for text in list.into_iter().flatten().filter_map(text) {
         each(&text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_unescaped_as_serde_json_does() {
+        let parts = [
+            "", "a", "é😀", r"\\", r#"\""#, r"\/", r"\b\f", r"\n", r"\r\t", r"\u0000", r"\u00E9", r"\ud83d", r"\uDE00",
+            "\u{7f}",
+        ];
+        for one in parts {
+            for two in parts {
+                for three in parts {
+                    let json = format!("\"{one}{two}{three}\"");
+                    assert_eq!(
+                        unescaped(&json).as_deref(),
+                        serde_json::from_str::<String>(&json).ok().as_deref(),
+                        "{json}"
+                    );
+                }
+            }
+        }
+        for json in ["null", "7", "{}", "[\"a\"]", "\""] {
+            assert_eq!(unescaped(json), None, "{json}");
+        }
     }
 }

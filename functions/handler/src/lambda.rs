@@ -249,7 +249,7 @@ impl Lambda {
     /// Sends an answer.
     async fn send(&self, path: String, headers: &HeaderMap, answer: Outgoing) -> Result<(), Error> {
         match answer {
-            Outgoing::Json(json) => self.post(path, headers, None, json).await,
+            Outgoing::Json(json) => self.post(path, headers, None, Body::new(json)).await,
             #[cfg(feature = "stream")]
             Outgoing::Stream(stream) => {
                 let (body, begun) = stream.begin();
@@ -273,7 +273,7 @@ impl Lambda {
         // The address of the Runtime API is no caller's business.
         let message =
             if kind == RESULT_NOT_SENT { "the result could not be sent".to_owned() } else { cause.to_string() };
-        if let Err(error) = self.post(path, headers, Some(kind), failure(kind, &message)).await {
+        if let Err(error) = self.post(path, headers, Some(kind), failure(kind, &message).into()).await {
             let error = &*error as &dyn std::error::Error;
             error!(request_id = id, error, "Lambda could not be told that the invocation failed");
         }
@@ -285,13 +285,13 @@ impl Lambda {
         path: String,
         headers: &HeaderMap,
         error_type: Option<&'static str>,
-        body: String,
+        body: Body,
     ) -> Result<(), Error> {
         let mut request = Request::builder();
         if let Some(error_type) = error_type {
             request = request.header(FUNCTION_ERROR_TYPE, error_type);
         }
-        self.post_with(request, path, headers, body.into()).await.map(drop)
+        self.post_with(request, path, headers, body).await.map(drop)
     }
 
     /// Sends a result with the headers that `request` has. Returns whether Lambda took it.
@@ -428,7 +428,7 @@ mod tests {
     }
 
     async fn answer(_: Bytes, context: Context) -> Result<Outgoing, Error> {
-        Ok(Outgoing::Json(context.request_id))
+        Ok(Outgoing::Json(context.request_id.into()))
     }
 
     #[test]

@@ -53,6 +53,7 @@ mod negotiate;
 mod observe;
 mod parameters;
 mod path;
+mod pieces;
 mod problem;
 mod query;
 mod respond;

@@ -20,6 +20,7 @@ use crate::{
     deadline,
     event::{Event, Malformed, takes_any_bytes},
     log::{InvocationSpan, Log},
+    pieces::Pieces,
     trace,
     trigger::Trigger,
 };
@@ -29,7 +30,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is sent to Lambda.
 pub(crate) enum Outgoing {
     /// The JSON for the trigger.
-    Json(String),
+    Json(Pieces),
     #[cfg(feature = "stream")]
     Stream(Box<crate::stream::Stream>),
 }
@@ -42,7 +43,7 @@ impl Outgoing {
     /// If it is a stream.
     pub(crate) fn json(self) -> Result<String, Error> {
         match self {
-            Self::Json(json) => Ok(json),
+            Self::Json(json) => json.into_text(),
             #[cfg(feature = "stream")]
             Self::Stream(_) => Err("the answer is a stream".into()),
         }
@@ -94,7 +95,7 @@ pub(crate) fn respond<E: Endpoint>(
 }
 
 /// Makes the answer, and ends the invocation.
-fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome: Result<Response, Problem>) -> String {
+fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome: Result<Response, Problem>) -> Pieces {
     let send = |mut response: Response| {
         if is_head {
             *response.body_mut() = Body::Empty;
@@ -110,7 +111,7 @@ fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome:
                 invocation.could_not_send(&problem);
                 caught(|| drop(problem));
                 let (answer, bytes_out) = last_resort(trigger, is_head, invocation.request_id());
-                ((answer, StatusCode::INTERNAL_SERVER_ERROR, bytes_out), Some(cause))
+                ((answer.into(), StatusCode::INTERNAL_SERVER_ERROR, bytes_out), Some(cause))
             }
         },
     };

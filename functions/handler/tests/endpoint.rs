@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt;
 use handler::{Context, Endpoint, Problem, Request, http::StatusCode, json, parameters};
 use serde_json::{Value, json};
-use testbed::{Call, HttpAnswer, TRIGGERS};
+use testbed::{Call, Function, HttpAnswer, Invocation, InvocationResult, TRIGGERS, Usage, example};
 
 mod orders;
 
@@ -518,5 +518,27 @@ fn the_logged_route_is_the_resources_if_the_triggers_is_for_all_paths() {
             _ => "/parcels/{id}",
         };
         assert_eq!(logged(&Call { route: "ANY /parcels/{id}".into(), ..call }, trigger), own, "{trigger}");
+    }
+}
+
+/// Each time: glibc reuses what it has freed, or not.
+#[tokio::test]
+async fn a_large_body_that_is_sent_back_takes_at_most_three_times_the_memory_of_its_event() {
+    let text = "0123456789abcdef".repeat(4 << 16);
+    let escaped = "\"name\":\"Ada\",\n".repeat(4 << 16);
+    for (body, is_binary) in [(&text, false), (&escaped, false), (&text, true)] {
+        let call = Call { claims: Vec::new(), body: Some((body.clone(), is_binary)), ..order("") };
+        let invocation = Invocation::new(call.event("http-api", "orders").expect("an event").to_string());
+        let mut function = Function::start(&example("probe"), &[]).await;
+        function.polled(1).await;
+        let before = Usage::of(function.id()).resident;
+        for number in 1..=4 {
+            let answer = function.invoke(&invocation).await;
+            let InvocationResult::Response(answer) = answer else { panic!("{answer:?}") };
+            assert!(answer.len() > body.len() && answer.contains("\"statusCode\":200"));
+            let (most, peak) = (3 * invocation.payload.len(), Usage::of(function.id()).peak - before);
+            println!("{number}: {peak} bytes for an event of {}", invocation.payload.len());
+            assert!(peak <= most as u64, "{peak} bytes at invocation {number}, and at most {most}: {}", &body[..20]);
+        }
     }
 }

@@ -89,8 +89,8 @@ fn all_read<T: DeserializeOwned>(schema: &Value) -> Vec<(Value, Result<T, serde_
         let read = from_value::<T>(value.clone());
         let error = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let names = error.split_once("unknown variant `?`, expected ").map_or("", |(_, names)| names);
-        let named = |name: &str| value.to_string().replace("\"?\"", &json!(name).to_string()).parse();
-        values.extend(names.split('`').skip(1).step_by(2).filter_map(|name| named(name).ok()));
+        let with = |name: &str| value.to_string().replace("\"?\"", &json!(name).to_string()).parse();
+        values.extend(names.split('`').skip(1).step_by(2).filter_map(|name| with(name).ok()));
         all.push((value, read));
     }
     all

@@ -91,7 +91,7 @@ deployed: $(READY)
 # has its own group, and so has the folder tests/, for those of a team.
 OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
 PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
-new = new own update
+new = new own update crates
 stack = deploy stack
 template = groups harness makefile shim template workflows
 

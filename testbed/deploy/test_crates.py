@@ -1,0 +1,149 @@
+"""The crates can be published, and a workspace elsewhere uses them by cargo alone, as docs/crates.md says."""
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from harness import ROOT, environment
+
+PAGE = (ROOT / "docs/crates.md").read_text()
+MANIFEST = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+VERSION = MANIFEST["package"]["version"]
+HOME = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# Nothing is downloaded. `--offline` would also refuse to clone a repository on this machine.
+SHARED = {"CARGO_TARGET_DIR": str(TARGET)}
+OFFLINE = {"CARGO_HTTP_PROXY": "http://127.0.0.1:9", "CARGO_NET_RETRY": "0"}
+
+
+def run(folder: Path, *command: str, **env: str) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment(**OFFLINE, **env), text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def packages() -> list[dict]:
+    return json.loads(run(ROOT, "cargo", "metadata", "--quiet", "--offline", "--no-deps", "--format-version", "1"))["packages"]
+
+
+CRATES = {package["name"]: package for package in packages() if package["publish"] is None}
+
+
+def test_what_is_published_is_what_the_page_lists() -> None:
+    listed = re.findall(r"^\| `(lambda-[\w-]+)` \| `(\w+)` \| ", PAGE, re.MULTILINE)
+    assert dict(listed) == {name: package["targets"][0]["name"] for name, package in CRATES.items()}
+    for name, package in CRATES.items():
+        features = [feature for feature in package["features"] if feature != "default"]
+        row = re.search(rf"^\| `{name}` .*", PAGE, re.MULTILINE)[0]
+        assert all(f"`{feature}`" in row for feature in features), name
+    assert {dependency["version"] for dependency in MANIFEST["dependencies"].values() if "path" in dependency and "version" in dependency} == {VERSION}
+
+
+def test_each_crate_can_be_packaged(tmp_path: Path) -> None:
+    selected = [f"--package={name}" for name in CRATES]
+    run(ROOT, "cargo", "package", "--quiet", "--offline", "--no-verify", "--allow-dirty", "--target-dir", str(tmp_path), *selected)
+    for name, package in CRATES.items():
+        with tarfile.open(tmp_path / "package" / f"{name}-{VERSION}.crate") as archive:
+            files = {Path(member).relative_to(f"{name}-{VERSION}").as_posix(): member for member in archive.getnames()}
+            manifest = tomllib.loads(archive.extractfile(files["Cargo.toml"]).read().decode())
+            readme = archive.extractfile(files[manifest["package"]["readme"]]).read().decode()
+        assert "src/lib.rs" in files and readme == PAGE
+        beside = {file for file in files if not file.startswith("src/")} - {".cargo_vcs_info.json"}
+        assert beside == {"Cargo.toml", "Cargo.toml.orig", "Cargo.lock", "crates.md"}, name
+        assert manifest["package"]["description"] and manifest["package"]["license"] == "MIT OR Apache-2.0"
+        own = [dependency for dependency in package["dependencies"] if "path" in dependency and dependency["kind"] is None]
+        assert all(manifest["dependencies"][dependency["rename"] or dependency["name"]]["version"] == VERSION for dependency in own), name
+
+
+def test_the_versions_of_the_types_of_others_are_those_on_the_page() -> None:
+    rows = re.findall(r"^\| `\w+`.*? \| (`[^|]*) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+    named = {name: version for names, version in rows for name in re.findall(r"`([\w-]+)`", names.split(":")[0])}
+    assert len(named) == 8
+    for name, version in named.items():
+        wanted = MANIFEST["dependencies"][name]
+        assert re.match(rf"{re.escape(version)}(\.|$)", wanted if isinstance(wanted, str) else wanted["version"]), name
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a repository with the files that git tracks here or would add, and with a tag."""
+    # Cargo keeps its clones under this name.
+    name = f"crates-{secrets.token_hex(8)}"
+    repository = tmp_path_factory.mktemp("repository") / name
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for file in filter(lambda file: (ROOT / file).is_file(), listed):
+        (repository / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, repository / file)
+    run(repository, "git", "init", "--quiet")
+    run(repository, "git", "add", "--all", "--force")
+    run(repository, "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message=all")
+    run(repository, "git", "tag", f"v{VERSION}")
+    yield f"file://{repository}"
+    for clone in (HOME / "git").glob(f"*/{name}-*"):
+        shutil.rmtree(clone)
+
+
+def share(folder: Path) -> None:
+    """Adds a member that has each dependency with the features that it has here, and the profile. So cargo compiles none of them again."""
+    tree = run(ROOT, "cargo", "tree", "--quiet", "--offline", "--workspace", "--edges=normal,dev,no-proc-macro", "--prefix=none", "--format={p}|{f}")
+    dependencies = ""
+    for name, version, features in sorted(set(re.findall(r"(?m)^(\S+) v([^\s|]+)\|(\S*)", tree))):
+        listed = [feature for feature in features.split(",") if feature]
+        dependencies += f'"{name}-{version.replace(".", "-").replace("+", "-")}" = {{ package = "{name}", version = "={version}", '
+        dependencies += f"default-features = false, features = {json.dumps(listed)} }}\n"
+    (folder / "same/src").mkdir(parents=True)
+    (folder / "same/src/lib.rs").touch()
+    (folder / "same/Cargo.toml").write_text(f'[package]\nname = "same"\nedition = "2024"\n\n[lib]\ntest = false\n\n[dependencies]\n{dependencies}')
+    profiles = re.findall(r"(?m)^\[profile\.dev.*\n(?:.+\n)+", (ROOT / "Cargo.toml").read_text())
+    with (folder / "Cargo.toml").open("a") as manifest:
+        manifest.write("\n".join(['\n[workspace]\nmembers = ["same"]\n', *profiles]))
+
+
+@contextmanager
+def compiled(folder: Path) -> Iterator[str]:
+    """The executable of the tests in `folder`. What is compiled for it alone is not kept."""
+    built = run(folder, "cargo", "test", "--offline", "--workspace", "--no-run", "--message-format=json", **SHARED)
+    artifacts = [message for message in map(json.loads, built.splitlines()) if message["reason"] == "compiler-artifact"]
+    own = [artifact for artifact in artifacts if not artifact["package_id"].startswith("registry")]
+    assert [artifact["package_id"] for artifact in artifacts if artifact not in own and not artifact["fresh"]] == []
+    try:
+        yield next(artifact["executable"] for artifact in own if artifact["executable"])
+    finally:
+        for file in (file for artifact in own for file in artifact["filenames"]):
+            Path(file).unlink()
+
+
+def test_a_workspace_elsewhere_replays_its_own_events(tmp_path: Path, repository: str) -> None:
+    first, *commands, last = re.findall(r"(?m)^    (cargo .*)", PAGE)
+    assert (first, last, len(commands)) == ("cargo new greeting && cd greeting", "cargo test", 3)
+    run(tmp_path, *first.split(" && ")[0].split(), **SHARED)
+    folder = tmp_path / "greeting"
+    # The versions that are here: newer ones would have to be downloaded.
+    shutil.copy(ROOT / "Cargo.lock", folder)
+    for number, command in enumerate(commands):
+        assert f"--tag v{VERSION} " in command or "--git" not in command
+        # The first one clones.
+        offline = {"CARGO_NET_OFFLINE": "true"} if number else {}
+        run(folder, *shlex.split(command.replace("https://git.example.com/template", repository)), **SHARED, **offline)
+    written = re.findall(r"(?m)^`(\S+)`.*:\n\n```\w+\n((?:.*\n)*?)```", PAGE)
+    assert [file for file, _ in written] == ["src/main.rs", "events/greeting/plain.json"]
+    for file, text in written:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
+    share(folder)
+    case = folder / "events/greeting/plain.json"
+    with compiled(folder) as tests:
+        assert "answers_its_events ... ok" in run(folder, tests)
+        case.write_text(case.read_text().replace("Ada!", "Eve!"))
+        with pytest.raises(AssertionError, match="greeting/plain.vpc-lattice: body: expected"):
+            run(folder, tests)

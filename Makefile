@@ -28,7 +28,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run token test check lint audit advisories new own update rename remove events services budget soak fuzz bench screenshot build release notes link deploy \
+.PHONY: help run token test check lint audit advisories new own update rename remove events crates services budget soak fuzz bench screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -137,8 +137,18 @@ rename: tools ## give an endpoint another name: NAME=orders TO=purchases
 remove: tools ## remove an endpoint: NAME=orders
 	@python3 testbed/remove.py '$(NAME)'
 
+# They are published from here, not from a repository that `make own` made.
+CRATES = $(wildcard testbed/deploy/test_crates.py)
+
+.venv/bin/cargo-semver-checks: | .venv/bin/pip
+	cargo install --quiet --locked --root .venv --version 0.51.0 cargo-semver-checks
+
 events: ## write the payloads of all triggers into target/events
 	cargo run --quiet --example events
+
+crates: $(if $(CRATES),.venv/bin/cargo-semver-checks) ## compile each crate alone, as crates.io would get it, and compare the interfaces with the latest tag's
+	$(if $(CRATES),cargo publish --workspace --dry-run)
+	$(if $(CRATES),tag=$$(git describe --tags --abbrev=0 --match 'v*') || exit 0; .venv/bin/cargo-semver-checks semver-checks --workspace --baseline-rev $$tag)
 
 services: $(READY) ## write services as a user would, in a copy, and run `make test` there
 	$(foreach test,$(wildcard testbed/services/test_services.py),.venv/bin/pytest $(test))

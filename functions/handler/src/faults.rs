@@ -26,7 +26,7 @@ use serde_json::{Deserializer, value::RawValue};
 use serde_path_to_error::Segment;
 
 pub(crate) use self::words::{Said, message, placeholder};
-use self::words::{TAG, TOO_DEEP};
+use self::words::{TAG, TOO_DEEP, count};
 
 /// The most faults that are told, and the most bytes that they take. More would not fit into a problem.
 const MOST_FAULTS: usize = 20;
@@ -173,6 +173,14 @@ impl Stop {
         while let Some(child) = path.iter().nth(place.path.len()).and_then(|step| place.child(json, step, at)) {
             place = child;
         }
+        // A type that reads names by itself refuses one only after the place of its member is left.
+        if let Said::Unknown(name, _) = said
+            && at < start(json, place.value) + place.value.len()
+            && place.path.last().is_none_or(|last| last != name)
+            && let Some(member) = place.child(json, &Segment::Map { key: name.to_owned() }, at)
+        {
+            place = member;
+        }
         let start = start(json, place.value);
         let is_container = place.value.starts_with(['{', '[']) && place.value.len() > 2;
         let is_list_too_short = place.value.starts_with('[') && message.starts_with("invalid length ");
@@ -184,7 +192,13 @@ impl Stop {
             path: place.path.clone(),
             detail: said.detail(),
             kind: Kind::Other,
-            hides: is_container && matches!(said, Said::Variant(_) | Said::Other(_)),
+            hides: is_container
+                && match said {
+                    Said::Variant(_) | Said::Other(_) => true,
+                    // Of a list that is too long, the rest may not have been read. An array's items were.
+                    Said::Expected(expected) => message.starts_with("invalid length ") && count(expected).is_none(),
+                    _ => false,
+                },
             mended: None,
         };
         match said {

@@ -26,7 +26,7 @@ use crate::{
 /// # Errors
 ///
 /// Returns [`Problem::invalid_parameter`]. Its `errors` lists each parameter that is missing, is not of its type,
-/// contains a control character, or is not UTF-8.
+/// contains a control character, or is not UTF-8. `detail` says if there may be more.
 ///
 /// ```
 /// use handler::{Request, parameters};
@@ -50,7 +50,10 @@ pub fn parameters<T: DeserializeOwned>(request: &Request) -> Result<T, Problem> 
         let (name, detail) = faults.list.first().cloned().unwrap_or_default();
         let errors: Vec<_> =
             faults.list.iter().map(|(name, detail)| json!({ "detail": detail, "parameter": name })).collect();
-        let detail = if name.is_empty() { error.to_string() } else { format!("`{name}` {detail}.") };
+        let mut detail = if name.is_empty() { error.to_string() } else { format!("`{name}` {detail}.") };
+        if !faults.are_all && !name.is_empty() {
+            detail.push_str(" There may be other faults.");
+        }
         Problem::invalid_parameter(detail).with_member("errors", errors)
     })
 }
@@ -113,9 +116,10 @@ fn faults<T: DeserializeOwned>(mut values: Values<'_>, from: Source) -> Faults {
                 }
                 placeholders.insert(place, json);
             }
-            // Without it, at least the others can be read.
+            // Without it, at least the others can be read, but not those of the same list.
             (None, Some(_)) => {
-                values.remove(&**name);
+                let gone = values.remove(&**name);
+                faults.are_all &= index.is_none() || gone.is_none_or(|all| all.len() == 1);
                 placeholders.insert((name.clone(), None), String::new());
             }
             (None, None) => break,

@@ -428,6 +428,14 @@ fn parameters_are_parsed_into_a_type() {
     ] {
         assert_eq!(read(query), refused(detail), "{query}");
     }
+    // There is no placeholder for such a type, so that what follows cannot be read.
+    #[derive(Debug, serde::Deserialize)]
+    #[expect(dead_code, reason = "it is never made")]
+    struct Source {
+        ip: std::net::IpAddr,
+    }
+    let problem = parameters::<Source>(&Request::default()).unwrap_err();
+    assert_eq!(problem.detail(), "`ip` is missing. There may be other faults.");
 }
 
 /// An endpoint that answers with `name` and its parameter.

@@ -21,6 +21,11 @@ fn any_body_is_read_or_all_its_faults_are_told() {
 }
 
 #[test]
+fn a_list_of_faults_that_claims_to_be_complete_is() {
+    check(&PROPERTIES, "a_list_of_faults_that_claims_to_be_complete_is", 3_000);
+}
+
+#[test]
 fn any_form_is_read_or_refused() {
     check(&PROPERTIES, "any_form_is_read_or_refused", 5_000);
 }

@@ -123,7 +123,7 @@ fn in_json(expected: &str) -> Cow<'_, str> {
 }
 
 /// How many items a tuple has.
-fn count(expected: &str) -> Option<usize> {
+pub(super) fn count(expected: &str) -> Option<usize> {
     let named = || expected.strip_prefix("tuple ")?.rsplit_once(" with ")?.1.split(' ').next();
     let unnamed = ["a tuple of size ", "an array of length "].iter().find_map(|what| expected.strip_prefix(what));
     unnamed.or_else(named)?.parse().ok()

@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, reason = "what a property relies on")]
 
+mod faults;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -27,10 +29,11 @@ use testbed::{
 };
 
 /// The properties of `handler`, by name.
-pub(crate) const PROPERTIES: [(&str, Property); 7] = [
+pub(crate) const PROPERTIES: [(&str, Property); 8] = [
     ("any_event_gets_an_answer_or_a_named_failure", any_event_gets_an_answer_or_a_named_failure),
     ("a_request_gets_the_same_answer_through_every_trigger", a_request_gets_the_same_answer_through_every_trigger),
     ("any_body_is_read_or_all_its_faults_are_told", any_body_is_read_or_all_its_faults_are_told),
+    ("a_list_of_faults_that_claims_to_be_complete_is", faults::a_list_of_faults_that_claims_to_be_complete_is),
     ("any_form_is_read_or_refused", any_form_is_read_or_refused),
     ("any_multipart_form_is_read_or_refused", any_multipart_form_is_read_or_refused),
     ("accept_takes_any_text", accept_takes_any_text),

@@ -4,9 +4,9 @@
 //! from it, except those that have a file, `<case>.<trigger>.json`. Several cases can stand in one file: then `cases` holds them
 //! by name, and that of `empty` in `name.json` is `name-empty`.
 //!
-//! Beside them, `items` are those of the tables before the request, and `items_after` those after it. Beside `cases`, `items` are
-//! those of each case that has none of its own. A function with such cases has the tables of template.yaml in an emulated AWS:
-//! [`Tables`].
+//! Beside them, `items` are those of the tables before the request, and `items_after` those after it: the same, if it is not
+//! there. Beside `cases`, `items` are those of each case that has none of its own. A function with such cases has the tables of
+//! template.yaml in an emulated AWS: [`Tables`].
 //!
 //! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
 //! `<case>.http-api.json` the payloads of the other triggers are made.
@@ -354,13 +354,13 @@ impl Case {
         tables.set(self.items.as_ref().unwrap_or(&Items::new()));
     }
 
-    /// Compares the items in `tables` with those that must be there after the request.
+    /// Compares the items in `tables` with those that must be there after the request: the same as before, if it does not say.
     ///
     /// # Errors
     ///
     /// Returns the difference, in words.
     pub fn check_items(&self, tables: &Tables) -> Result<(), String> {
-        self.items_after.as_ref().map_or(Ok(()), |expected| tables.check(expected))
+        self.items_after.as_ref().or(self.items.as_ref()).map_or(Ok(()), |expected| tables.check(expected))
     }
 
     /// Compares the outcome of `invocation` with the expected one.

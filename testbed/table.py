@@ -91,13 +91,14 @@ links = ["aws"]
             SEGMENT=re.sub(r".*/(?=.)", "./", listed.route[1:]),
             PARAMETER=item.parameters[0],
             NAME=name,
+            TABLE=self.prefix,
         )
         own = {LIST[method][0] for method in listed.methods} | {ITEM[method][0] for method in item.methods}
         all_of_them = {function for function, _ in (*LIST.values(), *ITEM.values())}
         methods = {*listed.methods, *item.methods}
         left_out = (all_of_them - own) | {name for name, users in TYPES.items() if not methods & set(users)}
         blocks = [block for block in text.split("\n\n") if not re.search(rf"\b(async fn|struct) ({'|'.join(left_out) or '!'})\b", block)]
-        code = "\n\n".join(blocks)
+        code = re.sub(rf".*::<({'|'.join(left_out)})>.*\n", "", "\n\n".join(blocks))
         names = ["Problem", "Request", "Response", "Routes", "Text", "body", "claim", *(method.lower() for method in ITEM), "post", "path", "routes"]
         http = "http::{HeaderValue, StatusCode, header::LOCATION}" if "POST" in methods else "http::StatusCode"
         for crate, imported in (("DATA", ["Item", "Table", "commit", "idempotent"]), ("HANDLER", names)):

@@ -97,8 +97,19 @@ fn owner(request: &Request) -> Result<String, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use testbed::contract;
+
+    use super::*;
+
     #[tokio::test]
     async fn answers_its_events() {
-        testbed::replay("NAME", super::endpoint()).await;
+        testbed::replay("NAME", endpoint()).await;
+    }
+
+    #[test]
+    fn its_types_are_those_of_the_contract() {
+        contract::of_request::<NewMessage>("TABLENew");
+        contract::of_request::<Change>("TABLEChange");
+        contract::of_answer::<Message>("TABLEItem");
     }
 }

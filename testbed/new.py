@@ -28,6 +28,9 @@ METHODS = {
 }
 WITH_BODY = ("POST", "PUT", "PATCH")
 
+# Of a line in a file of events/.
+WIDTH = 140
+
 # Folders that cargo keeps where it puts the binaries, so no binary can have such a name.
 CARGOS = ("build", "deps", "examples", "incremental", "test")
 
@@ -190,7 +193,7 @@ class Endpoint:
             f"functions/{self.name}/Cargo.toml": self.manifest(),
             f"functions/{self.name}/src/main.rs": self.main(),
             **({f"functions/{self.name}/tests/failing_upstreams.rs": self.test()} if self.upstreams else {}),
-            **{f"events/{self.name}/{case}": json.dumps(content, indent=2) + "\n" for case, content in self.events()},
+            **{f"events/{self.name}/{case}": pretty(content) + "\n" for case, content in self.events()},
         }
 
     def cargo_toml(self) -> str:
@@ -585,6 +588,23 @@ def order(name: str) -> tuple:
 def local(route: str) -> str:
     """The route as the local router writes it: API Gateway's `{name+}` is its `{*name}`."""
     return re.sub(r"\{(\w+)\+\}", r"{*\1}", route)
+
+
+def pretty(value: object, indent: str = "") -> str:
+    """The value as JSON, in which what fits stands in one line."""
+    if not isinstance(value, dict | list) or not value:
+        return json.dumps(value)
+    first, last, space = "{} " if isinstance(value, dict) else ("[", "]", "")
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    values = list(value.values() if isinstance(value, dict) else value)
+
+    def items(inner: str) -> list[str]:
+        return [name + pretty(item, inner) for name, item in zip(names, values, strict=True)]
+
+    line = f"{first}{space}{', '.join(items(''))}{space}{last}"
+    if len(indent) + len(line) <= WIDTH and "\n" not in line:
+        return line
+    return first + ",".join(f"\n{indent}  {item}" for item in items(indent + "  ")) + f"\n{indent}{last}"
 
 
 def read(file: str) -> str:

@@ -215,7 +215,7 @@ class Endpoint:
                 found = entries(section)
                 for entry in found:
                     if entry[0] in {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}:
-                        entry[1] = re.sub(rf"(operationId: [a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
+                        entry[1] = re.sub(rf"((?:operationId: |responses: [&*])[a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
                 openapi[number] = "".join(text for _, text in found)
         own = [
             # The kind of a table's items is in the keys of those that there are.

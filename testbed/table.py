@@ -143,7 +143,8 @@ links = ["aws"]
                 if method == "options" or method.upper() in resource.methods:
                     kept.append(operation)
                 if method == "get" and "GET" in resource.methods:
-                    kept.append(operation.replace("    get:\n      operationId: get", "    head:\n      operationId: head"))
+                    head = operation.replace("    get:\n      operationId: get", "    head:\n      operationId: head")
+                    kept.append(re.sub(r"responses: &(\w+)\n(?: {8}.*\n)*", r"responses: *\1\n", head))
         text = "".join(kept)
         components = filled("components.yaml", TABLE=self.prefix)
         groups = dict(re.findall(r"^(\w+):\n((?: .*\n)+)", components, re.MULTILINE))
@@ -164,8 +165,7 @@ links = ["aws"]
         listed, item = resources
         path, own = listed.route, f"{item.route.rpartition('/')[0]}/{ID}"
         message, sent = {"id": ID, "message": "hello"}, {"message": "hello"}
-        stored = {"pk": "ada", "sk": f"message#{ID}", "version": 3, "written": "00f1e2d3c4b5a697", **message}
-        before = {"items": {self.id: [stored]}}
+        before = {"items": {self.id: [{"pk": "ada", "sk": f"message#{ID}", "version": 3, "written": "00f1e2d3c4b5a697", **message}]}}
 
         def after(*items: dict) -> dict:
             return {"items_after": {self.id: list(items)}}
@@ -174,53 +174,51 @@ links = ["aws"]
         new = {"pk": "ada", "version": 1, **sent}
         key = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
         fault = {"detail": "must be a string of 1 to 1000 characters", "pointer": "#/message"}
-        limit = problem(400, "Invalid parameter", "`limit` must be a whole number from 1 to 100.")
-        faults = problem(422, "Unprocessable content", "The body has 1 fault, which `errors` lists.", errors=[fault])
-        not_modified = answer(304, {"cache-control": "private, no-cache", "etag": '"3"', "content-type": None})
         not_found = problem(404, "Not found", "There is no such resource.")
-        changed = problem(412, "Precondition failed", "The resource has changed.")
-        unnamed = problem(428, "Precondition required", "Send If-Match with the ETag of the version that you change.")
 
         def writes(method: str) -> dict[str, dict]:
-            case, body = f"item-{method.lower()}", {} if method == "DELETE" else {"body": {"message": "later"}}
+            body = {} if method == "DELETE" else {"body": {"message": "later"}}
             done, left = answer(200, tag(4), body=message | {"message": "later"}), after({"pk": "ada", "message": "later", "version": 4})
             if method == "DELETE":
                 done, left = answer(204), after()
+            changed = problem(412, "Precondition failed", "The resource has changed.")
+            unnamed = problem(428, "Precondition required", "Send If-Match with the ETag of the version that you change.")
             return {
-                case: before | request(method, own, headers={"if-match": '"3"'}, **body) | done | left,
-                f"{case}-other-version": before | request(method, own, headers={"if-match": '"2"'}, **body) | changed | after(stored),
-                f"{case}-without-version": before | request(method, own, **body) | unnamed | after(stored),
+                method.lower(): request(method, own, headers={"if-match": '"3"'}, **body) | done | left,
+                f"{method.lower()}-other-version": request(method, own, headers={"if-match": '"2"'}, **body) | changed,
+                f"{method.lower()}-without-version": request(method, own, **body) | unnamed,
             }
 
         list_cases = {
             "GET": {
                 "list": before | request("GET", path) | answer(200, JSON | {"cache-control": "no-store"}, body=[message]),
-                "limit-too-large": request("GET", f"{path}?limit=101") | limit,
+                "limit-too-large": request("GET", f"{path}?limit=101")
+                | problem(400, "Invalid parameter", "`limit` must be a whole number from 1 to 100."),
             },
             "POST": {
                 "post": request("POST", path, body=sent) | created | after(new),
                 "post-with-key": request("POST", path, headers=key, body=sent) | created | after(new, {"sk": "idempotency"}),
-                "post-faults": request("POST", path, body={"message": ""}) | faults | after(),
+                "post-faults": request("POST", path, body={"message": ""})
+                | problem(422, "Unprocessable content", "The body has 1 fault, which `errors` lists.", errors=[fault])
+                | after(),
             },
         }
         item_cases = {
             "GET": {
-                "item": before | request("GET", own) | answer(200, tag(3), body=message),
-                "item-not-modified": before | request("GET", own, headers={"if-none-match": '"3"'}) | not_modified,
+                "get": request("GET", own) | answer(200, tag(3), body=message),
+                "not-modified": request("GET", own, headers={"if-none-match": '"3"'})
+                | answer(304, {"cache-control": "private, no-cache", "etag": '"3"', "content-type": None}),
             },
             **{method: writes(method) for method in ("PUT", "PATCH", "DELETE")},
         }
-        made = {name: case for method in listed.methods for name, case in list_cases[method].items()}
-        made |= {name: case for method in item.methods for name, case in item_cases[method].items()}
-        first = next(iter(made))
-        # Of the method that the items have in any case.
-        _, any_of_them = next(iter(item_cases[item.methods[0]].items()))
-        made["item-of-another"] = before | with_claims(any_of_them, sub="bob") | not_found | after(stored)
-        made["without-token"] = with_claims(made[first]) | problem(401, "Unauthorized", "This needs a token.")
-        made["without-token"]["answer"]["headers"]["www-authenticate"] = "Bearer"
-        made = {"plain": made.pop(first), **made}
-        parts = ("items", "request", "answer", "items_after")
-        return [(f"{name}.json", {part: case[part] for part in parts if part in case}) for name, case in made.items()]
+        of_list = {name: case for method in listed.methods for name, case in list_cases[method].items()}
+        of_item = {name: case for method in item.methods for name, case in item_cases[method].items()}
+        first, (_, any_of_them) = next(iter(of_list)), next(iter(of_item.items()))
+        of_list["without-token"] = with_claims(of_list[first]) | problem(401, "Unauthorized", "This needs a token.")
+        of_list["without-token"]["answer"]["headers"]["www-authenticate"] = "Bearer"
+        of_item["of-another"] = with_claims(any_of_them, sub="bob") | not_found
+        plain = of_list.pop(first)
+        return [("plain.json", plain), ("list.json", {"cases": of_list}), ("item.json", before | {"cases": of_item})]
 
 
 def request(method: str, path: str, **more: object) -> dict:

@@ -249,10 +249,10 @@ impl Lambda {
     /// Sends an answer.
     async fn send(&self, path: String, headers: &HeaderMap, answer: Outgoing) -> Result<(), Error> {
         match answer {
-            Outgoing::Json(json) => self.post(path, headers, None, Body::new(json)).await,
+            Outgoing::Json(json) => self.post(Request::builder(), path, headers, Body::new(json)).await.map(drop),
             #[cfg(feature = "stream")]
             Outgoing::Stream(stream) => {
-                let (body, begun) = stream.begin();
+                let (body, begun) = *stream;
                 let request = Request::builder()
                     .header(RESPONSE_MODE, "streaming")
                     .header(CONTENT_TYPE, "application/vnd.awslambda.http-integration-response")
@@ -260,7 +260,7 @@ impl Lambda {
                     .header(TRAILER, FUNCTION_ERROR_TYPE)
                     .header(TRAILER, FUNCTION_ERROR_BODY);
                 // Boxed, because most answers are no streams.
-                begun.end(self.post_with(request, path, headers, Body::new(body))).boxed().await
+                begun.end(self.post(request, path, headers, Body::new(body))).boxed().await
             }
         }
     }
@@ -273,29 +273,16 @@ impl Lambda {
         // The address of the Runtime API is no caller's business.
         let message =
             if kind == RESULT_NOT_SENT { "the result could not be sent".to_owned() } else { cause.to_string() };
-        if let Err(error) = self.post(path, headers, Some(kind), failure(kind, &message).into()).await {
+        let request = Request::builder().header(FUNCTION_ERROR_TYPE, kind);
+        if let Err(error) = self.post(request, path, headers, failure(kind, &message).into()).await {
             let error = &*error as &dyn std::error::Error;
             error!(request_id = id, error, "Lambda could not be told that the invocation failed");
         }
     }
 
-    /// Sends a result. It is an error if the connection fails, but not if Lambda refuses the result.
-    async fn post(
-        &self,
-        path: String,
-        headers: &HeaderMap,
-        error_type: Option<&'static str>,
-        body: Body,
-    ) -> Result<(), Error> {
-        let mut request = Request::builder();
-        if let Some(error_type) = error_type {
-            request = request.header(FUNCTION_ERROR_TYPE, error_type);
-        }
-        self.post_with(request, path, headers, body).await.map(drop)
-    }
-
-    /// Sends a result with the headers that `request` has. Returns whether Lambda took it.
-    async fn post_with(&self, request: Builder, path: String, headers: &HeaderMap, body: Body) -> Result<bool, Error> {
+    /// Sends a result with the headers that `request` has, and returns whether Lambda took it. It is an error if the
+    /// connection fails, but not if Lambda refuses the result.
+    async fn post(&self, request: Builder, path: String, headers: &HeaderMap, body: Body) -> Result<bool, Error> {
         let mut request = request.method(Method::POST).uri(path);
         if let Some(id) = headers.get(INVOCATION_ID) {
             request = request.header(INVOCATION_ID, id);

@@ -32,7 +32,7 @@ pub(crate) enum Outgoing {
     /// The JSON for the trigger.
     Json(Pieces),
     #[cfg(feature = "stream")]
-    Stream(Box<crate::stream::Stream>),
+    Stream(Box<(crate::stream::SentBody, crate::stream::Begun)>),
 }
 
 impl Outgoing {
@@ -96,28 +96,46 @@ pub(crate) fn respond<E: Endpoint>(
 
 /// Makes the answer, and ends the invocation.
 fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome: Result<Response, Problem>) -> Pieces {
-    let send = |mut response: Response| {
+    let convert = |mut response: Response| {
         if is_head {
             *response.body_mut() = Body::Empty;
         }
-        with_common_headers(invocation, &mut response);
         Ok((answer(trigger, &response)?, response.status(), response.body().len()))
     };
-    let ((answer, status, bytes_out), problem) = match caught(|| outcome.and_then(send)).unwrap_or_else(panicked) {
-        Ok(answer) => (answer, None),
-        Err(problem) => match caught(|| send(problem.to_response(invocation.request_id()))).unwrap_or_else(panicked) {
-            Ok(answer) => (answer, Some(problem)),
+    let last_resort = || {
+        let (answer, bytes_out) = last_resort(trigger, is_head, invocation.request_id());
+        (answer.into(), StatusCode::INTERNAL_SERVER_ERROR, bytes_out)
+    };
+    let ((answer, status, bytes_out), problem) = sent(invocation, outcome, convert, last_resort);
+    invocation.end(status, bytes_out, problem.as_ref(), None);
+    caught(|| drop(problem));
+    answer
+}
+
+/// What `convert` makes of the outcome, with the common headers, or else of the problem that there is instead, and that
+/// problem. Whatever panics or cannot be sent, there is an answer.
+pub(crate) fn sent<T>(
+    invocation: &InvocationSpan,
+    outcome: Result<Response, Problem>,
+    convert: impl Fn(Response) -> Result<T, Problem>,
+    last_resort: impl FnOnce() -> T,
+) -> (T, Option<Problem>) {
+    let convert = |mut response| {
+        with_common_headers(invocation, &mut response);
+        convert(response)
+    };
+    match caught(|| outcome.and_then(&convert)).unwrap_or_else(panicked) {
+        Ok(sent) => (sent, None),
+        Err(problem) => match caught(|| convert(problem.to_response(invocation.request_id()))).unwrap_or_else(panicked)
+        {
+            Ok(sent) => (sent, Some(problem)),
             Err(cause) => {
                 invocation.could_not_send(&problem);
                 caught(|| drop(problem));
-                let (answer, bytes_out) = last_resort(trigger, is_head, invocation.request_id());
-                ((answer.into(), StatusCode::INTERNAL_SERVER_ERROR, bytes_out), Some(cause))
+                (last_resort(), Some(cause))
             }
         },
-    };
-    invocation.end(status, bytes_out, problem.as_ref());
-    caught(|| drop(problem));
-    answer
+    }
 }
 
 pub(crate) fn with_common_headers(invocation: &InvocationSpan, response: &mut Response) {
@@ -132,43 +150,31 @@ pub(crate) fn with_common_headers(invocation: &InvocationSpan, response: &mut Re
     }
 }
 
-pub(crate) fn panicked<T>() -> Result<T, Problem> {
+fn panicked<T>() -> Result<T, Problem> {
     Err(Problem::panicked())
 }
 
-/// Calls the endpoint if it matches the path and answers the method.
+/// Calls the endpoint with a request that could be read.
 async fn call(
     endpoint: Option<impl Endpoint>,
     request: Result<Request, Malformed>,
     context: Context,
     most: Option<usize>,
 ) -> Result<Response, Problem> {
-    let Some(mut endpoint) = endpoint else { return panicked() };
-    let mut request = match request {
-        Ok(request) => request.with_lambda_context(context),
-        Err(malformed) => return Err(Problem::malformed_request(malformed.0)),
-    };
-    endpoint.find(&mut request)?;
-    match request.method() {
-        method if endpoint.answers(method) => call_in_time(endpoint, request, most).await,
-        method => without(&endpoint, method),
+    let Some(endpoint) = endpoint else { return panicked() };
+    match request {
+        Ok(request) => call_in_time(endpoint, request.with_lambda_context(context), most).await,
+        Err(malformed) => Err(Problem::malformed_request(malformed.0)),
     }
 }
 
-/// Calls an endpoint in a layer, whose deadline has started.
+/// Calls the endpoint if it matches the path and answers the method.
 pub(crate) async fn dispatch(mut endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
     endpoint.find(&mut request)?;
     match request.method() {
         method if endpoint.answers(method) => endpoint.call(request).await,
-        method => without(&endpoint, method),
-    }
-}
-
-/// Answers a method that the endpoint does not answer.
-fn without(endpoint: &impl Endpoint, method: &Method) -> Result<Response, Problem> {
-    match *method {
-        Method::OPTIONS => Ok(options(endpoint.allow())),
-        _ => Err(Problem::method_not_allowed(method, endpoint.allow())),
+        &Method::OPTIONS => Ok(options(endpoint.allow())),
+        method => Err(Problem::method_not_allowed(method, endpoint.allow())),
     }
 }
 
@@ -178,7 +184,7 @@ async fn call_in_time(endpoint: impl Endpoint, request: Request, most: Option<us
     trace::keep(&request);
     #[cfg(feature = "stream")]
     let is_head = request.method() == Method::HEAD;
-    let answering = endpoint.call(request);
+    let answering = dispatch(endpoint, request);
     #[cfg(feature = "stream")]
     let answering = crate::stream::collected(answering, is_head, most);
     let deadline = deadline::deadline();

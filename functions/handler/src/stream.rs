@@ -7,14 +7,14 @@ mod sent;
 
 use std::{
     env, mem,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::{FutureExt, future::BoxFuture};
-use http_body_util::{BodyExt, LengthLimitError, combinators::UnsyncBoxBody};
+use futures_util::{FutureExt, Stream, future::BoxFuture, stream::poll_fn};
+use http_body::Frame;
+use http_body_util::{BodyExt, LengthLimitError, StreamBody, combinators::UnsyncBoxBody};
 use lambda_http::{
     Error,
     http::{
@@ -24,7 +24,7 @@ use lambda_http::{
 };
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-pub(crate) use sent::{Stream, begin};
+pub(crate) use sent::{Begun, SentBody, begin};
 
 use crate::{
     Body, Problem, Response,
@@ -79,8 +79,7 @@ where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let (pieces, receiver) = channel(1);
-    let writing = Some(write(Pieces(pieces)).boxed());
-    let mut response = stream_body(Written { writing, receiver, failure: None, is_buffered: false });
+    let mut response = stream_body(StreamBody::new(written(write(Pieces(pieces)).boxed(), receiver)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
@@ -196,45 +195,35 @@ impl Events {
     }
 }
 
-/// The pieces that a future writes, as a body.
-struct Written {
-    writing: Option<BoxFuture<'static, Result<(), Error>>>,
-    receiver: Receiver<Bytes>,
-    failure: Option<Error>,
-    /// Whether the latest piece may still be in hyper's buffer.
-    is_buffered: bool,
-}
-
-impl http_body::Body for Written {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
-        let this = &mut *self;
+/// The pieces that `writing` sends to `receiver`.
+fn written(
+    writing: BoxFuture<'static, Result<(), Error>>,
+    mut receiver: Receiver<Bytes>,
+) -> impl Stream<Item = Result<Frame<Bytes>, Error>> + Send + 'static {
+    let (mut writing, mut failure) = (Some(writing), None);
+    let mut is_buffered = false;
+    poll_fn(move |context| {
         // hyper sends what it has when there is nothing more for now. What comes next may take the endpoint a while.
-        if mem::take(&mut this.is_buffered) {
+        if mem::take(&mut is_buffered) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(writing) = &mut this.writing
-            && let Poll::Ready(ended) = writing.as_mut().poll(context)
+        if let Some(unfinished) = &mut writing
+            && let Poll::Ready(ended) = unfinished.as_mut().poll(context)
         {
-            this.writing = None;
+            writing = None;
             if let Err(error) = ended {
-                this.failure = Some(error);
-                this.receiver.close();
+                failure = Some(error);
+                receiver.close();
             }
         }
         // What was written comes before how the writing ended.
-        let Some(piece) = ready!(this.receiver.poll_recv(context)) else {
-            return Poll::Ready(this.failure.take().map(Err));
+        let Some(piece) = ready!(receiver.poll_recv(context)) else {
+            return Poll::Ready(failure.take().map(Err));
         };
-        this.is_buffered = true;
-        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
-    }
+        is_buffered = true;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    })
 }
 
 /// A body in a response's extensions, which are cloned with it.
@@ -317,7 +306,7 @@ mod tests {
         time::{Duration, SystemTime, UNIX_EPOCH},
     };
 
-    use http_body_util::{Full, StreamBody};
+    use http_body_util::Full;
     use lambda_http::http::header::{ETAG, SET_COOKIE};
     use serde_json::{Value, json};
     use tower::{service_fn, util::MapResponseLayer};
@@ -352,7 +341,7 @@ mod tests {
         let mut sent = None;
         answer_then_finish(async {
             let Outgoing::Stream(stream) = answering.await.unwrap() else { panic!("no stream") };
-            let (body, begun) = stream.begin();
+            let (body, begun) = *stream;
             let sending = async {
                 sent = Some(body.collect().await.unwrap());
                 Ok(true)

@@ -331,13 +331,9 @@ impl InvocationSpan {
         self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the invocation with its answer. Its line is written when the work after the response is done.
-    pub(crate) fn end(&self, status: StatusCode, bytes_out: usize, problem: Option<&Problem>) {
-        self.end_with(status, bytes_out, problem, None);
-    }
-
-    /// Ends the invocation with its answer, which `stream` says more about if it was one.
-    pub(crate) fn end_with(
+    /// Ends the invocation with its answer, which `stream` says more about if it was one. Its line is written when the work
+    /// after the response is done.
+    pub(crate) fn end(
         &self,
         status: StatusCode,
         bytes_out: usize,
@@ -491,7 +487,7 @@ mod tests {
         let invocation = InvocationSpan::start(log, Duration::from_millis(2), &mut event, &context);
         let served = async {
             endpoint();
-            invocation.end(response.status(), response.body().len(), problem);
+            invocation.end(response.status(), response.body().len(), problem, None);
         };
         answer_then_finish(invocation.scope(served)).now_or_never().unwrap();
     }
@@ -717,7 +713,8 @@ mod tests {
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
         let used = allocation_counter::measure(|| {
             let invocation = InvocationSpan::start(&log, Duration::ZERO, &mut event, &context);
-            answer_then_finish(invocation.scope(async { invocation.end(response.status(), 0, None) })).now_or_never();
+            answer_then_finish(invocation.scope(async { invocation.end(response.status(), 0, None, None) }))
+                .now_or_never();
         });
         println!("{used:?} for {} bytes", BYTES.load(Ordering::Relaxed));
         assert!(BYTES.load(Ordering::Relaxed) > 0 && used.count_total <= 4, "{used:?}");

@@ -4,6 +4,7 @@
 use std::{
     array,
     convert::Infallible,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use lambda_http::{
     Error,
     http::{HeaderMap, StatusCode},
@@ -24,12 +25,12 @@ use tokio::{
 
 use super::Streamed;
 use crate::{
-    Body, Problem, Response,
+    Problem, Response,
     answer::prelude,
     caught::caught,
     deadline,
     log::{InvocationSpan, StreamEnd},
-    respond::{panicked, with_common_headers},
+    respond::{sent, with_common_headers},
     service::problem,
 };
 
@@ -39,46 +40,37 @@ const LAST_WORDS: Duration = Duration::from_millis(25);
 /// The end of the prelude.
 const DELIMITER: Bytes = Bytes::from_static(&[0; 8]);
 
-/// An answer for a trigger that streams.
-pub(crate) struct Stream {
-    invocation: InvocationSpan,
-    status: StatusCode,
-    /// Why the answer is one of an error.
-    problem: Option<Problem>,
-    prelude: String,
-    body: Option<UnsyncBoxBody<Bytes, Error>>,
-}
-
-/// Makes the answer for a trigger that streams. Like any other, it is a problem if it cannot be sent.
-pub(crate) fn begin(invocation: &InvocationSpan, is_head: bool, outcome: Result<Response, Problem>) -> Stream {
-    let answered = |mut response: Response| {
-        with_common_headers(invocation, &mut response);
-        let whole = match response.body() {
-            _ if is_head => None,
-            Body::Text(text) => Some(Bytes::copy_from_slice(text.as_bytes())),
-            Body::Binary(bytes) => Some(Bytes::copy_from_slice(bytes)),
-            _ => None,
-        };
-        let body = whole.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
-        let body = Streamed::take(&mut response, is_head).or(body);
+/// Makes the answer for a trigger that streams: what is sent, and what waits for that. Like any other, it is a problem if
+/// it cannot be sent.
+pub(crate) fn begin(
+    invocation: &InvocationSpan,
+    is_head: bool,
+    outcome: Result<Response, Problem>,
+) -> (SentBody, Begun) {
+    let convert = |mut response: Response| {
+        let whole = mem::take(response.body_mut());
+        let body = Streamed::take(&mut response, is_head).or((!is_head).then(|| whole.boxed_unsync()));
         Ok((prelude(&response)?, response.status(), body))
     };
-    let answered = |response| caught(|| answered(response)).unwrap_or_else(panicked);
-    let (sent, problem) = match caught(|| outcome.and_then(&answered)).unwrap_or_else(panicked) {
-        Ok(sent) => (sent, None),
-        Err(problem) => match answered(problem.to_response(invocation.request_id())) {
-            Ok(sent) => (sent, Some(problem)),
-            Err(cause) => {
-                invocation.could_not_send(&problem);
-                caught(|| drop(problem));
-                let last_resort = answered(Problem::internal().to_response(invocation.request_id()));
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                (last_resort.unwrap_or((r#"{"statusCode":500}"#.into(), status, None)), Some(cause))
-            }
-        },
+    let last_resort = || {
+        let mut internal = Problem::internal().to_response(invocation.request_id());
+        with_common_headers(invocation, &mut internal);
+        convert(internal).unwrap_or((r#"{"statusCode":500}"#.into(), StatusCode::INTERNAL_SERVER_ERROR, None))
     };
-    let (prelude, status, body) = sent;
-    Stream { invocation: invocation.clone(), status, problem, prelude, body }
+    let ((prelude, status, body), problem) = sent(invocation, outcome, convert, last_resort);
+    let (ends, ended) = oneshot::channel();
+    let progress = Arc::default();
+    let deadline = invocation.deadline().map(|at| at + deadline::GRACE);
+    let sent = SentBody {
+        // Two chunks, because `cargo lambda watch` takes the first one for the prelude, and the second one for its end.
+        head: [prelude.into(), DELIMITER].into_iter(),
+        body,
+        ends: Some(ends),
+        deadline: deadline.map(|at| Box::pin(sleep_until(at))),
+        progress: Arc::clone(&progress),
+        invocation: invocation.clone(),
+    };
+    (sent, Begun { invocation: invocation.clone(), status, problem, progress, ended, deadline })
 }
 
 /// What is known of a stream while it is sent.
@@ -94,30 +86,11 @@ struct Progress {
 pub(crate) struct Begun {
     invocation: InvocationSpan,
     status: StatusCode,
+    /// Why the answer is one of an error.
     problem: Option<Problem>,
     progress: Arc<Mutex<Progress>>,
     ended: oneshot::Receiver<()>,
     deadline: Option<Instant>,
-}
-
-impl Stream {
-    /// Splits it into what is sent and what waits for that.
-    pub(crate) fn begin(self) -> (SentBody, Begun) {
-        let Self { invocation, status, problem, prelude, body } = self;
-        let (ends, ended) = oneshot::channel();
-        let progress = Arc::default();
-        let deadline = invocation.deadline().map(|at| at + deadline::GRACE);
-        let sent = SentBody {
-            // Two chunks, because `cargo lambda watch` takes the first one for the prelude, and the second one for its end.
-            head: [prelude.into(), DELIMITER].into_iter(),
-            body,
-            ends: Some(ends),
-            deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-            progress: Arc::clone(&progress),
-            invocation: invocation.clone(),
-        };
-        (sent, Begun { invocation, status, problem, progress, ended, deadline })
-    }
 }
 
 impl Begun {
@@ -140,8 +113,8 @@ impl Begun {
             }),
             None => all.await,
         };
-        let Progress { bytes, first_byte, end, problem: failure } = std::mem::take(&mut *locked(&progress));
-        invocation.end_with(status, bytes, failure.as_ref().or(problem.as_ref()), Some((end, first_byte)));
+        let Progress { bytes, first_byte, end, problem: failure } = mem::take(&mut *locked(&progress));
+        invocation.end(status, bytes, failure.as_ref().or(problem.as_ref()), Some((end, first_byte)));
         // Their causes are the endpoint's, whose `drop` may panic.
         caught(|| drop(failure));
         caught(|| drop(problem));

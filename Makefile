@@ -93,7 +93,7 @@ OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
 PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
 new = new own update crates
 stack = deploy stack
-template = groups harness makefile shim template workflows
+template = harness makefile template workflows
 
 # A deployment gives these functions their permissions.
 CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' functions/*/Cargo.toml))
@@ -159,13 +159,13 @@ budget: build ## write what the functions cost now into the budget
 soak: build ## send the functions 200,000 mixed invocations, and watch their memory
 	cargo run --release --example soak
 
-fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS each; needs a nightly compiler
+fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS; needs a nightly compiler
 	@rustup toolchain list | grep -q nightly || \
 		{ echo 'A nightly compiler is missing: `rustup toolchain install nightly` installs it.'; exit 1; }
 	cargo install --quiet --locked --root .venv --version 0.13.2 cargo-fuzz
 	cp Cargo.lock testbed/fuzz
-	for target in $(basename $(notdir $(wildcard testbed/fuzz/fuzz_targets/*.rs))); do PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz \
-		--sanitizer none --target-dir target/fuzz $$target -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS) || exit; done
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo +nightly fuzz run --fuzz-dir testbed/fuzz --sanitizer none --target-dir target/fuzz \
+		properties -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS)
 
 bench: build ## compare the functions with the bare runtime, minimal functions, and other languages
 	$(addprefix sh ,$(wildcard testbed/bench/candidates.sh))

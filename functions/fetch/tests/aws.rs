@@ -9,6 +9,7 @@ use bed::Bed;
 use futures_util::future::join_all;
 use testbed::{
     HttpAnswer, Invocation,
+    budget::{Budget, debug_build, is_countable, start},
     upstream::{Answer, Behaviour, Certificate, Upstream},
 };
 
@@ -177,4 +178,17 @@ async fn calls_of_aws_are_in_the_trace() {
     }
     assert!(operations.iter().any(|operation| operation.contains("GetSecretValue")), "{operations:?}");
     assert!(operations.iter().any(|operation| operation.starts_with("DynamoDB")), "{operations:?}");
+}
+
+/// A start that loads what no request needs yet is over the budget. A debug build shows that as well as the packaged one,
+/// and exists anyway.
+#[tokio::test]
+async fn eager_configuration_breaks_the_budget() {
+    if !is_countable() {
+        return;
+    }
+    let budget = Budget::new(start("fetch", &debug_build(&["--bins"]).join("fetch")).await);
+    let eager = debug_build(&["--example", "eager"]).join("examples/eager");
+    let eager = start("fetch", &eager).await;
+    assert!(!budget.overruns("fetch", &eager).is_empty(), "it passed: {eager:?}, {budget:?}");
 }

@@ -23,7 +23,7 @@ use crate::{
     coding::Codings,
     connection::{Body, Received, Unanswered},
     error::Failure,
-    http_date::http_date,
+    freshness::http_date,
     request::Prepared,
     settings::Settings,
     tls,

@@ -76,7 +76,6 @@ mod entry;
 mod error;
 mod fleet;
 pub mod freshness;
-mod http_date;
 mod line;
 mod request;
 mod response;

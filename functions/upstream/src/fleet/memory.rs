@@ -19,15 +19,13 @@ use tokio::{
 use tracing::warn;
 use url::Url;
 
-mod error;
 mod item;
 mod key;
 mod table;
 
-use error::TableError;
 use key::{Key, Keys};
 pub(crate) use table::Lease;
-use table::{Items, Table, Verdict};
+use table::{Items, Table, TableError, Verdict};
 
 use super::{Answer, Permission, Purpose, Report};
 use crate::{entry::Entry, error::Failure, request::Prepared, settings::Settings};

@@ -14,6 +14,7 @@
 use std::{
     collections::HashMap,
     error::Error,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -29,7 +30,6 @@ use tokio::sync::OnceCell;
 use tracing::warn;
 
 use super::{
-    error::TableError,
     item::{item, ms, response, seconds, time},
     key::{Key, Keys, Keyspace},
 };
@@ -308,5 +308,44 @@ where
         Ok(_) => Ok(true),
         Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Why the table could not be used.
+#[derive(Debug)]
+pub(super) enum TableError {
+    /// An operation failed.
+    Failed(aws::Error),
+    /// A part of the table gets more requests than it allows.
+    Incomplete,
+    /// There was no answer within a request's time for it.
+    Late,
+}
+
+impl<E> From<SdkError<E, HttpResponse>> for TableError
+where
+    E: Error + ProvideErrorMetadata + 'static,
+{
+    fn from(error: SdkError<E, HttpResponse>) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed(_) => "DynamoDB refused or was not reached",
+            Self::Incomplete => "DynamoDB did not return all items",
+            Self::Late => "DynamoDB took too long",
+        })
+    }
+}
+
+impl Error for TableError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(cause) => Some(cause),
+            Self::Incomplete | Self::Late => None,
+        }
     }
 }

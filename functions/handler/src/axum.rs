@@ -40,7 +40,7 @@ use tower::util::MapRequestLayer;
 
 use crate::{
     Body as LambdaBody, Problem, Request, body, claim, event::FromTrigger, log::InvocationSpan, parameters,
-    query::unreadable, trigger::MAX_ANSWER_BYTES,
+    parameters::unreadable, trigger::MAX_ANSWER_BYTES,
 };
 
 impl IntoResponse for Problem {

@@ -35,7 +35,6 @@ mod body;
 mod bounded;
 mod caller;
 mod caught;
-mod claim;
 mod client;
 #[cfg(feature = "cookie")]
 mod cookies;
@@ -50,12 +49,10 @@ mod lambda;
 mod log;
 mod multipart;
 mod negotiate;
-mod observe;
 mod parameters;
 mod path;
 mod pieces;
 mod problem;
-mod query;
 mod respond;
 mod run;
 #[cfg(feature = "serve")]
@@ -70,9 +67,9 @@ pub use background::{after_response, spawn};
 pub use body::{body, bytes, json};
 pub use bounded::{Int, Text};
 pub use caller::{
-    IamIdentity, api_id, claims, client_address, iam_identity, lambda_context, request_context, scopes, stage,
+    ClientCertificate, IamIdentity, api_id, claim, claims, client_address, client_certificate, iam_identity,
+    lambda_context, request_context, scopes, stage,
 };
-pub use claim::{ClientCertificate, claim, client_certificate};
 #[cfg(feature = "cookie")]
 pub use cookie;
 #[cfg(feature = "cookie")]
@@ -86,12 +83,10 @@ pub use lambda_http::{Body, Context, Error, Request, http};
 pub use log::{Value, count, count_with, record, record_with};
 pub use multipart::{Part, multipart};
 pub use negotiate::{negotiate, weighted};
-pub use observe::observe;
-pub use parameters::parameters;
+pub use parameters::{parameters, query};
 pub use path::path;
 pub use problem::Problem;
-pub use query::query;
-pub use run::{invoke, run};
+pub use run::{invoke, observe, run};
 pub use service::{EndpointService, service};
 #[cfg(feature = "stream")]
 pub use stream::{Events, Pieces, ServerSentEvent, server_sent_events, stream, stream_body};

@@ -4,7 +4,6 @@
 //! other lines are `tracing` events from libraries or an endpoint, and panics that no invocation's line can have.
 //! docs/observability.md lists the fields.
 
-mod chain;
 mod invocation;
 mod line;
 mod metrics;
@@ -12,6 +11,8 @@ mod subscriber;
 
 use std::{
     env,
+    error::Error,
+    fmt::Write as _,
     io::{IsTerminal, Write as _, stdout},
     panic,
     sync::{Arc, Once, atomic::AtomicBool},
@@ -26,6 +27,8 @@ pub(crate) use invocation::{Ended, InvocationSpan};
 pub use invocation::{count, count_with, record, record_with};
 pub(crate) use line::Format;
 pub use line::Value;
+
+use crate::caught::caught;
 
 /// Lambda's own settings: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>.
 const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
@@ -144,4 +147,26 @@ fn level(name: &str) -> LevelFilter {
         "fatal" => LevelFilter::OFF,
         _ => LevelFilter::INFO,
     }
+}
+
+/// How many causes a message may have: an error can be its own cause.
+const MAX_CAUSES: usize = 32;
+
+/// The message of an error and of its causes, as far as they can be formatted.
+fn chain(error: &dyn Error) -> String {
+    let mut chain = String::new();
+    let formatted = caught(|| {
+        // Writing to memory does not fail. If the error's own code does, the rest of its message is lost.
+        let _ = write!(chain, "{error}");
+        let mut cause = error.source();
+        for _ in 0..MAX_CAUSES {
+            let Some(error) = cause else { break };
+            let _ = write!(chain, ": {error}");
+            cause = error.source();
+        }
+    });
+    if formatted.is_none() {
+        chain.push_str(" (the rest panicked while it was formatted)");
+    }
+    chain
 }

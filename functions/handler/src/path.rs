@@ -9,7 +9,7 @@ use crate::{
     Problem, Request,
     event::{FromTrigger, Object, without_stage},
     log::InvocationSpan,
-    query::unreadable,
+    parameters::unreadable,
 };
 
 /// Returns the decoded value of the path parameter `name`, which the path in [`at`](crate::Resource::at) declares.

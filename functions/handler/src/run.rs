@@ -1,6 +1,10 @@
 //! The life of a function's process.
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{
+    env,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -13,7 +17,7 @@ use crate::{
     background::answer_then_finish,
     caught::caught,
     lambda::{self, Lambda},
-    log::{self, AWS_LAMBDA_INITIALIZATION_TYPE, Log},
+    log::{self, AWS_LAMBDA_INITIALIZATION_TYPE, Format, Log},
     respond::respond,
 };
 
@@ -93,12 +97,26 @@ pub async fn invoke(endpoint: impl Endpoint, event: &[u8], context: Context) -> 
     invoke_with(Log::silent(), endpoint, event, context).await
 }
 
-pub(crate) async fn invoke_with(
-    log: Arc<Log>,
-    endpoint: impl Endpoint,
-    event: &[u8],
-    context: Context,
-) -> Result<String, Error> {
+/// Answers one event like [`invoke`], and also returns the JSON line that it writes to the log. For
+/// tests of what an endpoint [records](crate::record).
+///
+/// The line is written as for the first invocation in a process.
+///
+/// # Errors
+///
+/// If `event` is not JSON or not from an HTTP trigger. Lambda would report this as the failure of the invocation.
+pub async fn observe(endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<(String, String), Error> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let written = Arc::clone(&lines);
+    let log = Log::new(Format::Json, move |line| {
+        written.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
+    });
+    let answer = invoke_with(Arc::new(log), endpoint, event, context).await?;
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((answer, String::from_utf8_lossy(&lines).into_owned()))
+}
+
+async fn invoke_with(log: Arc<Log>, endpoint: impl Endpoint, event: &[u8], context: Context) -> Result<String, Error> {
     let event = Bytes::copy_from_slice(event);
     // Boxed as in `run`, so that a test's future is small whatever the endpoint is.
     answer_then_finish(respond(&log, log.age(), &endpoint, event, context, false).boxed()).await?.json()

@@ -15,8 +15,7 @@ use tokio::time::Instant as Deadline;
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    Format, Log, Value,
-    chain::chain,
+    Format, Log, Value, chain,
     line::{Fields, Line, free_name},
     metrics::Metrics,
 };

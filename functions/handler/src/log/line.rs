@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
-use super::chain::chain;
+use super::chain;
 use crate::Problem;
 
 /// The most bytes of a text in a line. CloudWatch cuts a line that is too long, and then it is no JSON, and its metrics

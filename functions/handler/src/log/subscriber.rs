@@ -10,8 +10,7 @@ use tracing::{
 };
 
 use super::{
-    InvocationSpan, Log, Value,
-    chain::chain,
+    InvocationSpan, Log, Value, chain,
     line::{Line, free_name},
 };
 

@@ -11,7 +11,7 @@
 - Its Runtime API writes an event in two parts, and the kernel keeps the second back for 40 ms, until the function's
   side acknowledges the first. The shim turns that off.
 
-test_shim.py fails if another version of ministack is installed, or if ministack no longer needs a part of the shim.
+test_harness.py fails if another version of ministack is installed, or if ministack no longer needs a part of the shim.
 """
 
 from collections.abc import Callable

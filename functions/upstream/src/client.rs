@@ -108,10 +108,10 @@ impl Client {
         let mut kept = self.take(is_repeatable).await;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let patience = kept.as_ref().filter(|_| is_repeatable).map(|kept| patience(kept.latency, left));
+            let limit = kept.as_ref().filter(|_| is_repeatable).map(|kept| head_timeout(kept.latency, left));
             let is_kept = kept.is_some();
             let first = pin!(self.send_over(kept.take(), request));
-            let answer = match select(first, pin!(late(patience, hedge))).await {
+            let answer = match select(first, pin!(late(limit, hedge))).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right(((), first)) => {
                     if is_kept {
@@ -194,21 +194,21 @@ impl Client {
 
 /// How long to wait for a kept connection alone, if its latest response began after `latency`, and the caller waits no
 /// longer than `left`. A slow upstream gets no second request, unless it is much slower than it was.
-fn patience(latency: Duration, left: Duration) -> Duration {
+fn head_timeout(latency: Duration, left: Duration) -> Duration {
     (latency * 4).clamp(left / 4, left / 2)
 }
 
 /// Ends when another connection should get the request too.
-async fn late(patience: Option<Duration>, hedge: Option<Hedge<'_>>) {
+async fn late(limit: Option<Duration>, hedge: Option<Hedge<'_>>) {
     let began = Instant::now();
-    if let Some(hedge) = hedge.filter(|hedge| patience.is_none_or(|patience| hedge.after < patience)) {
+    if let Some(hedge) = hedge.filter(|hedge| limit.is_none_or(|limit| hedge.after < limit)) {
         sleep(hedge.after).await;
         if (hedge.pay)() {
             return;
         }
     }
-    match patience {
-        Some(patience) => sleep_until(began + patience).await,
+    match limit {
+        Some(limit) => sleep_until(began + limit).await,
         None => pending().await,
     }
 }
@@ -315,10 +315,10 @@ mod tests {
     }
 
     #[test]
-    fn patience_grows_with_the_latency() {
-        for (latency, left, patience) in [(10, 2000, 500), (150, 2000, 600), (900, 2000, 1000), (150, 60_000, 15_000)] {
-            let [latency, left, expected] = [latency, left, patience].map(Duration::from_millis);
-            assert_eq!(super::patience(latency, left), expected, "{latency:?} of {left:?}");
+    fn the_head_timeout_grows_with_the_latency() {
+        for (latency, left, timeout) in [(10, 2000, 500), (150, 2000, 600), (900, 2000, 1000), (150, 60_000, 15_000)] {
+            let [latency, left, expected] = [latency, left, timeout].map(Duration::from_millis);
+            assert_eq!(super::head_timeout(latency, left), expected, "{latency:?} of {left:?}");
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct Line {
     upstream_ms: &'static str,
     cache_status: &'static str,
     breaker_state: &'static str,
-    stood_in_for: &'static str,
+    stale_if_error: &'static str,
 }
 
 impl Line {
@@ -28,7 +28,7 @@ impl Line {
             upstream_ms: own("upstream_ms"),
             cache_status: own("cache_status"),
             breaker_state: own("breaker_state"),
-            stood_in_for: own("stood_in_for"),
+            stale_if_error: own("stale_if_error"),
         }
     }
 
@@ -54,8 +54,8 @@ impl Line {
         count_with("CacheHits", |earlier| earlier.unwrap_or(1).min(is_hit.into()));
     }
 
-    pub(crate) fn stood_in_for(&self, problem: &Problem) {
-        add(self.stood_in_for, problem);
+    pub(crate) fn stale_if_error(&self, problem: &Problem) {
+        add(self.stale_if_error, problem);
     }
 
     pub(crate) fn breaker(&self, breaker: &Breaker) {

@@ -224,7 +224,7 @@ impl Inner {
                     Failure::Open(_) => CacheStatus::Stale { forwarded: None, because: "circuit-breaker-open", shared },
                     _ => CacheStatus::Stale { forwarded: Some(forwarded), because: "stale-if-error", shared },
                 };
-                self.line.stood_in_for(&failure.into_problem(settings.name));
+                self.line.stale_if_error(&failure.into_problem(settings.name));
                 answer(entry, status, now)
             }
             (Err(failure), _) => {

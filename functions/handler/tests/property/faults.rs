@@ -353,7 +353,7 @@ impl<'de> Deserialize<'de> for Any {
 pub(super) fn a_list_of_faults_that_claims_to_be_complete_is(u: &mut Unstructured<'_>) -> Result<()> {
     let of_json = Type::any(u, 3)?;
     let value = of_json.value(u)?;
-    check("application/json", &of_json, &value, value.to_string(), handler::body::<Any>);
+    check("application/json", &of_json, &value, &value.to_string(), handler::body::<Any>);
     let of_form = Type::of_a_form(u)?;
     let (Value::Object(value), Type::Struct { members, .. }) = (of_form.value(u)?, &of_form) else { return Ok(()) };
     let (mut pairs, mut read) = (Vec::new(), Map::new());
@@ -374,7 +374,7 @@ pub(super) fn a_list_of_faults_that_claims_to_be_complete_is(u: &mut Unstructure
             read.insert(name.clone(), if is_list { values.clone().into() } else { last.clone() });
         }
     }
-    check("application/x-www-form-urlencoded", &of_form, &read.into(), pairs.join("&"), handler::form::<Any>);
+    check("application/x-www-form-urlencoded", &of_form, &read.into(), &pairs.join("&"), handler::form::<Any>);
     Ok(())
 }
 
@@ -382,11 +382,11 @@ fn check(
     media: &'static str,
     r#type: &Type,
     value: &Value,
-    body: String,
+    body: &str,
     read: fn(&Request, usize) -> std::result::Result<Any, Problem>,
 ) {
     TYPE.set(r#type.clone());
-    let mut request = Request::new(Body::Text(body.clone()));
+    let mut request = Request::new(Body::Text(body.into()));
     request.headers_mut().insert(CONTENT_TYPE, media.parse().expect("a media type"));
     let mut faults = Vec::new();
     r#type.faults(value, "#", &mut faults);

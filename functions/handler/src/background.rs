@@ -52,7 +52,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     let mut unpolled = InvocationSpan::current(Unpolled::new);
-    let work = part_of_invocation(work);
+    // On the heap at once: each of the futures around it would hold it twice, and copy it.
+    let work = part_of_invocation(Box::pin(work));
     tokio::spawn(async move {
         let mut work = pin!(work);
         poll_fn(|context| {

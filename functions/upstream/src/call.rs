@@ -100,7 +100,8 @@ impl Inner {
         let began = Instant::now();
         let Answer { permission, later } = match fleet {
             Some(fleet) if !self.breaker.is_waiting() => {
-                fleet.ask(prepared, stored.clone(), self.breaker.is_open(), *deadline).await
+                // Boxed, because most calls ask nobody.
+                Box::pin(fleet.ask(prepared, stored.clone(), self.breaker.is_open(), *deadline)).await
             }
             _ => Answer { permission: Permission::Call, later: None },
         };

@@ -148,7 +148,8 @@ impl Client {
     async fn send_over(&self, kept: Option<Connection>, request: &Request<Body>) -> Result<Received, Unanswered> {
         let connection = match kept {
             Some(kept) => kept,
-            None => self.connect().await.map_err(Unanswered::Unsent)?,
+            // Boxed, because a request can be on its way three times, and most connections are kept.
+            None => Box::pin(self.connect()).await.map_err(Unanswered::Unsent)?,
         };
         connection.send(self.addressed(request)).await
     }

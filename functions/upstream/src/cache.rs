@@ -19,7 +19,10 @@ use handler::http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_LOCATION, LOCATION, VARY},
 };
-use quick_cache::{Equivalent, Weighter, unsync};
+use quick_cache::{
+    DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter,
+    unsync::{self, DefaultLifecycle},
+};
 use tokio::time::Instant;
 use url::Url;
 
@@ -83,7 +86,12 @@ struct Bytes;
 fn responses(memory: u64) -> Arc<Mutex<Responses>> {
     let bytes = memory.max(LEAST_MEMORY) * 1024 * 1024 / PART_OF_MEMORY;
     let items = usize::try_from(bytes / TYPICAL_BYTES).unwrap_or_default();
-    Arc::new(Mutex::new(unsync::Cache::with_weighter(items, bytes, Bytes)))
+    // The number of shards is for another kind of cache. Unless it is given, the machine's processors are counted, which
+    // takes 17 system calls.
+    let options = OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(bytes).shards(1).build();
+    let options = options.unwrap_or_else(|error| unreachable!("both capacities are set: {error}"));
+    let (hashes, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+    Arc::new(Mutex::new(unsync::Cache::with_options(options, Bytes, hashes, lifecycle)))
 }
 
 impl Default for Cache {

@@ -3,7 +3,7 @@
 use std::{error::Error, fs, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    CipherSuite, ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
@@ -24,7 +24,10 @@ pub(crate) fn config(ca_file: Option<&CaFile>) -> Result<ClientConfig, Box<dyn E
         None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
         Some(file) => roots(file).map_err(|wrong| format!("the file of {file} {wrong}"))?,
     };
-    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut provider = ring::default_provider();
+    // Its keys are derived with SHA-256, for which processors have instructions. rustls prefers AES-256 with SHA-384.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Ok(ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
@@ -101,6 +104,13 @@ mod tests {
                 "{words}"
             );
         }
+    }
+
+    #[test]
+    fn aes_128_is_offered_first_and_nothing_is_left_out() {
+        let offered = config(None).unwrap().crypto_provider().cipher_suites.clone();
+        assert_eq!(offered[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert!(ring::default_provider().cipher_suites.iter().all(|suite| offered.contains(suite)));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::{error::Error, fs, sync::Arc};
 
 use rustls::{
     CipherSuite, ClientConfig, RootCertStore,
+    client::Resumption,
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
@@ -27,10 +28,11 @@ pub(crate) fn config(ca_file: Option<&CaFile>) -> Result<ClientConfig, Box<dyn E
     let mut provider = ring::default_provider();
     // Its keys are derived with SHA-256, for which processors have instructions. rustls prefers AES-256 with SHA-384.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-    Ok(ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    // All connections are to one server, and rustls keeps eight tickets of each.
+    config.resumption = Resumption::in_memory_sessions(8);
+    Ok(config)
 }
 
 /// The certificates in `file`, or what is wrong with it. One that cannot be used must not take the others away.

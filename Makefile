@@ -28,7 +28,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run token test check lint audit advisories new own update rename remove events crates services budget soak fuzz bench screenshot build release notes link deploy \
+.PHONY: help run token test check lint audit advisories new own update rename remove standalone events crates services budget soak fuzz bench screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -136,6 +136,9 @@ rename: tools ## give an endpoint another name: NAME=orders TO=purchases
 
 remove: tools ## remove an endpoint: NAME=orders
 	@python3 testbed/remove.py '$(NAME)'
+
+standalone: ## write a template for `cargo lambda new` into target/standalone: a service on the crates, in a workspace of its own
+	@python3 testbed/standalone.py
 
 # They are published from here, not from a repository that `make own` made.
 CRATES = $(wildcard testbed/deploy/test_crates.py)

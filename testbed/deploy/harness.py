@@ -127,11 +127,11 @@ def emulator_environment(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen]:
+def process(command: list[str], env: Mapping[str, str], log: Path, folder: Path = ROOT) -> Iterator[subprocess.Popen]:
     """Runs `command` in its own process group, and stops the whole group afterwards."""
     with log.open("wb") as output:
         running = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     try:
         yield running

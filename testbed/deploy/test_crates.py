@@ -9,15 +9,17 @@ import shutil
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT, environment
+import requests
+from aws import Aws
+from harness import ROOT, environment, free_port, process, wait_for
 
 PAGE = (ROOT / "docs/crates.md").read_text()
 MANIFEST = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+ADDRESS = "https://git.example.com/template"
 VERSION = MANIFEST["package"]["version"]
 HOME = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -27,7 +29,7 @@ OFFLINE = {"CARGO_HTTP_PROXY": "http://127.0.0.1:9", "CARGO_NET_RETRY": "0"}
 
 
 def run(folder: Path, *command: str, **env: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=environment(**OFFLINE, **env), text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=folder, env=environment(**OFFLINE, **SHARED, **env), text=True, capture_output=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -94,7 +96,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def share(folder: Path) -> None:
-    """Adds a member that has each dependency with the features that it has here, and the profile. So cargo compiles none of them again."""
+    """Adds a dependency that has each crate with the features that it has here, and the profile. So cargo compiles none of them again."""
     tree = run(ROOT, "cargo", "tree", "--quiet", "--offline", "--workspace", "--edges=normal,dev,no-proc-macro", "--prefix=none", "--format={p}|{f}")
     dependencies = ""
     for name, version, features in sorted(set(re.findall(r"(?m)^(\S+) v([^\s|]+)\|(\S*)", tree))):
@@ -103,30 +105,34 @@ def share(folder: Path) -> None:
         dependencies += f"default-features = false, features = {json.dumps(listed)} }}\n"
     (folder / "same/src").mkdir(parents=True)
     (folder / "same/src/lib.rs").touch()
-    (folder / "same/Cargo.toml").write_text(f'[package]\nname = "same"\nedition = "2024"\n\n[lib]\ntest = false\n\n[dependencies]\n{dependencies}')
+    (folder / "same/Cargo.toml").write_text(f'[package]\nname = "same"\nedition = "2024"\n\n[dependencies]\n{dependencies}')
     profiles = re.findall(r"(?m)^\[profile\.dev.*\n(?:.+\n)+", (ROOT / "Cargo.toml").read_text())
     with (folder / "Cargo.toml").open("a") as manifest:
-        manifest.write("\n".join(['\n[workspace]\nmembers = ["same"]\n', *profiles]))
+        manifest.write("\n".join(['\n[dependencies.same]\npath = "same"\n\n[workspace]\n', *profiles]))
 
 
-@contextmanager
-def compiled(folder: Path) -> Iterator[str]:
-    """The executable of the tests in `folder`. What is compiled for it alone is not kept."""
-    built = run(folder, "cargo", "test", "--offline", "--workspace", "--no-run", "--message-format=json", **SHARED)
-    artifacts = [message for message in map(json.loads, built.splitlines()) if message["reason"] == "compiler-artifact"]
-    own = [artifact for artifact in artifacts if not artifact["package_id"].startswith("registry")]
-    assert [artifact["package_id"] for artifact in artifacts if artifact not in own and not artifact["fresh"]] == []
-    try:
-        yield next(artifact["executable"] for artifact in own if artifact["executable"])
-    finally:
-        for file in (file for artifact in own for file in artifact["filenames"]):
-            Path(file).unlink()
+@pytest.fixture(scope="module")
+def build() -> Iterator[Callable[..., str]]:
+    """Compiles in a folder, and returns the executable. What was compiled for these folders alone is deleted at the end."""
+    files = []
+
+    def build(folder: Path, *command: str) -> str:
+        built = run(folder, "cargo", *command, "--offline", "--message-format=json")
+        artifacts = [message for message in map(json.loads, built.splitlines()) if message["reason"] == "compiler-artifact"]
+        own = [artifact for artifact in artifacts if not artifact["package_id"].startswith("registry")]
+        files.extend(file for artifact in own for file in artifact["filenames"])
+        assert [artifact["package_id"] for artifact in artifacts if artifact not in own and not artifact["fresh"]] == []
+        return next(artifact["executable"] for artifact in own if artifact["executable"])
+
+    yield build
+    for file in set(files):
+        Path(file).unlink()
 
 
-def test_a_workspace_elsewhere_replays_its_own_events(tmp_path: Path, repository: str) -> None:
-    first, *commands, last = re.findall(r"(?m)^    (cargo .*)", PAGE)
+def test_a_workspace_elsewhere_replays_its_own_events(tmp_path: Path, repository: str, build: Callable[..., str]) -> None:
+    first, *commands, last = re.findall(r"(?m)^    (cargo .*)", PAGE.partition("A whole service")[0])
     assert (first, last, len(commands)) == ("cargo new greeting && cd greeting", "cargo test", 3)
-    run(tmp_path, *first.split(" && ")[0].split(), **SHARED)
+    run(tmp_path, *first.split(" && ")[0].split())
     folder = tmp_path / "greeting"
     # The versions that are here: newer ones would have to be downloaded.
     shutil.copy(ROOT / "Cargo.lock", folder)
@@ -134,16 +140,65 @@ def test_a_workspace_elsewhere_replays_its_own_events(tmp_path: Path, repository
         assert f"--tag v{VERSION} " in command or "--git" not in command
         # The first one clones.
         offline = {"CARGO_NET_OFFLINE": "true"} if number else {}
-        run(folder, *shlex.split(command.replace("https://git.example.com/template", repository)), **SHARED, **offline)
+        run(folder, *shlex.split(command.replace(ADDRESS, repository)), **offline)
     written = re.findall(r"(?m)^`(\S+)`.*:\n\n```\w+\n((?:.*\n)*?)```", PAGE)
     assert [file for file, _ in written] == ["src/main.rs", "events/greeting/plain.json"]
     for file, text in written:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text)
     share(folder)
+    tests = build(folder, "test", "--no-run")
+    assert "answers_its_events ... ok" in run(folder, tests)
     case = folder / "events/greeting/plain.json"
-    with compiled(folder) as tests:
-        assert "answers_its_events ... ok" in run(folder, tests)
-        case.write_text(case.read_text().replace("Ada!", "Eve!"))
-        with pytest.raises(AssertionError, match="greeting/plain.vpc-lattice: body: expected"):
-            run(folder, tests)
+    case.write_text(case.read_text().replace("Ada!", "Eve!"))
+    with pytest.raises(AssertionError, match="greeting/plain.vpc-lattice: body: expected"):
+        run(folder, tests)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, repository: str) -> Path:
+    """A service that cargo-lambda makes of the template."""
+    folder = tmp_path_factory.mktemp("service")
+    make, new, test = (line.split("#")[0].split() for line in re.findall(r"(?m)^    (.*)", PAGE.partition("A whole service")[2])[:3])
+    assert make == ["make", "standalone"] and test == ["make", "-C", "shipping", "test"]
+    new[new.index("target/standalone")] = str(ROOT / "target/standalone")
+    assert "cargo lambda new" in run(ROOT, *make)
+    run(folder, *new, "--no-interactive", "--render-var", f"repository={repository}")
+    shutil.copy(ROOT / "Cargo.lock", folder / "shipping")
+    # Clones.
+    run(folder / "shipping", "cargo", "metadata", "--quiet", "--format-version", "1")
+    share(folder / "shipping")
+    return folder / "shipping"
+
+
+def test_a_service_of_the_template_replays_its_events_and_is_served(service: Path, tmp_path: Path, build: Callable[..., str]) -> None:
+    assert ADDRESS not in (service / "Cargo.toml").read_text() and not (service / "CargoLambda.toml").exists()
+    run(service, "cargo", "fmt", "--check", "--package", service.name)
+    assert "answers_its_events ... ok" in run(service, build(service, "test", "--no-run"))
+    assert run(service, "make", "-n", "test").strip() == "cargo test"
+    build(service, "build")
+    port = free_port()
+    watch = [*run(service, "make", "-n", "run").split(), "--invoke-address", "127.0.0.1", "--invoke-port", str(port)]
+    with process(watch, environment(**OFFLINE, **SHARED, CARGO_NET_OFFLINE="true"), tmp_path / "watch.log", service):
+        url = f"http://127.0.0.1:{port}/service"
+        answer = wait_for(lambda: answered(url), "cargo lambda watch", 120)
+    assert answer.json() == {"message": "service"}
+
+
+def answered(url: str) -> requests.Response | None:
+    try:
+        answer = requests.get(url, timeout=60)
+    except requests.ConnectionError:
+        return None
+    return answer if answer.ok else None
+
+
+def test_a_service_of_the_template_is_deployed(service: Path, tmp_path: Path, aws: Aws, build: Callable[..., str]) -> None:
+    """As `make deploy` does it, but with the debug build in the place of `sam build`'s."""
+    (tmp_path / "built").mkdir()
+    shutil.copy(build(service, "build"), tmp_path / "built/bootstrap")
+    template = tmp_path / "template.yaml"
+    template.write_text((service / "template.yaml").read_text().replace("CodeUri: .\n", "CodeUri: built\n"))
+    aws.deploy("shipping", template=template)
+    answer = requests.get(aws.reachable(aws.outputs("shipping")["Url"]), timeout=60)
+    assert (answer.status_code, answer.json()) == (200, {"message": "service"})

@@ -39,8 +39,8 @@ use serde::de::DeserializeOwned;
 use tower::util::MapRequestLayer;
 
 use crate::{
-    Body as LambdaBody, Problem, Request, body, claim, event::FromTrigger, log::InvocationSpan, parameters,
-    parameters::unreadable, trigger::MAX_ANSWER_BYTES,
+    Body as LambdaBody, Problem, Request, body, claim, log::InvocationSpan, parameters, parameters::unreadable,
+    trigger::MAX_ANSWER_BYTES,
 };
 
 impl IntoResponse for Problem {
@@ -72,7 +72,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        read(parts, |request| parameters(request)).map(Self)
+        parameters(&without_body(parts)).map(Self)
     }
 }
 
@@ -121,21 +121,16 @@ impl<S: Sync> FromRequestParts<S> for Claims {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut request = Request::default();
-        if let Some(from) = parts.extensions.get::<FromTrigger>() {
-            request.extensions_mut().insert(from.clone());
-        }
-        Ok(Self(request))
+        Ok(Self(without_body(parts)))
     }
 }
 
-/// Reads a request without its body.
-fn read<T>(parts: &mut Parts, read: impl FnOnce(&Request) -> T) -> T {
-    let (empty, _) = Request::default().into_parts();
-    let request = Request::from_parts(mem::replace(parts, empty), LambdaBody::Empty);
-    let value = read(&request);
-    (*parts, _) = request.into_parts();
-    value
+/// What the readers of parameters and claims look at.
+fn without_body(parts: &Parts) -> Request {
+    let mut request = Request::default();
+    request.uri_mut().clone_from(&parts.uri);
+    request.extensions_mut().clone_from(&parts.extensions);
+    request
 }
 
 /// If `service` is a router, makes its matched path the route in the log. Only what the router calls sees that path.

@@ -3,7 +3,7 @@
 //! Each request becomes an event like those of `cargo lambda watch`, so it takes the same way as on Lambda. There is no
 //! deadline.
 
-use std::{collections::BTreeMap, convert::Infallible, env, io, net::Ipv4Addr, process::ExitCode, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, env, io, net::Ipv4Addr, process::ExitCode, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::{BodyExt, Full};
@@ -54,21 +54,18 @@ pub(crate) fn serve(log: &Arc<Log>, endpoint: impl Endpoint) -> ExitCode {
 async fn accept<E: Endpoint>(log: &Arc<Log>, endpoint: E, port: u16) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     info!("ready: http://localhost:{}, without Lambda", listener.local_addr()?.port());
-    let endpoint = Rc::new(endpoint);
+    // Both are needed until the process ends.
+    let (log, endpoint): &'static _ = Box::leak(Box::new((Arc::clone(log), endpoint)));
     loop {
         let (stream, client) = listener.accept().await?;
-        let (log, endpoint) = (Arc::clone(log), Rc::clone(&endpoint));
-        let service = service_fn(move |request| {
-            let (log, endpoint) = (Arc::clone(&log), Rc::clone(&endpoint));
-            async move {
-                let answered = answer(&log, &*endpoint, request, client.ip().to_string()).await;
-                Ok::<_, Infallible>(answered.unwrap_or_else(|error| {
-                    error!(error = &*error as &dyn std::error::Error, "a request has no answer");
-                    let mut response = Response::default();
-                    *response.status_mut() = hyper::StatusCode::BAD_GATEWAY;
-                    response
-                }))
-            }
+        let service = service_fn(move |request| async move {
+            let answered = answer(log, endpoint, request, client.ip().to_string()).await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(|error| {
+                error!(error = &*error as &dyn std::error::Error, "a request has no answer");
+                let mut response = Response::default();
+                *response.status_mut() = hyper::StatusCode::BAD_GATEWAY;
+                response
+            }))
         });
         spawn_local(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
@@ -106,11 +103,9 @@ async fn answer<E: Endpoint>(
     let answer: Answer = serde_json::from_str(&sent.await??.json()?)?;
     let body = if answer.is_base64_encoded { BASE64_STANDARD.decode(answer.body)? } else { answer.body.into_bytes() };
     let mut response = Response::builder().status(answer.status_code);
-    for (name, value) in answer.headers {
+    let cookies = answer.cookies.into_iter().map(|cookie| ("set-cookie".to_owned(), cookie));
+    for (name, value) in answer.headers.into_iter().chain(cookies) {
         response = response.header(name, value);
-    }
-    for cookie in answer.cookies {
-        response = response.header("set-cookie", cookie);
     }
     Ok(response.body(Full::from(body))?)
 }

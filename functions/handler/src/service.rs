@@ -75,11 +75,13 @@ where
         }
         let Self(mut service) = self;
         poll_fn(|context| service.poll_ready(context)).await.map_err(problem)?;
-        let response = service.call(request).await.map_err(problem)?;
+        let (parts, body) = service.call(request).await.map_err(problem)?.into_parts();
+        InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
         #[cfg(feature = "stream")]
-        return crate::stream::of_service(response);
+        return crate::stream::of_service(parts, body);
+        // Base64 and JSON only make it longer.
         #[cfg(not(feature = "stream"))]
-        collected(response).await
+        Ok(Response::from_parts(parts, whole(body, crate::trigger::MAX_ANSWER_BYTES).await.map_err(problem)?))
     }
 
     fn answers(&self, _: &http::Method) -> bool {
@@ -89,18 +91,6 @@ where
 
 pub(crate) fn problem(error: impl Into<Error>) -> Problem {
     error.into().downcast().map_or_else(|error| Problem::internal().because(error), |problem| *problem)
-}
-
-#[cfg(not(feature = "stream"))]
-async fn collected<B>(response: http::Response<B>) -> Result<Response, Problem>
-where
-    B: http_body::Body<Error: Into<Error>>,
-{
-    let (parts, body) = response.into_parts();
-    InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
-    // Base64 and JSON only make it longer.
-    let body = whole(body, crate::trigger::MAX_ANSWER_BYTES).await.map_err(problem)?;
-    Ok(Response::from_parts(parts, body))
 }
 
 /// All of a body, of at most `most` bytes.

@@ -18,8 +18,9 @@ use http_body_util::{BodyExt, LengthLimitError, StreamBody, combinators::UnsyncB
 use lambda_http::{
     Error,
     http::{
-        self, HeaderValue, StatusCode,
+        HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE},
+        response::Parts,
     },
 };
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -29,7 +30,6 @@ pub(crate) use sent::{Begun, SentBody, begin};
 use crate::{
     Body, Problem, Response,
     caught::caught,
-    log::InvocationSpan,
     service::{problem, whole},
 };
 
@@ -257,12 +257,10 @@ impl Streamed {
 /// # Errors
 ///
 /// If it is a layer around an endpoint that streams, and has made a body of its own.
-pub(crate) fn of_service<B>(response: http::Response<B>) -> Result<Response, Problem>
+pub(crate) fn of_service<B>(mut parts: Parts, body: B) -> Result<Response, Problem>
 where
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
-    let (mut parts, body) = response.into_parts();
-    InvocationSpan::current(|invocation| invocation.answered_with(parts.extensions.get().cloned()));
     let is_empty = body.size_hint().exact() == Some(0) || body.is_end_stream();
     if !is_empty && parts.extensions.insert(Streamed::new(body)).is_some() {
         return Err(Problem::internal().because("a layer changed the body of a stream, of which it sees only the head"));
@@ -307,7 +305,10 @@ mod tests {
     };
 
     use http_body_util::Full;
-    use lambda_http::http::header::{ETAG, SET_COOKIE};
+    use lambda_http::http::{
+        self,
+        header::{ETAG, SET_COOKIE},
+    };
     use serde_json::{Value, json};
     use tower::{service_fn, util::MapResponseLayer};
     use tower_http::{compression::CompressionLayer, cors::CorsLayer, set_header::SetResponseHeaderLayer};

@@ -41,10 +41,7 @@ class Aws:
         )
 
     def sam(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        env = emulator_environment(self.endpoint) | {
-            "__SAM_CLI_APP_DIR": str(self.scratch / "sam"),
-            "SAM_CLI_POLL_DELAY": "0.5",
-        }
+        env = emulator_environment(self.endpoint) | {"__SAM_CLI_APP_DIR": str(self.scratch / "sam"), "SAM_CLI_POLL_DELAY": "0.5"}
         if arguments[0] == "build":
             # Link as `make deploy` does, or cargo would compile everything again.
             link = subprocess.check_output(["make", "--silent", "--no-print-directory", "link"], cwd=ROOT, text=True)

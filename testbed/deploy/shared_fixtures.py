@@ -95,12 +95,7 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     # ministack's settings for its port and address. It keeps the functions' code and its pid in TMPDIR.
-    env = emulator_environment(endpoint) | {
-        "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
-        "TMPDIR": str(scratch),
-        **settings,
-    }
+    env = emulator_environment(endpoint) | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(scratch), **settings}
     shim = Path(__file__).with_name("ministack_shim.py")
     with process(["python", str(shim)], env, scratch / "ministack.log") as running:
 
@@ -142,9 +137,7 @@ def invoke(request: pytest.FixtureRequest) -> list[str]:
 def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterator[Callable[[str], dict]]:
     """Starts an environment that stays up. Call the result with an event to get the answer. It logs to `log`."""
     with log.open("w") as lines:
-        running = subprocess.Popen(
-            invoke, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines
-        )
+        running = subprocess.Popen(invoke, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=lines)
 
         def answer(event: str) -> dict:
             running.stdin.write(event + "\n")

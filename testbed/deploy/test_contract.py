@@ -59,21 +59,13 @@ CONTRACT = schemathesis.openapi.from_dict(
             "negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]},
         },
         "operations": [
-            {
-                "include-name": f"{method.upper()} {path}",
-                "checks": {"positive_data_acceptance": {"expected-statuses": accepted(operation)}},
-            }
+            {"include-name": f"{method.upper()} {path}", "checks": {"positive_data_acceptance": {"expected-statuses": accepted(operation)}}}
             for path, method, operation in operations()
         ],
     }),
 )
 # An `Accept` header, and whether the API can satisfy it.
-ACCEPTS = [
-    ("*/*", True),
-    ("application/json", True),
-    ("text/html, application/json;q=0.9, */*;q=0.8", True),
-    ("image/png", False),
-]
+ACCEPTS = [("*/*", True), ("application/json", True), ("text/html, application/json;q=0.9, */*;q=0.8", True), ("image/png", False)]
 
 
 @schemathesis.deserializer("text/plain")

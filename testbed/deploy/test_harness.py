@@ -15,9 +15,7 @@ from ministack.services import apigateway, cloudwatch_logs, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:4566", "http://[::1]:1", "http://localhost", "http://a.b.localhost:1/c"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:4566", "http://[::1]:1", "http://localhost", "http://a.b.localhost:1/c"])
 def test_loopback_is_accepted(url: str) -> None:
     assert harness.emulator_environment(url)["AWS_ENDPOINT_URL"] == url
 

@@ -27,9 +27,7 @@ def gateway(local_api: str) -> Iterator[SimpleNamespace]:
                 status, headers, body = 401, {"www-authenticate": "Bearer"}, b'{"message":"Unauthorized"}'
             else:
                 sent = self.rfile.read(int(self.headers.get("content-length", 0)))
-                got = requests.request(
-                    self.command, local_api.rstrip("/") + self.path, headers=dict(self.headers), data=sent, timeout=30
-                )
+                got = requests.request(self.command, local_api.rstrip("/") + self.path, headers=dict(self.headers), data=sent, timeout=30)
                 status, headers, body = got.status_code, dict(got.headers), got.content
             self.send_response_only(status)
             for name, value in headers.items():

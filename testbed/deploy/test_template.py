@@ -203,9 +203,7 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "alarm without its condition": lambda t: t["Resources"][f"{TWIN}Errors"].pop("Condition"),
         "shared group": lambda t: properties(t, f"{OTHER}Function").update(LoggingConfig={"LogGroup": {"Ref": f"{ONE}Logs"}}),
         "no rollback": lambda t: properties(t, f"{OTHER}Function").pop("DeploymentPreference"),
-        "not on the dashboard": lambda t: properties(t, f"{OTHER}Function")["FunctionName"].update(
-            {"Fn::Sub": "${AWS::StackName}-now"}
-        ),
+        "not on the dashboard": lambda t: properties(t, f"{OTHER}Function")["FunctionName"].update({"Fn::Sub": "${AWS::StackName}-now"}),
         "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": f"{OTHER}Logs"}),
         "no URL": lambda t: t["Outputs"].pop(f"{OTHER}Url"),
         "another URL": lambda t: t["Outputs"][f"{OTHER}Url"]["Value"]["Fn::Sub"][1].update(Path="/now"),
@@ -216,17 +214,11 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
             0, properties(t, "Dashboard")["DashboardBody"]["Fn::Sub"][0].replace("{" + NAMESPACE + ",", "{Others,", 1)
         ),
     },
-    proofs.callers_are_not_logged: {
-        "address": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}'),
-    },
+    proofs.callers_are_not_logged: {"address": lambda t: access_log(t).update(Format='{"ip":"$context.identity.sourceIp"}')},
     proofs.versions_follow_parameters: {
         "one too few": lambda t: properties(t, f"{CALLS}Function").update(VersionDescription={"Ref": "LogLevel"}),
-        "one too many": lambda t: properties(t, f"{ONE}Function").update(
-            VersionDescription={"Fn::Sub": "${LogLevel} ${Stage}"}
-        ),
-        "a new variable": lambda t: properties(t, f"{OTHER}Function").update(
-            Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}
-        ),
+        "one too many": lambda t: properties(t, f"{ONE}Function").update(VersionDescription={"Fn::Sub": "${LogLevel} ${Stage}"}),
+        "a new variable": lambda t: properties(t, f"{OTHER}Function").update(Environment={"Variables": {"STAGE": {"Ref": "Stage"}}}),
     },
     proofs.privileges_are_least: {
         "any resource": lambda t: statement(t, f"{ONE}Role").update(Resource="*"),
@@ -238,25 +230,15 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "any secret": lambda t: policy(t, SECRET_POLICY).update(Resource="*"),
         "another's secret": lambda t: properties(t, SECRET_POLICY)["Roles"].append({"Ref": f"{OTHER}Role"}),
         "any table": lambda t: policy(t, "MadeCachePolicy").update(Resource="*"),
-        "one more action on it": lambda t: policy(t, "MadeCachePolicy")[
-            "Action"
-        ].append("dynamodb:DeleteTable"),
-        "any of a kind": lambda t: policy(t, "MadeCachePolicy").update(
-            Action="dynamodb:*"
-        ),
-        "another table": lambda t: policy(t, "MadeCachePolicy").update(
-            Resource={"Fn::GetAtt": ["OtherTable", "Arn"]}
-        ),
+        "one more action on it": lambda t: policy(t, "MadeCachePolicy")["Action"].append("dynamodb:DeleteTable"),
+        "any of a kind": lambda t: policy(t, "MadeCachePolicy").update(Action="dynamodb:*"),
+        "another table": lambda t: policy(t, "MadeCachePolicy").update(Resource={"Fn::GetAtt": ["OtherTable", "Arn"]}),
         "declared and not granted": lambda t: t["Resources"].pop(SECRET_POLICY),
         "everything but": lambda t: statement(t, f"{ONE}Role").update(NotAction=statement(t, f"{ONE}Role").pop("Action")),
         "any action": lambda t: statement(t, f"{CALLS}Role").update(Action="logs:*"),
         "one more action": lambda t: statement(t, f"{OTHER}Role")["Action"].append("secretsmanager:GetSecretValue"),
-        "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append(
-            "xray:GetGroup"
-        ),
-        "managed policy": lambda t: properties(t, f"{ONE}Role")["ManagedPolicyArns"].append(
-            "arn:aws:iam::aws:policy/ReadOnlyAccess"
-        ),
+        "more tracing": lambda t: properties(t, "TracePolicy")["PolicyDocument"]["Statement"][0]["Action"].append("xray:GetGroup"),
+        "managed policy": lambda t: properties(t, f"{ONE}Role")["ManagedPolicyArns"].append("arn:aws:iam::aws:policy/ReadOnlyAccess"),
         "shared role": lambda t: properties(t, f"{OTHER}Function").update(Role={"Fn::GetAtt": [f"{ONE}Role", "Arn"]}),
         "SAM's role": lambda t: properties(t, f"{OTHER}Function").pop("Role"),
     },
@@ -285,9 +267,7 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "kept after the stack": lambda t: t["Resources"]["MadeCache"].pop("DeletionPolicy"),
         "data that goes": lambda t: t["Resources"].update(Orders=table(DeletionPolicy="Delete")),
         "data that is replaced": lambda t: t["Resources"].update(Orders=table(UpdateReplacePolicy="Delete")),
-        "data that goes in prod": lambda t: t["Resources"].update(
-            Orders=table(DeletionPolicy={"Fn::If": ["IsProd", "Delete", "Retain"]})
-        ),
+        "data that goes in prod": lambda t: t["Resources"].update(Orders=table(DeletionPolicy={"Fn::If": ["IsProd", "Delete", "Retain"]})),
         "data without recovery": lambda t: t["Resources"].update(Orders=table(PointInTimeRecoverySpecification={})),
         "data in clear": lambda t: t["Resources"].update(Orders=table(SSESpecification={})),
     },
@@ -298,9 +278,7 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         ),
         "one method": lambda t: event(t, OTHER, "ANY").update(Method="GET"),
         "wrong function": lambda t: properties(t, f"{OTHER}Function").update(CodeUri=f"functions/{ONE}"),
-        "taken by another": lambda t: properties(t, f"{TWIN}Function")["Events"]["Get"]["Properties"].update(
-            Path=route(OTHER)
-        ),
+        "taken by another": lambda t: properties(t, f"{TWIN}Function")["Events"]["Get"]["Properties"].update(Path=route(OTHER)),
     },
     proofs.pages_may_do_what_the_contract_has: {
         "a header too many": lambda t: cors(t)["AllowHeaders"].append("if-range"),
@@ -319,11 +297,7 @@ def test_template_holds(proof: Callable[..., list[str]]) -> None:
 
 @pytest.mark.parametrize(
     ("proof", "change"),
-    [
-        pytest.param(proof, change, id=f"{proof.__name__}: {what}")
-        for proof, changes in PROOFS.items()
-        for what, change in changes.items()
-    ],
+    [pytest.param(proof, change, id=f"{proof.__name__}: {what}") for proof, changes in PROOFS.items() for what, change in changes.items()],
 )
 def test_proof_refuses(proof: Callable[..., list[str]], change: Change) -> None:
     assert faults(proof, changed(change)) != []
@@ -339,9 +313,7 @@ def repeated(template: dict) -> dict:
     [
         pytest.param(lambda r: r["&{Name}Errors"]["Properties"].update(AlarmDescription="${Name} failed"), id="a text"),
         pytest.param(lambda r: r["&{Name}Role"]["Properties"].update({"${Name}": 1}), id="a nested key"),
-        pytest.param(
-            lambda r: r["&{Name}Role"]["Properties"].update(RoleName={"Fn::Sub": "&{Name}"}), id="letters and digits alone"
-        ),
+        pytest.param(lambda r: r["&{Name}Role"]["Properties"].update(RoleName={"Fn::Sub": "&{Name}"}), id="letters and digits alone"),
         pytest.param(lambda r: r["&{Name}Slow"]["Properties"].update(AlarmName={"Ref": "${Name}Logs"}), id="a reference"),
     ],
 )

@@ -101,11 +101,7 @@ def test_zizmor_finds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("schema", "pattern"),
-    [
-        ("github-workflows", "workflows/*.yml"),
-        ("dependabot", "dependabot.yml"),
-        ("github-issue-forms", "ISSUE_TEMPLATE/*.yml"),
-    ],
+    [("github-workflows", "workflows/*.yml"), ("dependabot", "dependabot.yml"), ("github-issue-forms", "ISSUE_TEMPLATE/*.yml")],
 )
 def test_files_match_their_schema(tmp_path: Path, schema: str, pattern: str) -> None:
     files = sorted((ROOT / ".github").glob(pattern))

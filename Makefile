@@ -38,7 +38,7 @@ help: ## list the targets
 ADDRESS = $(shell python3 -c 'import socket; socket.create_server(("::", 0), family=socket.AF_INET6); print("::")' \
 	2>/dev/null || echo 0.0.0.0)
 
-ROUTES = $(shell sed -n '/watch.router/,$$s/^"\(.*\)" = .*/\1 /p' Cargo.toml)
+ROUTES = $(shell sed -n 's/^"\(.*\)" = .*/\1 /p' CargoLambda.toml)
 # Those without parameters.
 PLAIN_ROUTES = $(shell printf '%s\n' '$(ROUTES)' | tr ' ' '\n' | grep -v '{')
 

@@ -122,7 +122,7 @@ def protected(spec: dict) -> dict[str, list]:
     """For each function, the patterns of its paths that need a token, with the methods that need none."""
     import tomllib
 
-    router = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
+    router = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router"]
     found: dict[str, list] = {}
     for route, function in router.items():
         item = spec["paths"].get(route.replace("{*", "{"), {})

@@ -18,6 +18,9 @@ from table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The routes of `make run`.
+ROUTES = "CargoLambda.toml"
+
 # For each method: the name of the Rust function, and the status of its answer.
 METHODS = {
     "GET": ("read", "OK", 200),
@@ -177,17 +180,17 @@ class Endpoint:
             raise Refused(f"NAME={self.name}: template.yaml has a {self.id}Function already.")
         if re.search(rf"^      operationId: [a-z]+{self.id.capitalize()}$", read("openapi.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: openapi.yaml has operations of {self.id.capitalize()} already.")
-        router = tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
+        routes = router()
         if why := self.table and self.table.refused(self.resources, read("template.yaml")):
             raise Refused(f"TABLE={self.table.name}: {why}")
         for resource in self.resources:
-            resource.check(router)
-            router[resource.route] = self.name
+            resource.check(routes)
+            routes[resource.route] = self.name
 
     def files(self) -> dict[str, str]:
         """The content of each new or changed file."""
         return {
-            "Cargo.toml": self.cargo_toml(),
+            ROUTES: self.with_routes(),
             "template.yaml": self.template(),
             "openapi.yaml": self.openapi(),
             f"functions/{self.name}/Cargo.toml": self.manifest(),
@@ -196,9 +199,9 @@ class Endpoint:
             **{f"events/{self.name}/{case}": pretty(content) + "\n" for case, content in self.events()},
         }
 
-    def cargo_toml(self) -> str:
+    def with_routes(self) -> str:
         routes = "".join(f'\n"{local(resource.route)}" = "{self.name}"' for resource in self.resources)
-        return read("Cargo.toml").rstrip("\n") + routes + "\n"
+        return read(ROUTES).rstrip("\n") + routes + "\n"
 
     def manifest(self) -> str:
         manifest = read("testbed/new/function.toml").replace('"NAME', f'"{self.name}').replace("ROUTES", self.routes())
@@ -530,7 +533,10 @@ async fn a_failing_upstream_becomes_a_problem() {{
         if self.table:
             items, components = self.table.openapi(text, self.id.capitalize(), self.resources)
             for group, missing in components.items():
-                text = insert(text, rf"(?<=\n  {group}:\n)", missing)
+                if missing and f"\n  {group}:\n" not in text:
+                    text = insert(text, r"(?<=\ncomponents:\n)", f"  {group}:\n{missing}\n")
+                elif missing:
+                    text = insert(text, rf"(?<=\n  {group}:\n)", missing)
         else:
             items = "".join(self.openapi_item(resource) for resource in self.resources)
         return insert(text, r"(?=\ncomponents:\n)", items)
@@ -609,6 +615,11 @@ def pretty(value: object, indent: str = "") -> str:
 
 def read(file: str) -> str:
     return (ROOT / file).read_text()
+
+
+def router() -> dict[str, str]:
+    """The function of each route."""
+    return tomllib.loads(read(ROUTES))["watch"]["router"]
 
 
 def insert(text: str, place: str, what: str, after: bool = False) -> str:

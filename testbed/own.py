@@ -14,10 +14,7 @@ import tomllib
 
 import remove
 from new import ROOT, Refused, read
-from ownership import owned
-
-# What `make update` continues from.
-VERSION = "testbed/version.json"
+from ownership import VERSION, owned
 
 README = """# {title}
 

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+# What `make update` continues from: written by `make own` and by each update.
+VERSION = "testbed/version.json"
+
 
 def patterns(text: str) -> list[tuple[str, str]]:
     """Each pattern, with its owner."""

@@ -12,9 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 
-from new import CARGOS, ROOT, Refused, read
+from new import CARGOS, ROOT, ROUTES, Refused, read, router
 
 NEW = (ROOT / "testbed/new.py").read_text()
 
@@ -77,15 +76,15 @@ class Endpoint:
     def remove(self) -> dict[str, str]:
         """The content of each changed file."""
         openapi, gone = self.without_paths()
-        files = {"Cargo.toml": self.cargo_toml(), "openapi.yaml": openapi, "template.yaml": self.without_functions()}
+        files = {ROUTES: self.without_routes(), "openapi.yaml": openapi, "template.yaml": self.without_functions()}
         files["template.yaml"] = narrowed(files["template.yaml"], openapi, gone)
         ours = "|".join(map(re.escape, self.ids))
         if left := sorted(set(re.findall(rf"\b(?:{ours})(?:Function|Role|Logs)\b", code(files["template.yaml"])))):
             raise Refused(f"template.yaml needs {', '.join(left)} elsewhere: remove first what refers to it.")
         return files
 
-    def cargo_toml(self) -> str:
-        return re.sub(rf'(?m)^"/.*" = "{self.name}"\n', "", read("Cargo.toml"))
+    def without_routes(self) -> str:
+        return re.sub(rf'(?m)^"/.*" = "{self.name}"\n', "", read(ROUTES))
 
     def without_functions(self) -> str:
         kept, gone = self.template, "".join(self.blocks.values())
@@ -177,7 +176,9 @@ class Endpoint:
                 # What an endpoint has not used yet stays: handler's problems.
                 unused = [text for name, text in found if f"{group[0]}/{name}" in named and "application/problem+json" not in text]
                 gone += "".join(unused)
-                group[1] = joined([entry for entry in found if entry[1] not in unused], re.search(r"\n*\Z", group[1])[0])
+                left = [entry for entry in found if entry[1] not in unused]
+                # OpenAPI takes no group without an entry.
+                group[1] = "" if unused and len(left) == 1 else joined(left, re.search(r"\n*\Z", group[1])[0])
             again = "".join(text for _, text in groups)
             if again == kept[parts]:
                 return "".join(kept), gone
@@ -223,7 +224,7 @@ class Endpoint:
             (rf"\b(CARGO_BIN_EXE_|functions/|events/){self.name}(?![\w-])", rf"\g<1>{to}"),
         ]
         files = {
-            "Cargo.toml": re.sub(*path, re.sub(rf'(?m)^("/.*" = )"{self.name}"$', rf'\g<1>"{to}"', read("Cargo.toml"))),
+            ROUTES: re.sub(*path, re.sub(rf'(?m)^("/.*" = )"{self.name}"$', rf'\g<1>"{to}"', read(ROUTES))),
             "template.yaml": re.sub(*path, template),
             "openapi.yaml": re.sub(*path, "".join(openapi)),
         }
@@ -270,10 +271,6 @@ def narrowed(template: str, openapi: str, gone: str) -> str:
         kept = [name for name in items(given) if name in ALWAYS or not has(gone, name) or has(openapi, name)]
         template = template.replace(f"{what}: [{given}]", f"{what}: [{', '.join(kept)}]")
     return template
-
-
-def router() -> dict[str, str]:
-    return tomllib.loads(read("Cargo.toml"))["workspace"]["metadata"]["lambda"]["watch"]["router"]
 
 
 def lock() -> None:
@@ -323,11 +320,11 @@ def told(name: str) -> str:
 def main(name: str, to: str | None = None) -> None:
     if to is None:
         left = remove(name)
-        print(f"functions/{name} and events/{name} are gone, with what only they needed in Cargo.toml, template.yaml and openapi.yaml.")
+        print(f"functions/{name} and events/{name} are gone, with what only they needed in CargoLambda.toml, template.yaml and openapi.yaml.")
         print(left, end="")
     else:
         rename(name, to)
-        print(f"{name} is {to} in its folders, Cargo.toml, template.yaml and openapi.yaml. A deployment replaces the function.")
+        print(f"{name} is {to} in its folders, CargoLambda.toml, template.yaml and openapi.yaml. A deployment replaces the function.")
     print(told(name), end="")
 
 

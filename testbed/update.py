@@ -1,26 +1,32 @@
 """`make update`: brings what is new in the repository that this one began as (testbed/own.py), in one commit.
 
     update.py [FROM] [VERSION]
+    update.py --to COMMIT FROM [VERSION]
 
 FROM is an address or a path for git; if empty, where the clone came from. VERSION is a tag, a branch or a commit; if
-empty, what FROM has as its HEAD. What testbed/ownership calls ours is replaced, if it is as it came. Then the migrations run that are new
-(testbed/migrations), and `make check`.
+empty, what FROM has as its HEAD. That version is fetched, and its own update.py does the rest, with `--to`, in the current directory:
+what testbed/ownership calls ours is replaced, if it is as it came. Then the migrations run that are new (testbed/migrations), and `make check`.
 """
 
 import importlib.util
+import io
 import json
 import re
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
-from new import ROOT, Refused, read
-from own import VERSION
-from ownership import owner
+from ownership import VERSION, owner
 
-# Cargo.toml is ours down to here.
-ROUTES = "# The routes of `make run`, the same as template.yaml's.\n"
+# The file may be that of another version, elsewhere.
+ROOT = Path.cwd()
 MIGRATIONS = "testbed/migrations/"
+
+
+class Refused(Exception):
+    """The update cannot be made. The message says why."""
 
 
 def git(*arguments: str) -> str:
@@ -45,14 +51,9 @@ def here(file: str) -> bytes | None:
     return (ROOT / file).read_bytes() if (ROOT / file).is_file() else None
 
 
-def ours(file: str, text: bytes | None) -> bytes | None:
-    """What of a file is ours."""
-    return text.split(ROUTES.encode())[0] if text is not None and file == "Cargo.toml" else text
-
-
 def changed(base: str, new: str) -> tuple[dict[str, bytes | None], list[str], list[str]]:
     """The new content of each file of ours that changes, those that both sides changed, and those that only the team changed."""
-    owners = read("testbed/ownership"), (content(new, "testbed/ownership") or b"").decode()
+    owners = (ROOT / "testbed/ownership").read_text(), (content(new, "testbed/ownership") or b"").decode()
     changes: dict[str, bytes | None] = {}
     conflicts, edited = [], []
     for file in sorted(files(base).keys() | files(new).keys()):
@@ -63,12 +64,10 @@ def changed(base: str, new: str) -> tuple[dict[str, bytes | None], list[str], li
         if (owner(owners[1], file) or owner(owners[0], file)) != "ours" or file == VERSION:
             continue
         was, is_now, mine = content(base, file), content(new, file), here(file)
-        if ours(file, mine) == ours(file, is_now):
+        if mine == is_now:
             continue
-        if ours(file, mine) != ours(file, was):
-            (edited if ours(file, was) == ours(file, is_now) else conflicts).append(file)
-        elif file == "Cargo.toml":
-            changes[file] = ours(file, is_now) + ROUTES.encode() + (mine or b"").split(ROUTES.encode())[1]
+        if mine != was:
+            (edited if was == is_now else conflicts).append(file)
         else:
             changes[file] = is_now
     return changes, conflicts, edited
@@ -83,7 +82,7 @@ def locked(new: str) -> str:
 
     text = (content(new, "Cargo.lock") or b"").decode()
     known = set(packages(text).values())
-    return text + "".join(f"\n{block}" for block, name in packages(read("Cargo.lock")).items() if name not in known)
+    return text + "".join(f"\n{block}" for block, name in packages((ROOT / "Cargo.lock").read_text()).items() if name not in known)
 
 
 def told(base: str, new: str) -> str:
@@ -116,12 +115,13 @@ def write(changes: dict[str, bytes | None], modes: dict[str, str]) -> None:
         path.chmod(0o755 if modes[file] == "100755" else 0o644)
 
 
-def main(source: str = "", version: str = "") -> None:
+def fetch(source: str, version: str) -> int:
+    """Fetches the version, and has its update.py do the rest. Returns the exit status of that."""
     if not (ROOT / VERSION).exists():
         raise Refused("This repository is nobody's own yet: `make own` makes it so.")
     if uncommitted := git("status", "--porcelain"):
         raise Refused(f"There are changes that are not committed:\n{uncommitted}Commit or stash them first.")
-    began = json.loads(read(VERSION))
+    began = json.loads((ROOT / VERSION).read_text())
     source, base = source or began["from"], began["commit"]
     if not source:
         raise Refused("Nobody knows where this repository came from: say it, as in `make update UPDATE_FROM=https://…`.")
@@ -129,8 +129,18 @@ def main(source: str = "", version: str = "") -> None:
     new = git("rev-parse", "FETCH_HEAD").strip()
     if new == base:
         print("There is nothing new.")
-        return
+        return 0
     git("cat-file", "-e", f"{base}^{{commit}}")
+    tools = subprocess.run(["git", "archive", "--format=zip", new, "testbed"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(io.BytesIO(tools)).extractall(folder)
+        return subprocess.run([sys.executable, f"{folder}/testbed/update.py", "--to", new, source, version], cwd=ROOT).returncode
+
+
+def update(new: str, source: str, version: str = "") -> None:
+    """Updates to the commit `new`, which is there. The version before calls this: keep its arguments."""
+    began = json.loads((ROOT / VERSION).read_text())
+    base = began["commit"]
     changes, conflicts, edited = changed(base, new)
     if conflicts:
         raise Refused(
@@ -157,6 +167,9 @@ def main(source: str = "", version: str = "") -> None:
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        if sys.argv[1:2] == ["--to"]:
+            update(*sys.argv[2:])
+        else:
+            sys.exit(fetch(*(sys.argv[1:] + ["", ""])[:2]))
     except Refused as refused:
         sys.exit(f"{refused}\nNothing was changed.")

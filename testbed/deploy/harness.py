@@ -18,11 +18,14 @@ from urllib.parse import urlsplit
 import proofs
 import pytest
 import requests
+from ownership import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["global"]["parameters"]["region"]
 
-ROUTER = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["metadata"]["lambda"]["watch"]["router"]
+# Whether `make own` has made this a team's.
+OWNED = (ROOT / VERSION).exists()
+ROUTER = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router"]
 # The routes without parameters, and which of them need the token of an API that has any.
 PLAIN = [path for path in ROUTER if "{" not in path]
 PROTECTED = [path for path in PLAIN if path not in proofs.declarations(ROOT / "functions")[ROUTER[path]].get("public", [])]

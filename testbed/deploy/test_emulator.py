@@ -93,7 +93,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "template.yaml").write_text(TEMPLATE)
     (tmp_path / "openapi.yaml").write_text(SPEC)
     (tmp_path / "functions/orders/Cargo.toml").write_text(CARGO_TOML)
-    (tmp_path / "Cargo.toml").write_text('[workspace.metadata.lambda.watch.router]\n"/orders/{*rest}" = "orders"\n"/open" = "orders"\n')
+    (tmp_path / "CargoLambda.toml").write_text('[watch.router]\n"/orders/{*rest}" = "orders"\n"/open" = "orders"\n')
     return tmp_path
 
 

@@ -141,7 +141,7 @@ def change_by_hand(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=madeold")
     passes(copy, "make", "rename", "NAME=madeold", "TO=made-new")
     code, events = "functions/made-new", "events/made-new"
-    for file in ("Cargo.toml", "template.yaml", "openapi.yaml", f"{code}/Cargo.toml", f"{code}/src/main.rs",
+    for file in ("CargoLambda.toml", "template.yaml", "openapi.yaml", f"{code}/Cargo.toml", f"{code}/src/main.rs",
                  f"{events}/plain.json"):
         (copy / file).write_text(re.sub(r"(?<!functions)/made-new\b", "/madelater/all", (copy / file).read_text()))
     edit(copy, "template.yaml",
@@ -248,7 +248,8 @@ def test_a_renamed_endpoint_is_as_if_it_were_made_with_its_new_name(copy: Path, 
 
 
 def test_a_contract_without_its_components_gets_them(copy: Path) -> None:
-    for name in {folder.name for folder in (copy / "events").iterdir()} - {"time"}:
+    _, *others = sorted(folder.name for folder in (copy / "events").iterdir())
+    for name in others:
         passes(copy, "make", "remove", f"NAME={name}")
     commit(copy)
     passes(copy, "make", "new", "NAME=madenotes", "TABLE=made-notes")
@@ -277,7 +278,7 @@ def test_any_endpoint_can_be_renamed_and_removed(copy: Path, name: str) -> None:
     assert changes(copy) == set()
     passes(copy, "make", "remove", f"NAME={name}")
     own = rf"functions/{name}$|^\"/.*= \"{name}\"|\\b{name.replace('-', '')}(Function|Role|Logs)"
-    left = run(copy, "git", "grep", "-E", own, "--", "*.yaml", "Cargo.toml").stdout
+    left = run(copy, "git", "grep", "-E", own, "--", "*.yaml", "CargoLambda.toml").stdout
     undo(copy)
     assert left == ""
 

@@ -86,10 +86,12 @@ impl Request {
     }
 }
 
-/// The routes of `function` in Cargo.toml, as API Gateway writes them. Those with the fewest parameters come first.
+/// The routes of `function` in CargoLambda.toml or, without one, in Cargo.toml, as API Gateway writes them. Those with the
+/// fewest parameters come first.
 fn routes(function: &str) -> Vec<String> {
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
-    let lines = manifest.lines().skip_while(|line| !line.ends_with(".metadata.lambda.watch.router]"));
+    let read = |file| fs::read_to_string(root().join(file));
+    let settings = read("CargoLambda.toml").or_else(|_| read("Cargo.toml")).expect("the workspace's Cargo.toml");
+    let lines = settings.lines().skip_while(|line| !line.ends_with("watch.router]"));
     let routes = lines.filter_map(|line| line.split_once(" = ")).filter(|(_, name)| name.trim_matches('"') == function);
     let mut routes: Vec<String> = routes.map(|(route, _)| gateways(route.trim_matches('"'))).collect();
     routes.sort_by_key(|route| route.matches('{').count());

@@ -33,8 +33,11 @@ Say here what {title} is for, who runs it, and who may call it.
 | write an endpoint: a body, a table, a setting, a case | [docs/endpoints.md](docs/endpoints.md) |
 | know what a request, an answer and a problem can be | [docs/requests.md](docs/requests.md) |
 | call another service | [docs/upstream.md](docs/upstream.md) |
+| say who may call | [docs/callers.md](docs/callers.md) |
+| keep items in a table | [docs/data.md](docs/data.md) |
+| test | [docs/testing.md](docs/testing.md) |
 | deploy, and go back | [docs/deploying.md](docs/deploying.md) |
-| look into a failure | [docs/observability.md](docs/observability.md) |
+| look into a failure | [docs/failures.md](docs/failures.md), [docs/observability.md](docs/observability.md) |
 | make a red gate green | [docs/gates.md](docs/gates.md) |
 
 ## What is whose

@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from harness import ROOT, ROUTER, environment
+from harness import OWNED, ROOT, ROUTER, environment
 
 README = (ROOT / "README.md").read_text()
 REQUESTS = (ROOT / "docs/requests.md").read_text()
-ENDPOINTS = (ROOT / "docs/endpoints.md").read_text()
+ENDPOINTS = "".join((ROOT / f"docs/{page}.md").read_text() for page in ("endpoints", "callers"))
 
 
 def commands(page: str) -> list[tuple[str, str]]:
@@ -120,6 +120,24 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not file.exists() or heading and heading not in slugs:
             lost.append(link)
     assert lost == []
+
+
+GUIDE = ("endpoints", "upstream", "data", "callers", "testing", "gates", "deploying", "failures", "updating")
+
+
+@pytest.mark.parametrize("name", GUIDE)
+def test_a_page_by_task_begins_with_commands_that_a_test_runs(name: str) -> None:
+    text = (ROOT / f"docs/{name}.md").read_text()
+    first = re.match(r"# .*\n\n(?:((?:    \S.*\n)+)|```sh\n((?:.*\n)+?)```\n)", text)
+    assert first, text[:200]
+    lines = (first[1] or first[2]).splitlines()
+    for file in re.findall(r"(?<=pytest )testbed\S+", "\n".join(lines)):
+        assert (ROOT / file).exists(), file
+    if not OWNED:  # the tests of make's targets stay here
+        parts = re.search(r"-j ([a-z ]+) ", (ROOT / "Makefile").read_text())[1].split()
+        tests = "".join(file.read_text() for file in (ROOT / "testbed/deploy").glob("*.py"))
+        targets = set(re.findall(r"\bmake ([a-z]+)", "\n".join(line.partition("  #")[0] for line in lines)))
+        assert {target for target in targets - {"test", *parts} if f'"{target}"' not in tests} == set()
 
 
 def test_gates_and_targets_that_pages_name_are_there() -> None:

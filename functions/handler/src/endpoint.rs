@@ -219,11 +219,12 @@ pub struct Routes {
 #[must_use]
 pub fn routes(resources: impl IntoIterator<Item = Resource>) -> Routes {
     let resources: Arc<[Resource]> = resources.into_iter().collect();
-    let path = |resource: &Resource| resource.path.as_ref().map(|paths| paths.first().to_owned());
-    let paths: Option<Vec<String>> = resources.iter().map(path).collect();
-    assert!(paths.is_some(), "a resource among several needs a path: give it one with `.at(\"/…\")`");
-    let paths = paths.unwrap_or_default();
-    Routes { resources, paths: Arc::new(Paths::new(paths.iter().map(String::as_str))), found: None }
+    let paths = resources.iter().map(|resource| {
+        let path = resource.path.as_deref().map(Paths::first);
+        path.unwrap_or_else(|| panic!("a resource among several needs a path: give it one with `.at(\"/…\")`"))
+    });
+    let paths = Arc::new(Paths::new(paths));
+    Routes { resources, paths, found: None }
 }
 
 impl Routes {

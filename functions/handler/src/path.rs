@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use matchit::Router;
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -48,83 +47,172 @@ pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
 #[derive(Clone)]
 struct Parameters(Vec<(String, String)>);
 
-/// The paths of one or several resources.
-pub(crate) struct Paths {
-    /// Finds the index of a path.
-    router: Router<usize>,
-    all: Vec<Pattern>,
-}
-
-/// A path with parameters, as it was declared.
-struct Pattern {
-    path: String,
-    names: Vec<String>,
-}
+/// The paths of one or several resources, as they were declared.
+pub(crate) struct Paths(Vec<String>);
 
 impl Paths {
     pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut new = Self { router: Router::new(), all: Vec::new() };
-        paths.into_iter().for_each(|path| new.add(path));
-        new
+        let mut all: Vec<String> = Vec::new();
+        for path in paths {
+            let is_new = !all.iter().any(|other| parts(other).map(Part::place).eq(parts(path).map(Part::place)));
+            assert!(is_valid(path), "{path} is not a valid path");
+            assert!(is_new, "{path} is not a valid path: another resource has it");
+            all.push(path.to_owned());
+        }
+        Self(all)
     }
 
-    fn add(&mut self, path: &str) {
-        let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-        let names = names.map(|name| name.trim_end_matches('+').to_owned()).collect();
-        let route = path.split('/').map(|segment| match segment.strip_suffix("+}") {
-            Some(rest) => rest.replacen('{', "{*", 1) + "}",
-            None => segment.to_owned(),
-        });
-        let added = self.router.insert(route.collect::<Vec<_>>().join("/"), self.all.len());
-        assert!(path.starts_with('/') && added.is_ok(), "{path} is not a valid path: {added:?}");
-        self.all.push(Pattern { path: path.to_owned(), names });
-    }
-
-    /// The first path, as it was declared.
+    /// The first path.
     pub(crate) fn first(&self) -> &str {
-        self.all.first().map_or("", |pattern| &pattern.path)
+        self.0.first().map_or("", |path| path)
     }
 
     /// Finds the index of the request's path, and adds the parameters to the request: those that the trigger sent for
     /// this path, or otherwise those in the path.
     pub(crate) fn find(&self, request: &mut Request) -> Result<usize, Problem> {
-        let mut all = self.all.iter().enumerate();
-        let sent = all.find_map(|(index, pattern)| Some((index, pattern.sent_along(request)?)));
+        let from: Option<&FromTrigger> = request.extensions().get();
+        let mut all = self.0.iter().enumerate();
+        let sent = all.find_map(|(index, declared)| Some((index, sent_along(declared, from?)?)));
         let found = sent.or_else(|| {
-            let (path, from) = (request.uri().path(), request.extensions().get());
-            let matched = self.router.at(path).ok().or_else(|| {
-                let from: &FromTrigger = from?;
-                self.router.at(without_stage(path, from.stage.as_deref()?)?).ok()
-            })?;
-            let parameters = matched.params.iter().map(|(name, value)| (name.to_owned(), decoded(value)));
-            Some((*matched.value, parameters.collect()))
+            let path = request.uri().path();
+            self.matching(path).or_else(|| self.matching(without_stage(path, from?.stage.as_deref()?)?))
         });
         let (index, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
         request.extensions_mut().insert(Parameters(parameters));
-        if let Some(pattern) = self.all.get(index) {
-            InvocationSpan::current(|invocation| invocation.route(&pattern.path));
+        if let Some(declared) = self.0.get(index) {
+            InvocationSpan::current(|invocation| invocation.route(declared));
         }
         Ok(index)
     }
+
+    /// The index of the declared path that `path` matches, and the parameters. Of several, the one with text where the
+    /// others have a parameter.
+    fn matching(&self, path: &str) -> Option<(usize, Vec<(String, String)>)> {
+        let all = self.0.iter().enumerate();
+        let matching = all.filter_map(|(index, declared)| Some((index, declared, matched(declared, path)?)));
+        let first = matching.min_by(|(_, a, _), (_, b, _)| parts(a).map(Part::rank).cmp(parts(b).map(Part::rank)));
+        first.map(|(index, _, parameters)| (index, parameters))
+    }
 }
 
-impl Pattern {
-    /// The parameters, if the trigger sent them for this path.
-    fn sent_along(&self, request: &Request) -> Option<Vec<(String, String)>> {
-        let from: &FromTrigger = request.extensions().get()?;
-        // Another route, such as `/{proxy+}`, can have parameters with the same names.
-        from.route.as_ref().filter(|route| **route == self.path)?;
-        let sent = Object::read(from.path_parameters.as_deref()?);
-        let value = |name: &String| {
-            let value = sent.text(name)?;
-            Some((name.clone(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
-        };
-        self.names.iter().map(value).collect()
+/// What stands between the slashes of a declared path.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Text(&'a str),
+    Parameter(&'a str),
+    /// `{name+}`.
+    Rest(&'a str),
+}
+
+impl<'a> Part<'a> {
+    fn name(self) -> Option<&'a str> {
+        if let Self::Parameter(name) | Self::Rest(name) = self { Some(name) } else { None }
     }
+
+    /// Lower is more exact.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Text(_) => 0,
+            Self::Parameter(_) => 1,
+            Self::Rest(_) => 2,
+        }
+    }
+
+    /// Equal for parts that match the same.
+    fn place(self) -> (u8, &'a str) {
+        (self.rank(), if let Self::Text(text) = self { text } else { "" })
+    }
+}
+
+fn parts(declared: &str) -> impl Iterator<Item = Part<'_>> {
+    declared.split('/').skip(1).map(|part| {
+        let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+        let rest = name.and_then(|name| name.strip_suffix('+'));
+        rest.map(Part::Rest).or(name.map(Part::Parameter)).unwrap_or(Part::Text(part))
+    })
+}
+
+fn is_valid(declared: &str) -> bool {
+    let is_part = |part: Part<'_>| {
+        let (Part::Text(text) | Part::Parameter(text) | Part::Rest(text)) = part;
+        !text.contains(['{', '}', '+', '*']) && part.name() != Some("")
+    };
+    declared.starts_with('/') && !declared.contains("+}/") && parts(declared).all(is_part)
+}
+
+/// The parameters in `path`, decoded, if it matches.
+fn matched(declared: &str, path: &str) -> Option<Vec<(String, String)>> {
+    let (mut left, mut parameters) = (path.strip_prefix('/'), Vec::new());
+    for part in parts(declared) {
+        let (segment, after) = match (part, left?) {
+            (Part::Rest(_), all) => (all, None),
+            (_, all) => all.split_once('/').map_or((all, None), |(segment, after)| (segment, Some(after))),
+        };
+        left = after;
+        match part.name() {
+            Some(name) if !segment.is_empty() => parameters.push((name.to_owned(), decoded(segment))),
+            None if matches!(part, Part::Text(text) if text == segment) => {}
+            _ => return None,
+        }
+    }
+    left.is_none().then_some(parameters)
+}
+
+/// The parameters, if the trigger sent them for this path.
+fn sent_along(declared: &str, from: &FromTrigger) -> Option<Vec<(String, String)>> {
+    // Another route, such as `/{proxy+}`, can have parameters with the same names.
+    from.route.as_ref().filter(|route| *route == declared)?;
+    let sent = Object::read(from.path_parameters.as_deref()?);
+    let value = |name: &str| {
+        let value = sent.text(name)?;
+        Some((name.to_owned(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
+    };
+    parts(declared).filter_map(Part::name).map(value).collect()
 }
 
 /// Decodes percent-encoding. Invalid UTF-8 becomes U+FFFD, as when an HTTP API decodes it.
 fn decoded(text: &str) -> String {
     let text: Cow<'_, str> = percent_decode_str(text).decode_utf8_lossy();
     text.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_exact_path_counts() {
+        let paths = Paths::new(["/", "/a", "/a/{b}", "/a/c", "/{a}/c/d", "/a/{b}/{c}", "/a/c/{d+}", "/{all+}"]);
+        for (path, expected) in [
+            ("/", "0"),
+            ("/a", "1"),
+            ("/a/", "7 all=a/"),
+            ("/a/b", "2 b=b"),
+            ("/a/c", "3"),
+            ("/a/c/d", "6 d=d"),
+            ("/a/c/d/", "6 d=d/"),
+            ("/a/c/", "7 all=a/c/"),
+            ("/a/%C3%A9/%2F", "5 b=é c=/"),
+            ("/b/c/d", "4 a=b"),
+            ("/b/c/d/e", "7 all=b/c/d/e"),
+            ("//c/d", "7 all=/c/d"),
+            ("", "none"),
+            ("a", "none"),
+        ] {
+            let found = paths.matching(path).map(|(index, parameters)| {
+                parameters.iter().fold(index.to_string(), |all, (name, value)| format!("{all} {name}={value}"))
+            });
+            assert_eq!(found.as_deref().unwrap_or("none"), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_declared_as_the_template_does() {
+        for path in ["/", "/a/", "/{a}/b/{c+}", "/.well-known/a.json"] {
+            assert!(is_valid(path), "{path}");
+        }
+        for path in ["", "a", "/{}", "/{+}", "/{a", "/a}", "/{a}.json", "/{*a}", "/{a+}/b", "/{{a}}"] {
+            assert!(!is_valid(path), "{path}");
+        }
+    }
 }

@@ -30,16 +30,21 @@ as_it_comes() {
     pack "$1" bootstrap
 }
 
-# The processor that `cargo lambda build --release` chooses for the functions. For another profile it chooses none.
-build_lean() {
+# Other profiles than the default. A catcher of panics needs one that unwinds.
+build_axum() { with_profile axum lean; }
+build_davidrs() { with_profile davidrs davidrs; }
+build_lean() { with_profile lean lean; }
+
+# The processor is that which `cargo lambda build --release` chooses for the functions. For another profile it chooses none.
+with_profile() {
     needs cargo-lambda
     case $(uname -m) in
         x86_64) processor=haswell ;;
         *) processor=neoverse-n1 ;;
     esac
-    RUSTFLAGS="-C target-cpu=$processor" \
-        cargo lambda build --manifest-path "$source/lean/Cargo.toml" --locked --profile lean --lambda-dir "$bench"
-    pack lean bootstrap
+    RUSTFLAGS="-C target-cpu=$processor" cargo lambda build --manifest-path "$source/$1/Cargo.toml" --locked \
+        --profile "$2" --lambda-dir "$bench"
+    pack "$1" bootstrap
 }
 
 # Static and at a fixed address: there is nothing to load and nothing to relocate. It needs the C library's libc.a.
@@ -116,7 +121,7 @@ if [ "${1-}" = --build ]; then
     exit
 fi
 
-[ $# -gt 0 ] || set -- bare lean floor naive python node
+[ $# -gt 0 ] || set -- bare lean floor davidrs axum naive python node
 mkdir -p "$bench/.log"
 for name in "$@"; do
     echo "building: $name"

@@ -10,7 +10,11 @@ use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use lambda_http::http::{HeaderName, HeaderValue, header::SET_COOKIE};
 use serde::{Serialize, Serializer};
 
-use crate::{Body, Problem, Response, pieces::Pieces, trigger::Trigger};
+use crate::{
+    Body, Problem, Response,
+    pieces::{self, Pieces},
+    trigger::Trigger,
+};
 
 /// The JSON that [a REST API](https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html#api-gateway-simple-proxy-for-lambda-output-format),
 /// [an HTTP API](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html),
@@ -63,14 +67,26 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Pieces, Pr
             },
         }
     }
-    // Mostly enough, so that an answer is not copied while it grows.
-    let mut json = Pieces::with_capacity(512 + response.body().len() / 3 * 4);
-    serde_json::to_writer(&mut json, &answer).map_err(|error| Problem::internal().because(error))?;
+    let json = in_json(&answer, response.body().len()).map_err(|error| Problem::internal().because(error))?;
     let (bytes, most) = (json.len(), trigger.max_answer_bytes());
     if bytes > most {
         let cause = format!("the answer takes {bytes} bytes of JSON, but {} takes at most {most}", trigger.name());
         return Err(Problem::internal().because(cause));
     }
+    Ok(json)
+}
+
+fn in_json(answer: &Answer<'_>, body_bytes: usize) -> serde_json::Result<Pieces> {
+    // Mostly enough, so that an answer is not copied while it grows.
+    let bytes = 512 + body_bytes / 3 * 4;
+    // Many small writes are quicker into one buffer.
+    if bytes <= pieces::MOST {
+        let mut json = Vec::with_capacity(bytes);
+        serde_json::to_writer(&mut json, answer)?;
+        return Ok(json.into());
+    }
+    let mut json = Pieces::default();
+    serde_json::to_writer(&mut json, answer)?;
     Ok(json)
 }
 

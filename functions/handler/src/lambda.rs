@@ -249,7 +249,7 @@ impl Lambda {
     /// Sends an answer.
     async fn send(&self, path: String, headers: &HeaderMap, answer: Outgoing) -> Result<(), Error> {
         match answer {
-            Outgoing::Json(json) => self.post(Request::builder(), path, headers, Body::new(json)).await.map(drop),
+            Outgoing::Json(json) => self.post(Request::builder(), path, headers, json.into()).await.map(drop),
             #[cfg(feature = "stream")]
             Outgoing::Stream(stream) => {
                 let (body, begun) = *stream;

@@ -15,11 +15,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use lambda_http::Error;
+use lambda_runtime_api_client::body::Body as Sent;
 
 /// Below the size from which glibc maps each allocation by itself.
-const MOST: usize = 64 * 1024;
+pub(crate) const MOST: usize = 64 * 1024;
 
 /// What was written to it, as the body of a request.
+#[derive(Default)]
 pub(crate) struct Pieces {
     /// Each of `MOST` bytes.
     full: VecDeque<Vec<u8>>,
@@ -27,11 +29,6 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// With room for `bytes`, as far as one piece has it.
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { full: VecDeque::new(), last: Vec::with_capacity(bytes.min(MOST)) }
-    }
-
     /// How many bytes there are.
     pub(crate) fn len(&self) -> usize {
         self.full.len() * MOST + self.last.len()
@@ -50,10 +47,16 @@ impl Pieces {
     }
 }
 
-impl From<String> for Pieces {
+impl<T: Into<Vec<u8>>> From<T> for Pieces {
     /// In one piece, whatever its size.
-    fn from(text: String) -> Self {
-        Self { full: VecDeque::new(), last: text.into_bytes() }
+    fn from(bytes: T) -> Self {
+        Self { full: VecDeque::new(), last: bytes.into() }
+    }
+}
+
+impl From<Pieces> for Sent {
+    fn from(pieces: Pieces) -> Self {
+        if pieces.full.is_empty() { Self::from(pieces.last) } else { Self::new(pieces) }
     }
 }
 
@@ -102,7 +105,7 @@ mod tests {
         for size in [0, 1, MOST - 1, MOST, MOST + 1, 3 * MOST, 3 * MOST + 7] {
             let all: Vec<u8> = (0..size).map(|at| b'a' + u8::try_from(at % 26).unwrap()).collect();
             let written = || {
-                let mut pieces = Pieces::with_capacity(size / 2);
+                let mut pieces = Pieces::default();
                 for part in all.chunks(1000) {
                     pieces.write_all(part).unwrap();
                 }

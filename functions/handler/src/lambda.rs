@@ -26,6 +26,7 @@ use std::{
     env,
     io::{self, Write},
     net::TcpStream,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -202,7 +203,8 @@ impl Lambda {
             let span = request_span(&context);
             let path = format!("/2018-06-01/runtime/invocation/{}/response", context.request_id);
             let answer = caught(|| answer(event, context));
-            answer_then_finish(self.end(path, &headers, answer)).instrument(span).await;
+            // Pinned, because each future around it would hold it twice.
+            answer_then_finish(pin!(self.end(path, &headers, answer))).instrument(span).await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    pin::pin,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -69,7 +70,7 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let end = tokio.block_on(lambda.serve(answer));
+    let end = tokio.block_on(pin!(lambda.serve(answer)));
     error!(error = &*end as &dyn std::error::Error, "the Lambda Runtime API failed");
     ExitCode::FAILURE
 }

@@ -51,7 +51,7 @@
 //! # Features
 //!
 //! `fleet` links what `SHARED_STATE_TABLE` needs, the client of DynamoDB. An endpoint asks for it in its Cargo.toml:
-//! `upstream = { workspace = true, features = ["fleet"] }`. `stream` has [`Request::stream`], which passes a body on as it arrives.
+//! `upstream = { workspace = true, features = ["fleet"] }`. `stream` has `Request::stream`, which passes a body on as it arrives.
 //!
 //! The modules, in the order in which a request meets them: `request` says what is sent, and `target` where. `upstream`
 //! answers it from the `cache`, whose [`freshness`] decides how an `entry` may be used, or from a `call`. `retry` and

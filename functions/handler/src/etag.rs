@@ -114,7 +114,12 @@ pub fn precondition(request: &Request, current: Option<&ETag>) -> Result<(), Pro
     let listed = |header| current.is_some_and(|etag| etag.is_listed(request, header));
     let has = |header| request.headers().contains_key(header);
     if has(IF_MATCH) && !listed(&IF_MATCH) {
-        let detail = if current.is_some() { "The resource has changed." } else { "The resource does not exist." };
+        let is_tags = |line: &HeaderValue| lists(line.as_bytes(), |tag| tag.ends_with(b"\""));
+        let detail = match current {
+            None => "The resource does not exist.",
+            Some(_) if request.headers().get_all(IF_MATCH).iter().any(is_tags) => "The resource has changed.",
+            Some(_) => "If-Match must have an ETag as it was sent, in quotation marks.",
+        };
         return Err(Problem::precondition_failed(detail));
     }
     if !is_safe(request) && listed(&IF_NONE_MATCH) {
@@ -236,6 +241,19 @@ mod tests {
             let status = |checked: Result<(), Problem>| checked.err().map(|problem| problem.status().as_u16());
             assert_eq!(status(precondition(&request, current)), optional, "{headers:?} {current:?}");
             assert_eq!(status(required_precondition(&request, current)), required, "{headers:?} {current:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_whether_the_resource_has_changed_or_the_header_is_malformed() {
+        for (value, detail) in [
+            ("\"6\", \"8\"", "The resource has changed."),
+            ("W/\"7\"", "The resource has changed."),
+            ("7", "If-Match must have an ETag as it was sent, in quotation marks."),
+            ("", "If-Match must have an ETag as it was sent, in quotation marks."),
+        ] {
+            let refused = precondition(&request("PUT", &[(&IF_MATCH, value)]), Some(&ETag::strong(7)));
+            assert_eq!(refused.unwrap_err().detail(), detail, "{value}");
         }
     }
 

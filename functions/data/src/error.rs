@@ -14,8 +14,9 @@ pub enum Error {
     Changed,
     /// This environment variable does not name a table: 500 [`misconfigured`](Problem::misconfigured).
     NoTable(&'static str),
-    /// An item is not of the type that it is read as, or a value cannot be written: 500 [`internal`](Problem::internal).
-    /// The text does not contain the value.
+    /// An item of this kind is not of the type that it is read as: 500 [`internal`](Problem::internal).
+    Unreadable(String),
+    /// A value cannot be written: 500 [`internal`](Problem::internal). The text does not contain the value.
     Invalid(&'static str),
     /// AWS did not do it: 503, 504 or 500, as [`aws::Error`] says.
     Aws(aws::Error),
@@ -27,6 +28,11 @@ impl fmt::Display for Error {
             Self::Exists => f.write_str("there is an item with this key already"),
             Self::Changed => f.write_str("the item is of another version by now, or is gone"),
             Self::NoTable(variable) => write!(f, "{variable} does not name a table"),
+            Self::Unreadable(kind) => write!(
+                f,
+                "an item of the kind `{kind}` is not of the type that it is read as: it was written when the type had other \
+                 members, or by something else"
+            ),
             Self::Invalid(what) => f.write_str(what),
             Self::Aws(_) => f.write_str("DynamoDB did not do it"),
         }
@@ -45,7 +51,7 @@ impl From<Error> for Problem {
             Error::Exists => Problem::conflict("It exists already."),
             Error::Changed => Problem::precondition_failed("The resource has changed."),
             Error::NoTable(_) => Problem::misconfigured(error),
-            Error::Invalid(_) => Problem::internal().because(error),
+            Error::Unreadable(_) | Error::Invalid(_) => Problem::internal().because(error),
             Error::Aws(cause) => cause.into(),
         }
     }

@@ -78,7 +78,7 @@ impl<T: Serialize> Item<T> {
 impl<T: DeserializeOwned> Item<T> {
     /// Reads an item whose sort key starts with `prefix`.
     pub(crate) fn read(mut attributes: Attributes, prefix: &str) -> Result<Self, Error> {
-        let invalid = || Error::Invalid("an item in the table is not of the type that it is read as");
+        let invalid = || Error::Unreadable(prefix.trim_end_matches('#').to_owned());
         let mut taken = |name| attributes.remove(name).ok_or_else(invalid);
         let (Ok(S(owner)), Ok(S(sk)), Ok(N(version))) = (taken(PK), taken(SK), taken(VERSION)) else {
             return Err(invalid());
@@ -93,4 +93,24 @@ impl<T: DeserializeOwned> Item<T> {
 
 pub(crate) fn number(number: impl Into<u64>) -> AttributeValue {
     N(number.into().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn an_item_of_another_type_is_told_by_its_kind() {
+        let parts =
+            [(PK, S("ada".into())), (SK, S("note#7".into())), (VERSION, N("1".into())), ("text", S("secret".into()))];
+        let attributes = || parts.clone().map(|(name, value)| (name.to_owned(), value)).into();
+        assert_eq!(Item::<BTreeMap<_, String>>::read(attributes(), "note#").unwrap().id, "7");
+        let error = Item::<BTreeMap<String, u8>>::read(attributes(), "note#").unwrap_err().to_string();
+        assert!(
+            error.starts_with("an item of the kind `note` is not of the type") && !error.contains("secret"),
+            "{error}"
+        );
+    }
 }

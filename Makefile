@@ -51,6 +51,7 @@ LOCAL = python3 testbed/emulator.py
 run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 	@! python3 -c 'import socket; socket.create_connection(("localhost", $(PORT)))' 2>/dev/null || \
 		{ echo 'Port $(PORT) is in use: stop what listens there, or choose another one, as in `make run PORT=9001`.'; exit 1; }
+	@python3 testbed/settings.py --check
 	@cargo build --bins
 	@! $(LOCAL) --needed || $(MAKE) --no-print-directory .venv/local
 	@(for path in $(PLAIN_ROUTES); do \

@@ -202,7 +202,8 @@ def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
         port = probe.getsockname()[1]
     settings = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
     settings |= {"PERSIST_STATE": str(int(kept)), "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | settings
+    # LOG_LEVEL is that of the functions.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_") and name != "LOG_LEVEL"} | settings
     log = folder / "ministack.log"
     with log.open("wb") as output:
         # Its own session: Ctrl-C is for the command, and the emulator ends after it.
@@ -244,6 +245,8 @@ def run(folder: Path, command: list[str]) -> int:
     local: dict[str, dict] = {}
     for function, routes in protected(parsed("openapi.yaml")).items():
         local.setdefault(function, {})["protected"] = routes
+    if local:
+        print('\nA caller has a token: curl -H "authorization: Bearer $(make token SUB=ada)" …', flush=True)
 
     def with_endpoints() -> int:
         # `python3` is that of .venv, in which the tokens' library is.

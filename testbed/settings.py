@@ -1,12 +1,13 @@
 """Runs a function with the settings in events/NAME/settings.json: `make run` starts each function through this.
 
     settings.py UPSTREAM EXECUTABLE [ARGUMENT...]
+    settings.py --check                             fails if the settings of a function cannot be read
 
 What the environment sets already stays. `{upstream}` becomes the origin of a server that answers each request with
 events/NAME/upstream.json, or, without that file, UPSTREAM: by default the origin of `make run` itself.
 
-If emulator.py runs `make run`, the function's AWS is the emulator, whatever the environment says, and its callers are those
-of caller.py.
+If emulator.py runs `make run`, the function's AWS is the emulator, whatever AWS_ENDPOINT_URL, the region and the keys in the
+environment say, and its callers are those of caller.py.
 """
 
 import json
@@ -55,23 +56,31 @@ def upstream_with(body: bytes) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
 
 
-def settings(folder: Path, upstream: str) -> dict[str, str]:
-    file, answer = folder / "settings.json", folder / "upstream.json"
+def read(file: Path) -> dict[str, str]:
     try:
         written = json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
         sys.exit(f"{file}: {error}")
+    if not isinstance(written, dict) or not all(isinstance(value, str) for value in written.values()):
+        sys.exit(f"{file}: it must be an object of names and texts, as in {{ \"UPSTREAM_URL\": \"https://example.com\" }}")
+    return written
+
+
+def settings(folder: Path, upstream: str) -> dict[str, str]:
+    written, answer = read(folder / "settings.json"), folder / "upstream.json"
     if answer.exists() and any("{upstream}" in value for value in written.values()):
         upstream = f"http://{serve(upstream_with(answer.read_bytes()))}"
     return {name: value.replace("{upstream}", upstream) for name, value in written.items()}
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(any(read(file) is None for file in EVENTS.glob("*/settings.json")))
     upstream, executable, *arguments = sys.argv[1:]
     function = Path(executable).name
     local = json.loads(os.environ.pop("LOCAL_ENDPOINTS", "{}")).get(function, {})
     variables = settings(EVENTS / function, upstream) | local.get("variables", {}) | os.environ
-    if client := {name: value for name, value in local.get("variables", {}).items() if name.startswith("AWS_")}:
+    if client := {name: value for name, value in local.get("variables", {}).items() if name.startswith("AWS_") and name != "AWS_OPERATION_TIMEOUT_MS"}:
         variables |= client
         # A session's token belongs to other keys.
         variables.pop("AWS_SESSION_TOKEN", None)

@@ -101,7 +101,7 @@ def tree(tmp_path: Path) -> Path:
 def running(tree: Path) -> Iterator[tuple[subprocess.Popen, dict]]:
     """`emulator.py --run`, with a command that prints what it was given and waits for the end of its input."""
     command = [sys.executable, str(tree / "testbed/emulator.py"), "--run", str(tree / "data"), "sh", "-c", "echo; echo $LOCAL_ENDPOINTS; read line"]
-    with subprocess.Popen(command, cwd=tree, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, cwd=tree, env=environment(LOG_LEVEL="of the functions"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         given = next(line for line in run.stdout if line.startswith("{"))
         yield run, json.loads(given)["orders"]
 

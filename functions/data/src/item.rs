@@ -106,7 +106,7 @@ mod tests {
         let parts =
             [(PK, S("ada".into())), (SK, S("note#7".into())), (VERSION, N("1".into())), ("text", S("secret".into()))];
         let attributes = || parts.clone().map(|(name, value)| (name.to_owned(), value)).into();
-        assert_eq!(Item::<BTreeMap<_, String>>::read(attributes(), "note#").unwrap().id, "7");
+        assert_eq!(Item::<BTreeMap<String, String>>::read(attributes(), "note#").unwrap().id, "7");
         let error = Item::<BTreeMap<String, u8>>::read(attributes(), "note#").unwrap_err().to_string();
         assert!(
             error.starts_with("an item of the kind `note` is not of the type") && !error.contains("secret"),

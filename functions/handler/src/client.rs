@@ -21,8 +21,9 @@ use lambda_http::{
 use lambda_runtime_api_client::{body::Body, build_request};
 use tokio::net::TcpStream;
 
-/// As `lambda_runtime` sets it.
-const MAX_BUFFER: usize = 1 << 20;
+/// For reading, and for writing. No head of Lambda's comes near it. `lambda_runtime` has 1 MB, which a large event takes besides
+/// its own memory.
+const MAX_BUFFER: usize = 1 << 17;
 
 pub(crate) struct Client {
     /// The host and the port.

@@ -589,7 +589,7 @@ fn the_logged_route_is_the_resources_if_the_triggers_is_for_all_paths() {
 
 /// Each time: glibc reuses what it has freed, or not.
 #[tokio::test]
-async fn a_large_body_that_is_sent_back_takes_at_most_three_times_the_memory_of_its_event() {
+async fn a_large_body_that_is_sent_back_takes_at_most_two_and_a_half_times_the_memory_of_its_event() {
     let text = "0123456789abcdef".repeat(4 << 16);
     let escaped = "\"name\":\"Ada\",\n".repeat(4 << 16);
     for (body, is_binary) in [(&text, false), (&escaped, false), (&text, true)] {
@@ -602,7 +602,7 @@ async fn a_large_body_that_is_sent_back_takes_at_most_three_times_the_memory_of_
             let answer = function.invoke(&invocation).await;
             let InvocationResult::Response(answer) = answer else { panic!("{answer:?}") };
             assert!(answer.len() > body.len() && answer.contains("\"statusCode\":200"));
-            let (most, peak) = (3 * invocation.payload.len(), Usage::of(function.id()).peak - before);
+            let (most, peak) = (invocation.payload.len() * 5 / 2, Usage::of(function.id()).peak - before);
             println!("{number}: {peak} bytes for an event of {}", invocation.payload.len());
             assert!(peak <= most as u64, "{peak} bytes at invocation {number}, and at most {most}: {}", &body[..20]);
         }

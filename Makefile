@@ -28,7 +28,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 
 # Parts of `test`, then the targets for users.
 .PHONY: compiled tested deployed
-.PHONY: help run token test check lint audit advisories new own update rename remove standalone events crates services budget soak fuzz bench screenshot build release notes link deploy \
+.PHONY: help run token test check lint audit advisories new own update rename remove standalone events crates services budget soak fuzz bench growth screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -174,6 +174,10 @@ fuzz: ## look for input that breaks the functions, for FUZZ_SECONDS; needs a nig
 bench: build ## compare the functions with the bare runtime, minimal functions, and other languages
 	$(addprefix sh ,$(wildcard testbed/bench/candidates.sh))
 	cargo bench --bench functions
+
+growth: ## measure what grows with bodies, URLs and requests in flight
+	cargo build --profile bench --example probe --example quotes
+	cargo bench --bench functions -- growth
 
 screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
 	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet functions/docs/tests -k light

@@ -2,13 +2,14 @@
 //!
 //! Each candidate runs as on Lambda, as a process with a Runtime API, and is measured from outside. The candidates take
 //! turns, in a different order each time, so that other work of the machine affects all of them. `cargo test` runs
-//! everything once, without keeping the figures.
+//! everything once, without keeping the figures. `cargo bench --bench functions -- hello lean` measures these two.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on panics, and says why")]
 #![expect(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^52")]
 
 mod candidate;
 mod fetch;
+mod growth;
 mod lambda;
 mod plot;
 mod report;
@@ -42,7 +43,11 @@ const ONCE: Effort = Effort { starts: 1, batches: 1, batch: 2, many: 64 };
 fn main() {
     let full = env::args().any(|argument| argument == "--bench");
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let report = LocalSet::new().block_on(&runtime, measure(full));
+    let local = LocalSet::new();
+    if env::args().any(|argument| argument == "growth") {
+        return local.block_on(&runtime, growth::print());
+    }
+    let report = local.block_on(&runtime, measure(full));
     report.print();
     if full {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
@@ -61,6 +66,8 @@ async fn measure(full: bool) -> Report {
     let mut candidates = Candidate::ours();
     if full {
         candidates.extend(Candidate::others());
+        let named: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+        candidates.retain(|candidate| named.is_empty() || named.contains(&candidate.name));
     }
     let shared = share::measure(&candidates, effort, &ProgressBar::hidden()).await;
     let steps = candidates.len() * (effort.starts + effort.batches) + fetch::STEPS;

@@ -178,6 +178,9 @@ impl Report {
                 target(&format!("`{name}` first answer at 128 MB, p95 / bare"), 0.5, is / bare);
             }
         }
+        if let (Some(is), Some(davidrs)) = (p95_of("hello", 128), p95_of("davidrs", 128)) {
+            target("`hello` first answer at 128 MB, p95 / davidrs", 0.4, is / davidrs);
+        }
         if let (Some(is), Some(whole)) = (p95_of("fetch", 256), self.row("fetch")) {
             // One slice is 20 ms.
             let most = 1.5 * whole.spreads["first_answer_us"].median / 1e3 + 20.0;
@@ -191,15 +194,18 @@ impl Report {
             ("start", 0.6, "hello", "bare", first_poll),
             ("start", 0.75, "hello", "lean", first_poll),
             ("start", 3.0, "hello", "floor", first_poll),
+            ("start", 0.6, "hello", "davidrs", first_poll),
             ("start", 0.05, "hello", "node", first_poll),
             ("start", 0.05, "hello", "python", first_poll),
             ("CPU of the first answer", 0.65, "hello", "bare", cpu),
+            ("CPU of the first answer", 1.25, "hello", "floor", cpu),
             // If somebody has put builds of an older commit beside the candidates.
             ("CPU of the first answer", 0.85, "hello", "hello-old", cpu),
             ("CPU of the first answer", 0.8, "fetch", "fetch-old", cpu),
             ("start", 1.4, "fetch", "hello", first_poll),
             ("first answer, over TLS", 0.5, "fetch", "naive", first_answer),
             ("warm", 0.8, "hello", "bare", warm),
+            ("warm", 0.7, "hello", "davidrs", warm),
             ("warm", 1.3, "hello", "lean", warm),
             ("warm, out of its cache", 1.3, "fetch", "hello", warm),
         ] {

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from urllib.parse import urlsplit
 
 import pytest
@@ -138,6 +139,13 @@ def test_a_page_by_task_begins_with_commands_that_a_test_runs(name: str) -> None
         tests = "".join(file.read_text() for file in (ROOT / "testbed/deploy").glob("*.py"))
         targets = set(re.findall(r"\bmake ([a-z]+)", "\n".join(line.partition("  #")[0] for line in lines)))
         assert {target for target in targets - {"test", *parts} if f'"{target}"' not in tests} == set()
+
+
+@pytest.mark.skipif(OWNED, reason="a team's template.yaml may have other queries")
+def test_the_page_about_failures_has_the_saved_queries() -> None:
+    saved = re.findall(r"QueryString: \|\n((?: {8}.*\n)+)", (ROOT / "template.yaml").read_text())
+    shown = re.findall(r"```\n(.*?) *```", (ROOT / "docs/failures.md").read_text(), re.DOTALL)
+    assert len(saved) >= 5 and [dedent(query) for query in shown] == [dedent(query) for query in saved]
 
 
 def test_gates_and_targets_that_pages_name_are_there() -> None:

@@ -1,6 +1,6 @@
 //! The interface between a function's own code and this crate.
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, iter::once, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use lambda_http::{
@@ -10,7 +10,11 @@ use lambda_http::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{EndpointService, Problem, Request, Response, path::Paths, service};
+use crate::{
+    EndpointService, Problem, Request, Response,
+    path::{are_equal, find, is_valid},
+    service,
+};
 
 /// An HTTP resource. Any `async fn(Request) -> Result<Response, Problem>`, or a closure of this form that has state, is
 /// an endpoint for `GET` and `HEAD`. A [`Resource`] has an endpoint for each of its [methods](get).
@@ -118,7 +122,7 @@ type Operation = Arc<dyn Fn(Request) -> Answering + Send + Sync>;
 #[derive(Clone)]
 pub struct Resource {
     operations: Arc<[(Method, Operation)]>,
-    path: Option<Arc<Paths>>,
+    path: Option<Arc<str>>,
 }
 
 impl Resource {
@@ -138,7 +142,13 @@ impl Resource {
     /// If `path` is not such a path.
     #[must_use]
     pub fn at(self, path: &str) -> Self {
-        Self { path: Some(Arc::new(Paths::new([path]))), ..self }
+        assert!(is_valid(path), "{path} is not a valid path");
+        Self { path: Some(path.into()), ..self }
+    }
+
+    /// Its path, which it has if it is one of several.
+    fn declared(&self) -> &str {
+        self.path.as_deref().unwrap_or_default()
     }
 
     fn operation(&self, method: &Method) -> Option<&Operation> {
@@ -176,7 +186,7 @@ impl Endpoint for Resource {
     }
 
     fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
-        self.path.as_ref().map_or(Ok(()), |path| path.find(request).map(drop))
+        self.path.as_deref().map_or(Ok(()), |path| find(once(path), request).map(drop))
     }
 }
 
@@ -184,7 +194,6 @@ impl Endpoint for Resource {
 #[derive(Clone)]
 pub struct Routes {
     resources: Arc<[Resource]>,
-    paths: Arc<Paths>,
     /// The resource at the path of the request.
     found: Option<usize>,
 }
@@ -219,12 +228,14 @@ pub struct Routes {
 #[must_use]
 pub fn routes(resources: impl IntoIterator<Item = Resource>) -> Routes {
     let resources: Arc<[Resource]> = resources.into_iter().collect();
-    let paths = resources.iter().map(|resource| {
-        let path = resource.path.as_deref().map(Paths::first);
-        path.unwrap_or_else(|| panic!("a resource among several needs a path: give it one with `.at(\"/…\")`"))
-    });
-    let paths = Arc::new(Paths::new(paths));
-    Routes { resources, paths, found: None }
+    for (index, resource) in resources.iter().enumerate() {
+        let path = resource.path.as_deref();
+        let path =
+            path.unwrap_or_else(|| panic!("a resource among several needs a path: give it one with `.at(\"/…\")`"));
+        let is_new = !resources[..index].iter().any(|other| are_equal(other.declared(), path));
+        assert!(is_new, "{path} is not a valid path: another resource has it");
+    }
+    Routes { resources, found: None }
 }
 
 impl Routes {
@@ -250,7 +261,7 @@ impl Endpoint for Routes {
     }
 
     fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
-        self.found = Some(self.paths.find(request)?);
+        self.found = Some(find(self.resources.iter().map(Resource::declared), request)?);
         Ok(())
     }
 }

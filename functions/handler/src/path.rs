@@ -47,52 +47,40 @@ pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
 #[derive(Clone)]
 struct Parameters(Vec<(String, String)>);
 
-/// The paths of one or several resources, as they were declared.
-pub(crate) struct Paths(Vec<String>);
+/// Finds the index of the declared path that is the request's, and adds the parameters to the request: those that the
+/// trigger sent for this path, or otherwise those in the path.
+pub(crate) fn find<'a>(
+    declared: impl Iterator<Item = &'a str> + Clone,
+    request: &mut Request,
+) -> Result<usize, Problem> {
+    let from: Option<&FromTrigger> = request.extensions().get();
+    let mut all = declared.clone().enumerate();
+    let sent = all.find_map(|(index, path)| Some((index, path, sent_along(path, from?)?)));
+    let found = sent.or_else(|| {
+        let path = request.uri().path();
+        let within_stage = || matching(declared.clone(), without_stage(path, from?.stage.as_deref()?)?);
+        matching(declared.clone(), path).or_else(within_stage)
+    });
+    let (index, path, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
+    request.extensions_mut().insert(Parameters(parameters));
+    InvocationSpan::current(|invocation| invocation.route(path));
+    Ok(index)
+}
 
-impl Paths {
-    pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut all: Vec<String> = Vec::new();
-        for path in paths {
-            let is_new = !all.iter().any(|other| parts(other).map(Part::place).eq(parts(path).map(Part::place)));
-            assert!(is_valid(path), "{path} is not a valid path");
-            assert!(is_new, "{path} is not a valid path: another resource has it");
-            all.push(path.to_owned());
-        }
-        Self(all)
-    }
+/// The declared path that `path` matches, its index, and the parameters. Of several, the one with text where the others
+/// have a parameter.
+fn matching<'a>(
+    declared: impl Iterator<Item = &'a str>,
+    path: &str,
+) -> Option<(usize, &'a str, Vec<(String, String)>)> {
+    let all = declared.enumerate();
+    let matching = all.filter_map(|(index, declared)| Some((index, declared, matched(declared, path)?)));
+    matching.min_by(|(_, a, _), (_, b, _)| parts(a).map(Part::rank).cmp(parts(b).map(Part::rank)))
+}
 
-    /// The first path.
-    pub(crate) fn first(&self) -> &str {
-        self.0.first().map_or("", |path| path)
-    }
-
-    /// Finds the index of the request's path, and adds the parameters to the request: those that the trigger sent for
-    /// this path, or otherwise those in the path.
-    pub(crate) fn find(&self, request: &mut Request) -> Result<usize, Problem> {
-        let from: Option<&FromTrigger> = request.extensions().get();
-        let mut all = self.0.iter().enumerate();
-        let sent = all.find_map(|(index, declared)| Some((index, sent_along(declared, from?)?)));
-        let found = sent.or_else(|| {
-            let path = request.uri().path();
-            self.matching(path).or_else(|| self.matching(without_stage(path, from?.stage.as_deref()?)?))
-        });
-        let (index, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
-        request.extensions_mut().insert(Parameters(parameters));
-        if let Some(declared) = self.0.get(index) {
-            InvocationSpan::current(|invocation| invocation.route(declared));
-        }
-        Ok(index)
-    }
-
-    /// The index of the declared path that `path` matches, and the parameters. Of several, the one with text where the
-    /// others have a parameter.
-    fn matching(&self, path: &str) -> Option<(usize, Vec<(String, String)>)> {
-        let all = self.0.iter().enumerate();
-        let matching = all.filter_map(|(index, declared)| Some((index, declared, matched(declared, path)?)));
-        let first = matching.min_by(|(_, a, _), (_, b, _)| parts(a).map(Part::rank).cmp(parts(b).map(Part::rank)));
-        first.map(|(index, _, parameters)| (index, parameters))
-    }
+/// Whether two declared paths match the same paths.
+pub(crate) fn are_equal(one: &str, other: &str) -> bool {
+    parts(one).map(Part::place).eq(parts(other).map(Part::place))
 }
 
 /// What stands between the slashes of a declared path.
@@ -132,10 +120,11 @@ fn parts(declared: &str) -> impl Iterator<Item = Part<'_>> {
     })
 }
 
-fn is_valid(declared: &str) -> bool {
+/// Whether the path can be declared.
+pub(crate) fn is_valid(declared: &str) -> bool {
     let is_part = |part: Part<'_>| {
         let (Part::Text(text) | Part::Parameter(text) | Part::Rest(text)) = part;
-        !text.contains(['{', '}', '+', '*']) && part.name() != Some("")
+        !text.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'+' | b'*')) && part.name() != Some("")
     };
     declared.starts_with('/') && !declared.contains("+}/") && parts(declared).all(is_part)
 }
@@ -182,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_most_exact_path_counts() {
-        let paths = Paths::new(["/", "/a", "/a/{b}", "/a/c", "/{a}/c/d", "/a/{b}/{c}", "/a/c/{d+}", "/{all+}"]);
+        let paths = ["/", "/a", "/a/{b}", "/a/c", "/{a}/c/d", "/a/{b}/{c}", "/a/c/{d+}", "/{all+}"];
         for (path, expected) in [
             ("/", "0"),
             ("/a", "1"),
@@ -199,7 +188,7 @@ mod tests {
             ("", "none"),
             ("a", "none"),
         ] {
-            let found = paths.matching(path).map(|(index, parameters)| {
+            let found = matching(paths.into_iter(), path).map(|(index, _, parameters)| {
                 parameters.iter().fold(index.to_string(), |all, (name, value)| format!("{all} {name}={value}"))
             });
             assert_eq!(found.as_deref().unwrap_or("none"), expected, "{path}");
@@ -211,6 +200,7 @@ mod tests {
         for path in ["/", "/a/", "/{a}/b/{c+}", "/.well-known/a.json"] {
             assert!(is_valid(path), "{path}");
         }
+        assert!(are_equal("/a/{b}", "/a/{c}") && !are_equal("/a/{b}", "/a/b") && !are_equal("/a/{b}", "/a/{b+}"));
         for path in ["", "a", "/{}", "/{+}", "/{a", "/a}", "/{a}.json", "/{*a}", "/{a+}/b", "/{{a}}"] {
             assert!(!is_valid(path), "{path}");
         }

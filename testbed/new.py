@@ -613,6 +613,13 @@ def pretty(value: object, indent: str = "") -> str:
     return first + ",".join(f"\n{indent}  {item}" for item in items(indent + "  ")) + f"\n{indent}{last}"
 
 
+def is_pretty(text: str) -> bool:
+    try:
+        return text == pretty(json.loads(text)) + "\n"
+    except ValueError:
+        return False
+
+
 def read(file: str) -> str:
     return (ROOT / file).read_text()
 

@@ -8,12 +8,13 @@ refer to (policies, tables, parameters, conditions), its routes, what only these
 `make remove` is the inverse of `make new`. A path whose first segment is the endpoint's name changes with the name.
 """
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 
-from new import CARGOS, ROOT, ROUTES, Refused, read, router
+from new import CARGOS, ROOT, ROUTES, Refused, is_pretty, pretty, read, router
 
 NEW = (ROOT / "testbed/new.py").read_text()
 
@@ -235,8 +236,11 @@ class Endpoint:
                         text = file.read_text()
                     except UnicodeDecodeError:
                         continue
+                    is_made = file.suffix == ".json" and is_pretty(text)
                     for change in own:
                         text = re.sub(*change, text)
+                    # What fits into a line depends on the name.
+                    text = pretty(json.loads(text)) + "\n" if is_made else text
                     files[str(file.relative_to(ROOT)).replace(f"{folder}/{self.name}/", f"{folder}/{to}/", 1)] = text
         return files
 

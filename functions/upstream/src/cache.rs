@@ -87,7 +87,7 @@ fn responses(memory: u64) -> Arc<Mutex<Responses>> {
     let bytes = memory.max(LEAST_MEMORY) * 1024 * 1024 / PART_OF_MEMORY;
     let items = usize::try_from(bytes / TYPICAL_BYTES).unwrap_or_default();
     // The number of shards is for another kind of cache. Unless it is given, the machine's processors are counted, which
-    // takes 17 system calls.
+    // takes some twenty system calls.
     let options = OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(bytes).shards(1).build();
     let options = options.unwrap_or_else(|error| unreachable!("both capacities are set: {error}"));
     let (hashes, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());

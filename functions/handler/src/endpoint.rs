@@ -186,7 +186,7 @@ impl Endpoint for Resource {
     }
 
     fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
-        self.path.as_deref().map_or(Ok(()), |path| find(once(path), request).map(drop))
+        self.path.as_deref().map_or(Ok(()), |path| find(&once(path), request).map(drop))
     }
 }
 
@@ -261,7 +261,7 @@ impl Endpoint for Routes {
     }
 
     fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
-        self.found = Some(find(self.resources.iter().map(Resource::declared), request)?);
+        self.found = Some(find(&self.resources.iter().map(Resource::declared), request)?);
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ struct Parameters(Vec<(String, String)>);
 /// Finds the index of the declared path that is the request's, and adds the parameters to the request: those that the
 /// trigger sent for this path, or otherwise those in the path.
 pub(crate) fn find<'a>(
-    declared: impl Iterator<Item = &'a str> + Clone,
+    declared: &(impl Iterator<Item = &'a str> + Clone),
     request: &mut Request,
 ) -> Result<usize, Problem> {
     let from: Option<&FromTrigger> = request.extensions().get();
@@ -62,17 +62,14 @@ pub(crate) fn find<'a>(
         matching(declared.clone(), path).or_else(within_stage)
     });
     let (index, path, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
-    request.extensions_mut().insert(Parameters(parameters));
+    request.extensions_mut().insert(parameters);
     InvocationSpan::current(|invocation| invocation.route(path));
     Ok(index)
 }
 
 /// The declared path that `path` matches, its index, and the parameters. Of several, the one with text where the others
 /// have a parameter.
-fn matching<'a>(
-    declared: impl Iterator<Item = &'a str>,
-    path: &str,
-) -> Option<(usize, &'a str, Vec<(String, String)>)> {
+fn matching<'a>(declared: impl Iterator<Item = &'a str>, path: &str) -> Option<(usize, &'a str, Parameters)> {
     let all = declared.enumerate();
     let matching = all.filter_map(|(index, declared)| Some((index, declared, matched(declared, path)?)));
     matching.min_by(|(_, a, _), (_, b, _)| parts(a).map(Part::rank).cmp(parts(b).map(Part::rank)))
@@ -130,7 +127,7 @@ pub(crate) fn is_valid(declared: &str) -> bool {
 }
 
 /// The parameters in `path`, decoded, if it matches.
-fn matched(declared: &str, path: &str) -> Option<Vec<(String, String)>> {
+fn matched(declared: &str, path: &str) -> Option<Parameters> {
     let (mut left, mut parameters) = (path.strip_prefix('/'), Vec::new());
     for part in parts(declared) {
         let (segment, after) = match (part, left?) {
@@ -144,11 +141,11 @@ fn matched(declared: &str, path: &str) -> Option<Vec<(String, String)>> {
             _ => return None,
         }
     }
-    left.is_none().then_some(parameters)
+    left.is_none().then_some(Parameters(parameters))
 }
 
 /// The parameters, if the trigger sent them for this path.
-fn sent_along(declared: &str, from: &FromTrigger) -> Option<Vec<(String, String)>> {
+fn sent_along(declared: &str, from: &FromTrigger) -> Option<Parameters> {
     // Another route, such as `/{proxy+}`, can have parameters with the same names.
     from.route.as_ref().filter(|route| *route == declared)?;
     let sent = Object::read(from.path_parameters.as_deref()?);
@@ -156,7 +153,7 @@ fn sent_along(declared: &str, from: &FromTrigger) -> Option<Vec<(String, String)
         let value = sent.text(name)?;
         Some((name.to_owned(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
     };
-    parts(declared).filter_map(Part::name).map(value).collect()
+    parts(declared).filter_map(Part::name).map(value).collect::<Option<_>>().map(Parameters)
 }
 
 /// Decodes percent-encoding. Invalid UTF-8 becomes U+FFFD, as when an HTTP API decodes it.
@@ -188,7 +185,7 @@ mod tests {
             ("", "none"),
             ("a", "none"),
         ] {
-            let found = matching(paths.into_iter(), path).map(|(index, _, parameters)| {
+            let found = matching(paths.into_iter(), path).map(|(index, _, Parameters(parameters))| {
                 parameters.iter().fold(index.to_string(), |all, (name, value)| format!("{all} {name}={value}"))
             });
             assert_eq!(found.as_deref().unwrap_or("none"), expected, "{path}");

@@ -386,7 +386,7 @@ fn check(
     read: fn(&Request, usize) -> std::result::Result<Any, Problem>,
 ) {
     TYPE.set(r#type.clone());
-    let mut request = Request::new(Body::Text(body.into()));
+    let mut request = Request::new(Body::from(body));
     request.headers_mut().insert(CONTENT_TYPE, media.parse().expect("a media type"));
     let mut faults = Vec::new();
     r#type.faults(value, "#", &mut faults);

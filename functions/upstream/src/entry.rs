@@ -216,6 +216,11 @@ impl Entry {
     }
 }
 
+/// A value from the connection is a part of the buffer that was read, 8 kB, and keeps all of it.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+}
+
 /// The headers that are kept.
 fn kept(headers: &HeaderMap) -> HeaderMap {
     let listed = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -230,10 +235,10 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
         let is_joined = LISTS.contains(name) || DATES.contains(name);
         if !is_joined && !FIRSTS.contains(name) {
             for line in lines {
-                kept.append(name, line.clone());
+                kept.append(name, copied(line));
             }
         } else if let Some(first) = lines.next() {
-            let joined = lines.filter(|_| is_joined).fold(first.clone(), |joined, line| {
+            let joined = lines.filter(|_| is_joined).fold(copied(first), |joined, line| {
                 HeaderValue::try_from([joined.as_bytes(), line.as_bytes()].join(&b", "[..])).unwrap_or(joined)
             });
             kept.insert(name, joined);

@@ -4,7 +4,7 @@
 
 use futures_util::future::join_all;
 use testbed::{
-    Function, HttpAnswer, Invocation, example,
+    Function, HttpAnswer, Invocation, Usage, example,
     upstream::{Answer, Fault, Upstream},
 };
 
@@ -35,6 +35,23 @@ async fn a_quote_comes_from_two_services() {
     assert_eq!(get(&mut quotes).await.body, r#"{"symbol":"ACME","dollars":2.5}"#);
     let sent: Vec<_> = [prices, rates].iter().flat_map(Upstream::requests).map(|call| call.target).collect();
     assert_eq!(sent, ["/v1/prices/ACME?currency=EUR", "/rates/EUR"]);
+}
+
+/// A part of a buffer keeps all of it.
+#[tokio::test]
+async fn a_stored_response_keeps_no_buffer_of_its_connection() {
+    const URLS: u64 = 1000;
+    let (prices, rates) = (Upstream::start(), Upstream::start());
+    let mut quotes = start(&prices, &rates, "60000").await;
+    prices.always(Answer::ok(r#"{"euros": 2}"#).cache_control("max-age=3600"));
+    get(&mut quotes).await;
+    let before = Usage::of(quotes.id()).resident;
+    for number in 0..URLS {
+        let answer = quotes.invoke(&Invocation::get(&format!("/quotes/{number}"), &[])).await;
+        assert_eq!(HttpAnswer::try_from(answer).expect("an answer").status, 200);
+    }
+    let each = (Usage::of(quotes.id()).resident - before) / URLS;
+    assert!(each < 4096, "{each} bytes");
 }
 
 #[tokio::test]

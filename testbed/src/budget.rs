@@ -25,8 +25,9 @@ const TOLERANCE: u64 = 3;
 /// the same `fetch` had 145 of them, and 163 on a busy machine.
 const PAGES_TOLERANCE: u64 = 25;
 
-/// Counts that may not grow at all. They are small, so one more needs a decision.
-const EXACT: [&str; 2] = ["linked_crates", "warm_allocations"];
+/// Of the allocations, one in this many may be added: an answer of AWS that arrives in more parts needs one more. A function
+/// that calls nobody has far fewer, and one more needs a decision, as one more crate does.
+const ALLOCATIONS_TOLERANCE: u64 = 200;
 
 /// The counts, by name:
 ///
@@ -104,12 +105,13 @@ impl Budget {
             }
             // A new count has no budget yet, and must get one.
             let budget = self.cost.get(name).copied().unwrap_or_default();
-            let tolerance = match name.as_str() {
-                name if EXACT.contains(&name) => 0,
-                "page_faults" => PAGES_TOLERANCE,
-                _ => TOLERANCE,
-            };
-            let most = budget + budget * tolerance / 100;
+            let most = budget
+                + match name.as_str() {
+                    "linked_crates" => 0,
+                    "warm_allocations" => budget / ALLOCATIONS_TOLERANCE,
+                    "page_faults" => budget * PAGES_TOLERANCE / 100,
+                    _ => budget * TOLERANCE / 100,
+                };
             (*count > most)
                 .then(|| format!("{function}: {name} is {count}, and may be {most} (the budget is {budget})"))
         };
@@ -258,10 +260,10 @@ mod tests {
 
     #[test]
     fn a_count_may_be_a_little_over_its_budget_and_a_small_one_not_at_all() {
-        let budget = Budget::new(cost(&[("zip_bytes", 1000), ("warm_allocations", 100)]));
-        assert!(budget.overruns("orders", &cost(&[("zip_bytes", 1030), ("warm_allocations", 100)])).is_empty());
+        let budget = Budget::new(cost(&[("zip_bytes", 1000), ("warm_allocations", 199)]));
+        assert!(budget.overruns("orders", &cost(&[("zip_bytes", 1030), ("warm_allocations", 199)])).is_empty());
         assert!(budget.overruns("orders", &cost(&[("zip_bytes", 10)])).is_empty());
-        let overruns = budget.overruns("orders", &cost(&[("zip_bytes", 1031), ("warm_allocations", 101)]));
+        let overruns = budget.overruns("orders", &cost(&[("zip_bytes", 1031), ("warm_allocations", 200)]));
         assert_eq!(overruns.len(), 2, "{overruns:?}");
     }
 

@@ -69,7 +69,7 @@ def authorized(event: dict, protected: list) -> tuple[dict | None, str | None]:
     try:
         claims = jwt.decode(given.strip(), key().public_key(), ["RS256"], issuer=ISSUER, audience=AUDIENCE)
     except jwt.InvalidTokenError as error:
-        return None, f'Bearer scope="" error="invalid_token" error_description="{error}"'
+        return None, f'Bearer scope="" error="invalid_token" error_description="{error}: `make token` here prints one that is valid"'
     return {"jwt": {"claims": {name: text(claim) for name, claim in claims.items()}, "scopes": None}}, None
 
 

@@ -31,7 +31,7 @@ Say here what {title} is for, who runs it, and who may call it.
 | to | see |
 | --- | --- |
 | write an endpoint: a body, a table, a setting, a case | [docs/endpoints.md](docs/endpoints.md) |
-| know what a request, an answer and a problem can be | [docs/requests.md](docs/requests.md) |
+| know what a request, an answer and a problem can be | [docs/requests.md](docs/requests.md), [docs/streams.md](docs/streams.md), [docs/axum.md](docs/axum.md) |
 | call another service | [docs/upstream.md](docs/upstream.md) |
 | say who may call | [docs/callers.md](docs/callers.md) |
 | keep items in a table | [docs/data.md](docs/data.md) |

@@ -96,7 +96,8 @@ def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
         allowed = {code for code in documented if code[0] == "2" or code in ("401", "403")}
         allowed |= {"200"} if any(code[0] == "3" for code in documented) else set()
         assert {status, f"{status[0]}XX"} & allowed, (path, method, status)
-        assert "x-request-id: " in answer.inner_text(), (path, method)
+        # 401 is the gateway's.
+        assert status == "401" or "x-request-id: " in answer.inner_text(), (path, method)
 
 
 def test_a_token_is_sent_with_what_is_tried(page: Page) -> None:

@@ -40,6 +40,8 @@ Say here what {title} is for, who runs it, and who may call it.
 | look into a failure | [docs/failures.md](docs/failures.md), [docs/observability.md](docs/observability.md) |
 | make a red gate green | [docs/gates.md](docs/gates.md) |
 
+`hello`, `time`, `fetch` and `parcels` on these pages are the examples that this repository began with.
+
 ## What is whose
 
 The functions, their [events](events), [template.yaml](template.yaml), [openapi.yaml](openapi.yaml), [samconfig.toml](samconfig.toml) and the pages at

@@ -75,7 +75,9 @@ def settings(folder: Path, upstream: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--check"]:
-        sys.exit(any(read(file) is None for file in EVENTS.glob("*/settings.json")))
+        for file in EVENTS.glob("*/settings.json"):
+            read(file)
+        sys.exit()
     upstream, executable, *arguments = sys.argv[1:]
     function = Path(executable).name
     local = json.loads(os.environ.pop("LOCAL_ENDPOINTS", "{}")).get(function, {})

@@ -8,7 +8,7 @@ import re
 import shutil
 import tomllib
 
-from new import ROOT, Endpoint, read
+from new import ROOT, Endpoint, pretty, read
 
 FOLDER = ROOT / "target/standalone"
 NAME = "service"
@@ -19,7 +19,7 @@ SETTINGS = ("Runtime", "Handler", "MemorySize", "Timeout", "Tracing")
 def files() -> dict[str, str]:
     """The content of each file."""
     endpoint = Endpoint(NAME, "", "", "", "", "")
-    cases = {f"events/{NAME}/{case}": json.dumps(content, indent=2) + "\n" for case, content in endpoint.events()}
+    cases = {f"events/{NAME}/{case}": pretty(content) + "\n" for case, content in endpoint.events()}
     return {
         "CargoLambda.toml": CONFIGURATION, ".gitignore": "/target\n", "Cargo.toml": manifest(endpoint), "Makefile": MAKEFILE, "README.md": README,
         "rustfmt.toml": read("rustfmt.toml"), "template.yaml": template(endpoint), "src/main.rs": endpoint.main().replace("testbed::", "replay::"), **cases,

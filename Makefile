@@ -175,9 +175,10 @@ bench: build ## compare the functions with the bare runtime, minimal functions, 
 	$(addprefix sh ,$(wildcard testbed/bench/candidates.sh))
 	cargo bench --bench functions
 
-growth: ## measure what grows with bodies, URLs and requests in flight
+growth: ## measure what grows with bodies, URLs, requests in flight and endpoints
 	cargo build --profile bench --example probe --example quotes
 	cargo bench --bench functions -- growth
+	$(addprefix python3 ,$(wildcard testbed/bench/endpoints.py))
 
 screenshot: tools .venv/deploy ## make README's picture of the API reference; needs chromium
 	SCREENSHOT=docs/reference.png .venv/bin/pytest --quiet functions/docs/tests -k light

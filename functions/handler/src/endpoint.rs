@@ -1,17 +1,13 @@
 //! The interface between a function's own code and this crate.
 
-use std::{future::ready, iter::once, sync::Arc};
+use std::{future::ready, slice, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use lambda_http::{
-    Error,
-    http::{self, HeaderValue, Method},
-};
+use lambda_http::http::{HeaderValue, Method, StatusCode, header::ALLOW};
 use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::{
-    EndpointService, Problem, Request, Response,
+    Body, EndpointService, Problem, Request, Response, ServiceEndpoint,
     path::{are_equal, find, is_valid},
     service,
 };
@@ -21,28 +17,12 @@ use crate::{
 ///
 /// Lambda calls it for one request at a time, and Lambda Managed Instances for many at once.
 pub trait Endpoint: Clone + Send + 'static {
-    /// Answers a request that has one of its methods.
+    /// Whether [`call`](Self::call) takes any request, and finds the path and the method itself. Otherwise it gets `GET` and
+    /// `HEAD` alone, or the method of a [`Resource`] that it is an endpoint of.
+    const TAKES_ALL: bool = false;
+
+    /// Answers a request.
     fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static;
-
-    /// Whether it answers requests with this method. This crate answers `OPTIONS` for it.
-    fn answers(&self, method: &Method) -> bool {
-        matches!(*method, Method::GET | Method::HEAD)
-    }
-
-    /// The methods, as `Allow` lists them.
-    fn allow(&self) -> HeaderValue {
-        HeaderValue::from_static("GET, HEAD, OPTIONS")
-    }
-
-    /// Finds the resource at the request's path, and the [parameters](crate::path()) in it. What the endpoint answers,
-    /// and how, may depend on that from then on.
-    ///
-    /// # Errors
-    ///
-    /// If there is nothing at this path.
-    fn find(&mut self, _request: &mut Request) -> Result<(), Problem> {
-        Ok(())
-    }
 
     /// Puts a [tower layer](https://docs.rs/tower) around the endpoint, such as one of tower-http. It sees all requests,
     /// also `OPTIONS` and those that get 404 or 405, and all answers except for 504 `deadline-exceeded`, which comes if the
@@ -77,13 +57,7 @@ pub trait Endpoint: Clone + Send + 'static {
     /// # Ok(())
     /// # }
     /// ```
-    fn layer<L, B>(self, layer: L) -> impl Endpoint
-    where
-        L: Layer<EndpointService<Self>>,
-        L::Service: Service<Request, Response = http::Response<B>, Error: Into<Error>, Future: Send + 'static>,
-        L::Service: Clone + Send + 'static,
-        B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
-    {
+    fn layer<L: Layer<EndpointService<Self>, Service: 'static>>(self, layer: L) -> ServiceEndpoint<L::Service> {
         service(layer.layer(EndpointService(self)))
     }
 }
@@ -147,31 +121,16 @@ impl Resource {
     }
 
     /// Its path, which it has if it is one of several.
-    fn declared(&self) -> &str {
+    pub(crate) fn declared(&self) -> &str {
         self.path.as_deref().unwrap_or_default()
     }
 
-    fn operation(&self, method: &Method) -> Option<&Operation> {
-        let method = if method == Method::HEAD { &Method::GET } else { method };
-        self.operations.iter().find(|(of, _)| of == method).map(|(_, operation)| operation)
-    }
-
     fn answer(&self, request: Request) -> Answering {
-        match self.operation(request.method()) {
-            Some(operation) => operation(request),
-            None => ready(Err(Problem::method_not_allowed(request.method(), self.allow()))).boxed(),
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        match self.operations.iter().find(|(of, _)| of == method) {
+            Some((_, operation)) => operation(request),
+            None => ready(without_endpoint(request.method(), self.allow())).boxed(),
         }
-    }
-}
-
-impl Endpoint for Resource {
-    // No `async fn`, whose future would hold the request beside the operation's.
-    fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
-        self.answer(request)
-    }
-
-    fn answers(&self, method: &Method) -> bool {
-        self.operation(method).is_some()
     }
 
     fn allow(&self) -> HeaderValue {
@@ -184,19 +143,39 @@ impl Endpoint for Resource {
         // Methods are tokens, so a header can hold them.
         HeaderValue::try_from(methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
     }
+}
 
-    fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
-        self.path.as_deref().map_or(Ok(()), |path| find(&once(path), request).map(drop))
+/// What there is for a method that has no endpoint.
+pub(crate) fn without_endpoint(method: &Method, allow: HeaderValue) -> Result<Response, Problem> {
+    if method != Method::OPTIONS {
+        return Err(Problem::method_not_allowed(method, allow));
+    }
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, allow);
+    Ok(response)
+}
+
+/// Answers with the resource at the path of the request.
+fn answer(resources: &[Resource], mut request: Request) -> Answering {
+    match find(resources, &mut request) {
+        Ok(resource) => resource.answer(request),
+        Err(problem) => ready(Err(problem)).boxed(),
+    }
+}
+
+impl Endpoint for Resource {
+    const TAKES_ALL: bool = true;
+
+    // No `async fn`, whose future would hold the request beside the operation's.
+    fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
+        if self.path.is_some() { answer(slice::from_ref(&self), request) } else { self.answer(request) }
     }
 }
 
 /// Several resources, each at its own path. [`routes`] makes it.
 #[derive(Clone)]
-pub struct Routes {
-    resources: Arc<[Resource]>,
-    /// The resource at the path of the request.
-    found: Option<usize>,
-}
+pub struct Routes(Arc<[Resource]>);
 
 /// Several resources in one function. 404, 405, `Allow`, `OPTIONS` and the route in the log follow for each. If two paths
 /// match, the one with text where the other has a parameter counts.
@@ -235,34 +214,14 @@ pub fn routes(resources: impl IntoIterator<Item = Resource>) -> Routes {
         let is_new = !resources[..index].iter().any(|other| are_equal(other.declared(), path));
         assert!(is_new, "{path} is not a valid path: another resource has it");
     }
-    Routes { resources, found: None }
-}
-
-impl Routes {
-    fn found(&self) -> Option<&Resource> {
-        self.resources.get(self.found?)
-    }
+    Routes(resources)
 }
 
 impl Endpoint for Routes {
+    const TAKES_ALL: bool = true;
+
     fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
-        match self.found() {
-            Some(resource) => resource.answer(request),
-            None => ready(Err(Problem::internal().because("it was called before its path was found"))).boxed(),
-        }
-    }
-
-    fn answers(&self, method: &Method) -> bool {
-        self.found().is_some_and(|resource| resource.answers(method))
-    }
-
-    fn allow(&self) -> HeaderValue {
-        self.found().map_or(HeaderValue::from_static("OPTIONS"), Resource::allow)
-    }
-
-    fn find(&mut self, request: &mut Request) -> Result<(), Problem> {
-        self.found = Some(find(&self.resources.iter().map(Resource::declared), request)?);
-        Ok(())
+        answer(&self.0, request)
     }
 }
 

@@ -87,7 +87,7 @@ pub use parameters::{parameters, query};
 pub use path::path;
 pub use problem::Problem;
 pub use run::{invoke, observe, run};
-pub use service::{EndpointService, service};
+pub use service::{EndpointService, ServiceEndpoint, service};
 #[cfg(feature = "stream")]
 pub use stream::{Events, Pieces, ServerSentEvent, server_sent_events, stream, stream_body};
 pub use trace::{current_trace, trace_headers};

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    Problem, Request,
+    Problem, Request, Resource,
     event::{FromTrigger, Object, without_stage},
     log::InvocationSpan,
     parameters::unreadable,
@@ -47,32 +47,27 @@ pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
 #[derive(Clone)]
 struct Parameters(Vec<(String, String)>);
 
-/// Finds the index of the declared path that is the request's, and adds the parameters to the request: those that the
-/// trigger sent for this path, or otherwise those in the path.
-pub(crate) fn find<'a>(
-    declared: &(impl Iterator<Item = &'a str> + Clone),
-    request: &mut Request,
-) -> Result<usize, Problem> {
+/// Finds the resource at the request's path, and adds the parameters to the request: those that the trigger sent for this
+/// path, or otherwise those in the path.
+pub(crate) fn find<'a>(resources: &'a [Resource], request: &mut Request) -> Result<&'a Resource, Problem> {
     let from: Option<&FromTrigger> = request.extensions().get();
-    let mut all = declared.clone().enumerate();
-    let sent = all.find_map(|(index, path)| Some((index, path, sent_along(path, from?)?)));
+    let sent = resources.iter().find_map(|resource| Some((resource, sent_along(resource.declared(), from?)?)));
     let found = sent.or_else(|| {
         let path = request.uri().path();
-        let within_stage = || matching(declared.clone(), without_stage(path, from?.stage.as_deref()?)?);
-        matching(declared.clone(), path).or_else(within_stage)
+        matching(resources, path).or_else(|| matching(resources, without_stage(path, from?.stage.as_deref()?)?))
     });
-    let (index, path, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
+    let (resource, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
     request.extensions_mut().insert(parameters);
-    InvocationSpan::current(|invocation| invocation.route(path));
-    Ok(index)
+    InvocationSpan::current(|invocation| invocation.route(resource.declared()));
+    Ok(resource)
 }
 
-/// The declared path that `path` matches, its index, and the parameters. Of several, the one with text where the others
-/// have a parameter.
-fn matching<'a>(declared: impl Iterator<Item = &'a str>, path: &str) -> Option<(usize, &'a str, Parameters)> {
-    let all = declared.enumerate();
-    let matching = all.filter_map(|(index, declared)| Some((index, declared, matched(declared, path)?)));
-    matching.min_by(|(_, a, _), (_, b, _)| parts(a).map(Part::rank).cmp(parts(b).map(Part::rank)))
+/// The resource whose path `path` matches, and the parameters. Of several, the one with text where the others have a
+/// parameter.
+fn matching<'a>(resources: &'a [Resource], path: &str) -> Option<(&'a Resource, Parameters)> {
+    let matching = resources.iter().filter_map(|resource| Some((resource, matched(resource.declared(), path)?)));
+    let ranks = |resource: &'a Resource| parts(resource.declared()).map(Part::rank);
+    matching.min_by(|(one, _), (other, _)| ranks(one).cmp(ranks(other)))
 }
 
 /// Whether two declared paths match the same paths.
@@ -165,28 +160,31 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Response, get};
 
     #[test]
     fn the_most_exact_path_counts() {
         let paths = ["/", "/a", "/a/{b}", "/a/c", "/{a}/c/d", "/a/{b}/{c}", "/a/c/{d+}", "/{all+}"];
+        let resources = paths.map(|path| get(|_| async { Ok(Response::default()) }).at(path));
         for (path, expected) in [
-            ("/", "0"),
-            ("/a", "1"),
-            ("/a/", "7 all=a/"),
-            ("/a/b", "2 b=b"),
-            ("/a/c", "3"),
-            ("/a/c/d", "6 d=d"),
-            ("/a/c/d/", "6 d=d/"),
-            ("/a/c/", "7 all=a/c/"),
-            ("/a/%C3%A9/%2F", "5 b=é c=/"),
-            ("/b/c/d", "4 a=b"),
-            ("/b/c/d/e", "7 all=b/c/d/e"),
-            ("//c/d", "7 all=/c/d"),
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/{all+} all=a/"),
+            ("/a/b", "/a/{b} b=b"),
+            ("/a/c", "/a/c"),
+            ("/a/c/d", "/a/c/{d+} d=d"),
+            ("/a/c/d/", "/a/c/{d+} d=d/"),
+            ("/a/c/", "/{all+} all=a/c/"),
+            ("/a/%C3%A9/%2F", "/a/{b}/{c} b=é c=/"),
+            ("/b/c/d", "/{a}/c/d a=b"),
+            ("/b/c/d/e", "/{all+} all=b/c/d/e"),
+            ("//c/d", "/{all+} all=/c/d"),
             ("", "none"),
             ("a", "none"),
         ] {
-            let found = matching(paths.into_iter(), path).map(|(index, _, Parameters(parameters))| {
-                parameters.iter().fold(index.to_string(), |all, (name, value)| format!("{all} {name}={value}"))
+            let found = matching(&resources, path).map(|(resource, Parameters(parameters))| {
+                let declared = resource.declared().to_owned();
+                parameters.iter().fold(declared, |all, (name, value)| format!("{all} {name}={value}"))
             });
             assert_eq!(found.as_deref().unwrap_or("none"), expected, "{path}");
         }

@@ -8,7 +8,7 @@ use lambda_http::{
     Context, Error, RequestExt,
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
+        header::{CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
     },
 };
 use tokio::{task::yield_now, time::sleep_until};
@@ -18,6 +18,7 @@ use crate::{
     answer::{answer, last_resort},
     caught::{caught, caught_async},
     deadline,
+    endpoint::without_endpoint,
     event::{Event, Malformed, takes_any_bytes},
     log::{InvocationSpan, Log},
     pieces::Pieces,
@@ -168,14 +169,12 @@ async fn call(
     }
 }
 
-/// Calls the endpoint if it matches the path and answers the method.
-pub(crate) async fn dispatch(mut endpoint: impl Endpoint, mut request: Request) -> Result<Response, Problem> {
-    endpoint.find(&mut request)?;
-    match request.method() {
-        method if endpoint.answers(method) => endpoint.call(request).await,
-        &Method::OPTIONS => Ok(options(endpoint.allow())),
-        method => Err(Problem::method_not_allowed(method, endpoint.allow())),
+/// Calls the endpoint if it takes the method.
+pub(crate) async fn dispatch<E: Endpoint>(endpoint: E, request: Request) -> Result<Response, Problem> {
+    if E::TAKES_ALL || matches!(*request.method(), Method::GET | Method::HEAD) {
+        return endpoint.call(request).await;
     }
+    without_endpoint(request.method(), HeaderValue::from_static("GET, HEAD, OPTIONS"))
 }
 
 /// Calls the endpoint, for at most the time that is left. `most` is how many bytes of a stream are collected, if one is.
@@ -200,13 +199,6 @@ async fn call_in_time(endpoint: impl Endpoint, request: Request, most: Option<us
         Either::Left((outcome, _)) => outcome,
         Either::Right(_) => Err(Problem::deadline_exceeded()),
     }
-}
-
-fn options(allow: HeaderValue) -> Response {
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(ALLOW, allow);
-    response
 }
 
 #[cfg(test)]
@@ -260,21 +252,6 @@ mod tests {
             self.at("call");
             let place = self.0;
             Called(place)
-        }
-
-        fn answers(&self, method: &Method) -> bool {
-            self.at("answers");
-            method == Method::GET
-        }
-
-        fn allow(&self) -> HeaderValue {
-            self.at("allow");
-            HeaderValue::from_static("GET, OPTIONS")
-        }
-
-        fn find(&mut self, _: &mut Request) -> Result<(), Problem> {
-            self.at("find");
-            Ok(())
         }
     }
 
@@ -334,10 +311,6 @@ mod tests {
     fn a_panic_anywhere_in_an_endpoint_is_a_problem() {
         for (place, method) in [
             ("clone", "GET"),
-            ("find", "GET"),
-            ("answers", "GET"),
-            ("allow", "OPTIONS"),
-            ("allow", "PUT"),
             ("call", "GET"),
             ("poll", "GET"),
             ("payload", "GET"),

@@ -48,27 +48,24 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn service<S, B>(service: S) -> impl Endpoint
-where
-    S: Service<Request, Response = http::Response<B>, Error: Into<Error>, Future: Send + 'static>,
-    S: Clone + Send + 'static,
-    B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
-{
+pub fn service<S: 'static>(service: S) -> ServiceEndpoint<S> {
     #[cfg(feature = "axum")]
     let service = crate::axum::with_route(service);
-    Tower(service)
+    ServiceEndpoint(service)
 }
 
-/// A tower service as an endpoint.
-#[derive(Clone)]
-struct Tower<S>(S);
+/// A tower service as an endpoint. [`service`] and [`Endpoint::layer`] make it.
+#[derive(Clone, Debug)]
+pub struct ServiceEndpoint<S>(S);
 
-impl<S, B> Endpoint for Tower<S>
+impl<S, B> Endpoint for ServiceEndpoint<S>
 where
     S: Service<Request, Response = http::Response<B>, Error: Into<Error>, Future: Send + 'static>,
     S: Clone + Send + 'static,
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
+    const TAKES_ALL: bool = true;
+
     async fn call(self, mut request: Request) -> Result<Response, Problem> {
         if !takes_binary(&request) {
             request.headers_mut().remove(ACCEPT_ENCODING);
@@ -82,10 +79,6 @@ where
         // Base64 and JSON only make it longer.
         #[cfg(not(feature = "stream"))]
         Ok(Response::from_parts(parts, whole(body, crate::trigger::MAX_ANSWER_BYTES).await.map_err(problem)?))
-    }
-
-    fn answers(&self, _: &http::Method) -> bool {
-        true
     }
 }
 

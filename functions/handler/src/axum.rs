@@ -30,7 +30,7 @@ use std::{any::Any, mem};
 
 use ::axum::{
     Router,
-    body::{Body as AxumBody, to_bytes},
+    body::Body as AxumBody,
     extract::{FromRequest, FromRequestParts, MatchedPath, Path as AxumPath, RawPathParams, Request as AxumRequest},
     response::{IntoResponse, Response as AxumResponse},
 };
@@ -39,7 +39,7 @@ use serde::de::DeserializeOwned;
 use tower::util::MapRequestLayer;
 
 use crate::{
-    Body as LambdaBody, Problem, Request, body, claim, log::InvocationSpan, parameters, parameters::unreadable,
+    Problem, Request, body, claim, log::InvocationSpan, parameters, parameters::unreadable, service::whole,
     trigger::MAX_ANSWER_BYTES,
 };
 
@@ -57,10 +57,10 @@ impl<S: Sync, T: DeserializeOwned, const MAX_BYTES: usize> FromRequest<S> for Bo
     type Rejection = Problem;
 
     async fn from_request(request: AxumRequest, _: &S) -> Result<Self, Problem> {
-        let (parts, bytes) = request.into_parts();
+        let (parts, content) = request.into_parts();
         // What Lambda passes on, so that the same fault comes first as elsewhere. A layer may have set a lower limit.
-        let bytes = to_bytes(bytes, MAX_ANSWER_BYTES).await.map_err(|_| Problem::content_too_large(MAX_BYTES))?;
-        body(&Request::from_parts(parts, LambdaBody::Binary(bytes.into())), MAX_BYTES).map(Self)
+        let content = whole(content, MAX_ANSWER_BYTES).await.map_err(|_| Problem::content_too_large(MAX_BYTES))?;
+        body(&Request::from_parts(parts, content), MAX_BYTES).map(Self)
     }
 }
 
@@ -85,23 +85,25 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let refused = |status: StatusCode, said: String| match said.strip_prefix("Invalid UTF-8 in ") {
-            Some(name) => Problem::invalid_parameter(format!("{name} is not valid UTF-8.")),
-            None if status == StatusCode::BAD_REQUEST => {
-                Problem::invalid_parameter(format!("{}.", said.trim_start_matches("Invalid URL: ")))
-            }
-            None => Problem::internal().because(said),
-        };
-        let all = RawPathParams::from_request_parts(parts, state).await;
-        let all = all.map_err(|rejection| refused(rejection.status(), rejection.body_text()))?;
-        for (name, value) in &all {
-            if let Some(fault) = unreadable(value) {
-                return Err(Problem::invalid_parameter(format!("`{name}` {fault}.")));
+        // What is wrong with a path that this cannot read, the other extractor tells.
+        if let Ok(all) = RawPathParams::from_request_parts(parts, state).await {
+            for (name, value) in &all {
+                if let Some(fault) = unreadable(value) {
+                    return Err(Problem::invalid_parameter(format!("`{name}` {fault}.")));
+                }
             }
         }
         let path = AxumPath::from_request_parts(parts, state).await;
-        let AxumPath(path) = path.map_err(|rejection| refused(rejection.status(), rejection.body_text()))?;
-        Ok(Self(path))
+        path.map(|AxumPath(path)| Self(path)).map_err(|rejection| {
+            let said = rejection.body_text();
+            match said.strip_prefix("Invalid UTF-8 in ") {
+                Some(name) => Problem::invalid_parameter(format!("{name} is not valid UTF-8.")),
+                None if rejection.status() == StatusCode::BAD_REQUEST => {
+                    Problem::invalid_parameter(format!("{}.", said.trim_start_matches("Invalid URL: ")))
+                }
+                None => Problem::internal().because(said),
+            }
+        })
     }
 }
 

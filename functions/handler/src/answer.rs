@@ -120,43 +120,6 @@ fn text<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Proble
     str::from_utf8(value.as_bytes()).map_err(|_| Problem::internal().because(format!("the header {name} is not UTF-8")))
 }
 
-/// An `internal` problem for `trigger`, for when even a problem cannot be sent. Nothing in it comes from the endpoint or
-/// the caller, and nothing here can fail. Also returns the size of its body.
-pub(crate) fn last_resort(trigger: Trigger, is_head: bool, request_id: &str) -> (String, usize) {
-    const TITLE: &str = r#""statusDescription":"500 Internal Server Error","#;
-    let is_multi_value = matches!(trigger, Trigger::RestApi | Trigger::Alb { multi_value: true });
-    let (headers, opens, closes) = if is_multi_value { ("multiValueHeaders", "[", "]") } else { ("headers", "", "") };
-    let is_plain =
-        request_id.len() <= 64 && request_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let request_id = if is_plain { request_id } else { "" };
-    let body = concat!(
-        r#"{\"type\":\"urn:problem-type:internal\",\"title\":\"Internal error\",\"status\":500,"#,
-        r#"\"detail\":\"The request failed because of an internal error, which has been logged.\","#,
-        r#"\"instance\":\"urn:uuid:"#,
-    );
-    let body = if is_head { [""; 3] } else { [body, request_id, r#"\"}"#] };
-    let mut answer = String::from(r#"{"statusCode":500,"#);
-    match trigger {
-        Trigger::Alb { .. } | Trigger::VpcLattice => answer.push_str(TITLE),
-        Trigger::HttpApi | Trigger::FunctionUrl => answer.push_str(r#""cookies":[],"#),
-        Trigger::RestApi => {}
-    }
-    answer.extend(["\"", headers, "\":{"]);
-    for (name, value) in [
-        ("x-request-id", request_id),
-        ("x-content-type-options", "nosniff"),
-        ("cache-control", "no-store"),
-        ("content-type", "application/problem+json"),
-    ] {
-        let separator = if name == "content-type" { "" } else { "," };
-        answer.extend(["\"", name, "\":", opens, "\"", value, "\"", closes, separator]);
-    }
-    answer.push_str(r#"},"body":""#);
-    answer.extend(body);
-    answer.push_str(r#"","isBase64Encoded":false}"#);
-    (answer, body.iter().map(|part| part.len() - part.matches('\\').count()).sum())
-}
-
 /// Adds a header, or adds a value to a header that is already there (RFC 9110, section 5.3).
 fn join<'a>(
     headers: &mut BTreeMap<&'a str, Cow<'a, str>>,
@@ -221,35 +184,6 @@ mod tests {
             && answer["body"].as_str().unwrap().contains("urn:problem-type:internal")
             && line["status"] == 500
             && line["error"].as_str().unwrap().contains(cause)
-    }
-
-    #[test]
-    fn the_last_resort_is_a_valid_answer_through_every_trigger() {
-        for trigger in [
-            Trigger::HttpApi,
-            Trigger::FunctionUrl,
-            Trigger::RestApi,
-            Trigger::Alb { multi_value: false },
-            Trigger::Alb { multi_value: true },
-            Trigger::VpcLattice,
-        ] {
-            for (is_head, given, id) in [(false, "6b2a-1", "6b2a-1"), (true, "6b2a-1", "6b2a-1"), (false, "\"", "")] {
-                let mut response = Problem::internal().to_response(id);
-                for (name, value) in
-                    [("x-request-id", id), ("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
-                {
-                    response.headers_mut().insert(name, value.parse().unwrap());
-                }
-                if is_head {
-                    *response.body_mut() = Body::Empty;
-                }
-                let (last_resort, bytes_out) = last_resort(trigger, is_head, given);
-                let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
-                let expected = answer(trigger, &response).unwrap().into_text().unwrap();
-                assert_eq!(read(&last_resort), read(&expected), "{trigger:?}");
-                assert_eq!(bytes_out, response.body().len());
-            }
-        }
     }
 
     #[test]

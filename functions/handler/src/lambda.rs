@@ -262,7 +262,7 @@ impl Lambda {
                     .header(TRAILER, FUNCTION_ERROR_TYPE)
                     .header(TRAILER, FUNCTION_ERROR_BODY);
                 // Boxed, because most answers are no streams.
-                begun.end(self.post(request, path, headers, Body::new(body))).boxed().await
+                begun.end(self.post(request, path, headers, body)).boxed().await
             }
         }
     }

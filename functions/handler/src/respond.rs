@@ -15,7 +15,7 @@ use tokio::{task::yield_now, time::sleep_until};
 
 use crate::{
     Body, Endpoint, Problem, Request, Response,
-    answer::{answer, last_resort},
+    answer::answer,
     caught::{caught, caught_async},
     deadline,
     endpoint::without_endpoint,
@@ -33,7 +33,7 @@ pub(crate) enum Outgoing {
     /// The JSON for the trigger.
     Json(Pieces),
     #[cfg(feature = "stream")]
-    Stream(Box<(crate::stream::SentBody, crate::stream::Begun)>),
+    Stream(Box<(lambda_runtime_api_client::body::Body, crate::stream::Begun)>),
 }
 
 impl Outgoing {
@@ -103,10 +103,7 @@ fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome:
         }
         Ok((answer(trigger, &response)?, response.status(), response.body().len()))
     };
-    let last_resort = || {
-        let (answer, bytes_out) = last_resort(trigger, is_head, invocation.request_id());
-        (answer.into(), StatusCode::INTERNAL_SERVER_ERROR, bytes_out)
-    };
+    let last_resort = |json: &str| (json.into(), StatusCode::INTERNAL_SERVER_ERROR, 0);
     let ((answer, status, bytes_out), problem) = sent(invocation, outcome, convert, last_resort);
     invocation.end(status, bytes_out, problem.as_ref(), None);
     caught(|| drop(problem));
@@ -114,32 +111,36 @@ fn finish(invocation: &InvocationSpan, trigger: Trigger, is_head: bool, outcome:
 }
 
 /// What `convert` makes of the outcome, with the common headers, or else of the problem that there is instead, and that
-/// problem. Whatever panics or cannot be sent, there is an answer.
+/// problem. Whatever panics or cannot be sent, there is an answer: at last `last_resort`, which gets JSON for any trigger.
 pub(crate) fn sent<T>(
     invocation: &InvocationSpan,
     outcome: Result<Response, Problem>,
     convert: impl Fn(Response) -> Result<T, Problem>,
-    last_resort: impl FnOnce() -> T,
+    last_resort: impl FnOnce(&'static str) -> T,
 ) -> (T, Option<Problem>) {
     let convert = |mut response| {
         with_common_headers(invocation, &mut response);
         convert(response)
     };
-    match caught(|| outcome.and_then(&convert)).unwrap_or_else(panicked) {
-        Ok(sent) => (sent, None),
-        Err(problem) => match caught(|| convert(problem.to_response(invocation.request_id()))).unwrap_or_else(panicked)
-        {
-            Ok(sent) => (sent, Some(problem)),
-            Err(cause) => {
-                invocation.could_not_send(&problem);
-                caught(|| drop(problem));
-                (last_resort(), Some(cause))
-            }
-        },
+    let convert_problem =
+        |problem: &Problem| caught(|| convert(problem.to_response(invocation.request_id()))).unwrap_or_else(panicked);
+    let problem = match caught(|| outcome.and_then(&convert)).unwrap_or_else(panicked) {
+        Ok(sent) => return (sent, None),
+        Err(problem) => problem,
+    };
+    match convert_problem(&problem) {
+        Ok(sent) => (sent, Some(problem)),
+        Err(cause) => {
+            invocation.could_not_send(&problem);
+            caught(|| drop(problem));
+            // Nothing in it comes from the endpoint or the caller.
+            let sent = convert_problem(&Problem::internal());
+            (sent.unwrap_or_else(|_| last_resort(r#"{"statusCode":500}"#)), Some(cause))
+        }
     }
 }
 
-pub(crate) fn with_common_headers(invocation: &InvocationSpan, response: &mut Response) {
+fn with_common_headers(invocation: &InvocationSpan, response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // An endpoint whose answers may be shared sets the header itself. With a validator, the caller's cache can ask.

@@ -6,13 +6,16 @@
 mod sent;
 
 use std::{
-    env, mem,
+    env,
+    future::ready,
     sync::{Arc, Mutex, PoisonError},
-    task::{Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::{FutureExt, Stream, future::BoxFuture, stream::poll_fn};
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{poll_fn, select},
+};
 use http_body::Frame;
 use http_body_util::{BodyExt, LengthLimitError, StreamBody, combinators::UnsyncBoxBody};
 use lambda_http::{
@@ -23,9 +26,12 @@ use lambda_http::{
         response::Parts,
     },
 };
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::{
+    sync::mpsc::{Sender, channel},
+    task::yield_now,
+};
 
-pub(crate) use sent::{Begun, SentBody, begin};
+pub(crate) use sent::{Begun, begin};
 
 use crate::{
     Body, Problem, Response,
@@ -78,8 +84,11 @@ pub fn stream<F>(content_type: &'static str, write: impl FnOnce(Pieces) -> F) ->
 where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    let (pieces, receiver) = channel(1);
-    let mut response = stream_body(StreamBody::new(written(write(Pieces(pieces)).boxed(), receiver)));
+    let (pieces, mut receiver) = channel(1);
+    // A piece is taken before `send` ends, so it comes before the failure of what sent it.
+    let failure = write(Pieces(pieces)).into_stream().filter_map(|ended| ready(ended.err().map(Err)));
+    let pieces = poll_fn(move |context| receiver.poll_recv(context)).map(|piece| Ok(Frame::data(piece)));
+    let mut response = stream_body(StreamBody::new(select(pieces, failure)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
@@ -150,7 +159,10 @@ impl Pieces {
         let ended = || Error::from("the answer has ended");
         self.0.send(piece.into()).await.map_err(|_| ended())?;
         // There is room for one piece, so this one was taken.
-        self.0.reserve().await.map(drop).map_err(|_| ended())
+        self.0.reserve().await.map_err(|_| ended())?;
+        // hyper sends what it has when there is nothing more for now. What comes next may take the endpoint a while.
+        yield_now().await;
+        Ok(())
     }
 }
 
@@ -193,37 +205,6 @@ impl Events {
         text.push('\n');
         self.0.send(text).await
     }
-}
-
-/// The pieces that `writing` sends to `receiver`.
-fn written(
-    writing: BoxFuture<'static, Result<(), Error>>,
-    mut receiver: Receiver<Bytes>,
-) -> impl Stream<Item = Result<Frame<Bytes>, Error>> + Send + 'static {
-    let (mut writing, mut failure) = (Some(writing), None);
-    let mut is_buffered = false;
-    poll_fn(move |context| {
-        // hyper sends what it has when there is nothing more for now. What comes next may take the endpoint a while.
-        if mem::take(&mut is_buffered) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if let Some(unfinished) = &mut writing
-            && let Poll::Ready(ended) = unfinished.as_mut().poll(context)
-        {
-            writing = None;
-            if let Err(error) = ended {
-                failure = Some(error);
-                receiver.close();
-            }
-        }
-        // What was written comes before how the writing ended.
-        let Some(piece) = ready!(receiver.poll_recv(context)) else {
-            return Poll::Ready(failure.take().map(Err));
-        };
-        is_buffered = true;
-        Poll::Ready(Some(Ok(Frame::data(piece))))
-    })
 }
 
 /// A body in a response's extensions, which are cloned with it.
@@ -275,26 +256,21 @@ pub(crate) async fn collected(
     most: Option<usize>,
 ) -> Result<Response, Problem> {
     let mut response = answering.await?;
-    if let Some(most) = most
-        && let Some(body) = Streamed::take(&mut response, is_head)
-    {
-        *response.body_mut() = collect(body, most).await?;
+    let Some(most) = most else { return Ok(response) };
+    if let Some(body) = Streamed::take(&mut response, is_head) {
+        let refused = |error: Error| {
+            if !error.is::<LengthLimitError>() {
+                return problem(error);
+            }
+            Problem::internal().because(format!(
+                "the stream has more than {most} bytes, and is sent as a whole: {INVOKE_MODE} is not RESPONSE_STREAM, or \
+                 this trigger cannot stream"
+            ))
+        };
+        // Boxed, because most answers are no streams.
+        *response.body_mut() = whole(body, most).boxed().await.map_err(refused)?;
     }
     Ok(response)
-}
-
-/// No `async fn`, whose future the compiler would not know to be `Send`.
-fn collect(body: UnsyncBoxBody<Bytes, Error>, most: usize) -> BoxFuture<'static, Result<Body, Problem>> {
-    let refused = move |error: Error| {
-        if !error.is::<LengthLimitError>() {
-            return problem(error);
-        }
-        Problem::internal().because(format!(
-            "the stream has more than {most} bytes, and is sent as a whole: {INVOKE_MODE} is not RESPONSE_STREAM, or this \
-             trigger cannot stream"
-        ))
-    };
-    whole(body, most).map(move |collected| collected.map_err(refused)).boxed()
 }
 
 #[cfg(test)]

@@ -96,10 +96,11 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         let path = AxumPath::from_request_parts(parts, state).await;
         path.map(|AxumPath(path)| Self(path)).map_err(|rejection| {
             let said = rejection.body_text();
-            match said.strip_prefix("Invalid UTF-8 in ") {
+            let fault = said.trim_start_matches("Invalid URL: ");
+            match fault.strip_prefix("Invalid UTF-8 in ") {
                 Some(name) => Problem::invalid_parameter(format!("{name} is not valid UTF-8.")),
                 None if rejection.status() == StatusCode::BAD_REQUEST => {
-                    Problem::invalid_parameter(format!("{}.", said.trim_start_matches("Invalid URL: ")))
+                    Problem::invalid_parameter(format!("{fault}."))
                 }
                 None => Problem::internal().because(said),
             }

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::BTreeMap, str};
 
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
-use lambda_http::http::{HeaderName, HeaderValue, header::SET_COOKIE};
+use lambda_http::http::{HeaderName, header::SET_COOKIE};
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -33,9 +33,11 @@ struct Answer<'a> {
     // Present even if it is empty, because `cargo lambda watch` requires it.
     #[serde(skip_serializing_if = "Option::is_none")]
     cookies: Option<Vec<&'a str>>,
-    #[serde(serialize_with = "text_or_base64")]
-    body: &'a Body,
-    is_base64_encoded: bool,
+    // Apart in a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Content<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_base64_encoded: Option<bool>,
 }
 
 /// Makes the answer for `trigger`.
@@ -44,6 +46,21 @@ struct Answer<'a> {
 ///
 /// Returns an `internal` problem if the trigger or Lambda would not accept the answer.
 pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Pieces, Problem> {
+    let mut answer = head(trigger, response)?;
+    // Unchanged: lambda_http would decode text by the charset of its content type, and send it as UTF-8.
+    answer.body = Some(Content(response.body()));
+    answer.is_base64_encoded = Some(matches!(response.body(), Body::Binary(_)));
+    let json = in_json(&answer, response.body().len()).map_err(|error| Problem::internal().because(error))?;
+    let (bytes, most) = (json.len(), trigger.max_answer_bytes());
+    if bytes > most {
+        let cause = format!("the answer takes {bytes} bytes of JSON, but {} takes at most {most}", trigger.name());
+        return Err(Problem::internal().because(cause));
+    }
+    Ok(json)
+}
+
+/// The answer without its body.
+fn head(trigger: Trigger, response: &Response) -> Result<Answer<'_>, Problem> {
     let is_described = matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
     let mut answer = Answer {
         status_code: response.status().as_u16(),
@@ -51,12 +68,12 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Pieces, Pr
         headers: BTreeMap::new(),
         multi_value_headers: BTreeMap::new(),
         cookies: matches!(trigger, Trigger::HttpApi | Trigger::FunctionUrl).then(Vec::new),
-        // Unchanged: lambda_http would decode text by the charset of its content type, and send it as UTF-8.
-        body: response.body(),
-        is_base64_encoded: matches!(response.body(), Body::Binary(_)),
+        body: None,
+        is_base64_encoded: None,
     };
     for (name, value) in response.headers() {
-        let value = text(name, value)?;
+        let value = str::from_utf8(value.as_bytes())
+            .map_err(|_| Problem::internal().because(format!("the header {name} is not UTF-8")))?;
         match trigger {
             Trigger::RestApi | Trigger::Alb { multi_value: true } => {
                 answer.multi_value_headers.entry(name.as_str()).or_default().push(value);
@@ -67,13 +84,7 @@ pub(crate) fn answer(trigger: Trigger, response: &Response) -> Result<Pieces, Pr
             },
         }
     }
-    let json = in_json(&answer, response.body().len()).map_err(|error| Problem::internal().because(error))?;
-    let (bytes, most) = (json.len(), trigger.max_answer_bytes());
-    if bytes > most {
-        let cause = format!("the answer takes {bytes} bytes of JSON, but {} takes at most {most}", trigger.name());
-        return Err(Problem::internal().because(cause));
-    }
-    Ok(json)
+    Ok(answer)
 }
 
 fn in_json(answer: &Answer<'_>, body_bytes: usize) -> serde_json::Result<Pieces> {
@@ -99,25 +110,12 @@ fn in_json(answer: &Answer<'_>, body_bytes: usize) -> serde_json::Result<Pieces>
 #[cfg(feature = "stream")]
 pub(crate) fn prelude(response: &Response) -> Result<String, Problem> {
     const MOST: usize = 16 * 1024;
-    let (mut headers, mut cookies) = (BTreeMap::new(), Vec::new());
-    for (name, value) in response.headers() {
-        match text(name, value)? {
-            cookie if name == SET_COOKIE => cookies.push(cookie),
-            value => join(&mut headers, name, value)?,
-        }
-    }
-    let prelude = serde_json::json!({
-        "statusCode": response.status().as_u16(), "headers": headers, "cookies": cookies
-    });
-    let prelude = prelude.to_string();
+    let head = head(Trigger::FunctionUrl, response)?;
+    let prelude = serde_json::to_string(&head).map_err(|error| Problem::internal().because(error))?;
     if prelude.len() > MOST {
         return Err(Problem::internal().because("the head of a stream takes more than 16 kB of JSON"));
     }
     Ok(prelude)
-}
-
-fn text<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Problem> {
-    str::from_utf8(value.as_bytes()).map_err(|_| Problem::internal().because(format!("the header {name} is not UTF-8")))
 }
 
 /// Adds a header, or adds a value to a header that is already there (RFC 9110, section 5.3).
@@ -139,11 +137,16 @@ fn join<'a>(
     Ok(())
 }
 
-fn text_or_base64<S: Serializer>(body: &Body, serializer: S) -> Result<S::Ok, S::Error> {
-    match body {
-        Body::Text(text) => serializer.serialize_str(text),
-        Body::Binary(bytes) => serializer.collect_str(&Base64Display::new(bytes, &BASE64_STANDARD)),
-        _ => serializer.serialize_str(""),
+/// A body as text, or in base64.
+struct Content<'a>(&'a Body);
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Body::Text(text) => serializer.serialize_str(text),
+            Body::Binary(bytes) => serializer.collect_str(&Base64Display::new(bytes, &BASE64_STANDARD)),
+            _ => serializer.serialize_str(""),
+        }
     }
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct Event {
     pub(crate) method: &'static str,
     /// Whether the answer has no body, even if the request is malformed.
     pub(crate) is_head: bool,
-    /// Whether the trigger can stream an answer, if it is told to: a function URL and a REST API can.
-    pub(crate) can_stream: bool,
+    /// Whether the trigger streams the answer.
+    pub(crate) streams: bool,
     pub(crate) request: Result<Request, Malformed>,
 }
 
@@ -82,15 +82,15 @@ impl FromTrigger {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl Event {
-    /// Reads the event of an invocation.
+    /// Reads the event of an invocation. `streams` says whether triggers that can stream do.
     ///
     /// # Errors
     ///
     /// If it is not from an HTTP trigger.
-    pub(crate) fn read(event: Bytes) -> Result<Self, Error> {
+    pub(crate) fn read(event: Bytes, streams: bool) -> Result<Self, Error> {
         let json = str::from_utf8(&event)?;
         let read = match serde_json::from_str(json) {
-            Ok(object) => Self::of(&object, json),
+            Ok(object) => Self::of(&object, json, streams),
             Err(other) if other.is_data() => None,
             Err(error) => return Err(format!("the event is not JSON: {error}").into()),
         };
@@ -111,7 +111,7 @@ impl Event {
         Ok(read)
     }
 
-    fn of(event: &Object<'_>, json: &str) -> Option<Self> {
+    fn of(event: &Object<'_>, json: &str, streams: bool) -> Option<Self> {
         let context = event.object("requestContext");
         let http = context.object("http");
         let domain_name = context.text("domainName");
@@ -153,6 +153,8 @@ impl Event {
         };
         let path = without(path, base.or(stage.map(|stage| stage.len() + 1)).unwrap_or_default());
         let (name, is_head) = (method_name(&method), method == Method::HEAD.as_str());
+        // A function URL and a REST API can. `cargo lambda watch` sends an HTTP API's events, and can, too.
+        let streams = streams && !is_http_api && !matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
         let request = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("The method is not a token."));
         let request = request.and_then(|method| {
             fit?;
@@ -176,21 +178,12 @@ impl Event {
                 route: route.and_then(|route| route.get(route.find('/')?..)).map(Into::into),
                 has_decoded: is_http_api,
                 stage: unclear.map(Cow::into_owned),
-                takes_binary: trigger != Trigger::RestApi || is_http_api,
+                takes_binary: streams || trigger != Trigger::RestApi || is_http_api,
             });
             Ok(request)
         });
-        // `cargo lambda watch` sends an HTTP API's events, and can stream.
-        let can_stream = !is_http_api && !matches!(trigger, Trigger::Alb { .. } | Trigger::VpcLattice);
         let route = route.map(Cow::into_owned);
-        Some(Self { trigger, route, client_address, method: name, is_head, can_stream, request })
-    }
-}
-
-/// Says that the answer to `request` may be binary, as a stream may be behind any trigger.
-pub(crate) fn takes_any_bytes(request: &mut Request) {
-    if let Some(from) = request.extensions_mut().get_mut::<FromTrigger>() {
-        from.takes_binary = true;
+        Some(Self { trigger, route, client_address, method: name, is_head, streams, request })
     }
 }
 

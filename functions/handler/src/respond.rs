@@ -19,7 +19,7 @@ use crate::{
     caught::{caught, caught_async},
     deadline,
     endpoint::without_endpoint,
-    event::{Event, Malformed, takes_any_bytes},
+    event::{Event, Malformed},
     log::{InvocationSpan, Log},
     pieces::Pieces,
     trace,
@@ -68,7 +68,7 @@ pub(crate) fn respond<E: Endpoint>(
     context: Context,
     streams: bool,
 ) -> impl Future<Output = Result<Outgoing, Error>> + Send + use<E> {
-    let event = caught(|| Event::read(event)).unwrap_or_else(|| Err("reading the event panicked".into()));
+    let event = caught(|| Event::read(event, streams)).unwrap_or_else(|| Err("reading the event panicked".into()));
     // An endpoint need not be `Sync`, so the future cannot clone it.
     let started = event.map(|mut event| {
         let invocation = InvocationSpan::start(log, init, &mut event, &context);
@@ -77,11 +77,7 @@ pub(crate) fn respond<E: Endpoint>(
     });
     async move {
         let (invocation, event, endpoint) = started?;
-        let Event { trigger, is_head, can_stream, mut request, .. } = event;
-        let streams = streams && can_stream;
-        if streams && let Ok(request) = &mut request {
-            takes_any_bytes(request);
-        }
+        let Event { trigger, is_head, streams, request, .. } = event;
         let served = async {
             let called = call(endpoint, request, context, (!streams).then(|| trigger.max_answer_bytes()));
             let outcome = caught_async(called).await.unwrap_or_else(panicked);

@@ -28,6 +28,10 @@ const AWS_LAMBDA_RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// How many invocations Lambda sends to one environment at a time: more than 1 only under Lambda Managed Instances.
 const AWS_LAMBDA_MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
 
+/// Whether the function's triggers stream its answers, in the words of a function URL: `RESPONSE_STREAM`, or `BUFFERED`,
+/// which is the default. template.yaml sets it beside the trigger.
+pub(crate) const INVOKE_MODE: &str = "INVOKE_MODE";
+
 /// The initialization type of a process that Lambda starts once, to restore others from its snapshot.
 const SNAP_START: &str = "snap-start";
 
@@ -53,10 +57,7 @@ pub fn run(endpoint: impl Endpoint) -> ExitCode {
     };
     let at_a_time = env::var(AWS_LAMBDA_MAX_CONCURRENCY).ok().and_then(|value| value.parse().ok());
     let at_a_time = at_a_time.unwrap_or(1).max(1);
-    #[cfg(feature = "stream")]
-    let streams = crate::stream::is_on();
-    #[cfg(not(feature = "stream"))]
-    let streams = false;
+    let streams = cfg!(feature = "stream") && env::var(INVOKE_MODE).is_ok_and(|mode| mode == "RESPONSE_STREAM");
     let init = log.age();
     // Boxed, because it is large and would be moved many times.
     let answer = move |event: Bytes, context| respond(&log, init, &endpoint, event, context, streams).boxed();

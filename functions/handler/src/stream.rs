@@ -6,7 +6,6 @@
 mod sent;
 
 use std::{
-    env,
     future::ready,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -36,20 +35,12 @@ pub(crate) use sent::{Begun, begin};
 use crate::{
     Body, Problem, Response,
     caught::caught,
+    run::INVOKE_MODE,
     service::{problem, whole},
 };
 
-/// Whether the function's triggers stream its answers, in the words of a function URL: `RESPONSE_STREAM`, or `BUFFERED`,
-/// which is the default. template.yaml sets it beside the trigger.
-const INVOKE_MODE: &str = "INVOKE_MODE";
-
 /// The body beside a stream. Unlike `Body::Empty`, it tells a layer its size, so that none begins to compress it.
 const NO_BODY: Body = Body::Text(String::new());
-
-/// Whether the triggers that can stream do so.
-pub(crate) fn is_on() -> bool {
-    env::var(INVOKE_MODE).is_ok_and(|mode| mode == "RESPONSE_STREAM")
-}
 
 /// Answers with what `write` sends, piece by piece, as `content_type`.
 ///

@@ -482,7 +482,7 @@ mod tests {
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
-        let mut event = Event::read(EVENT.into()).unwrap();
+        let mut event = Event::read(EVENT.into(), false).unwrap();
         let invocation = InvocationSpan::start(log, Duration::from_millis(2), &mut event, &context);
         let served = async {
             endpoint();
@@ -706,7 +706,7 @@ mod tests {
         let log = Arc::new(Log::new(Format::Json, |line| {
             BYTES.store(line.len(), Ordering::Relaxed);
         }));
-        let (mut event, response) = (Event::read(EVENT.into()).unwrap(), Response::default());
+        let (mut event, response) = (Event::read(EVENT.into(), false).unwrap(), Response::default());
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());

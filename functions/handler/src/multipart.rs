@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use lambda_http::http::{StatusCode, header::CONTENT_TYPE};
-use memchr::memmem::{Finder, find};
+use memchr::memmem::{find, find_iter};
 
 use crate::{
     Problem, Request,
@@ -89,34 +89,32 @@ pub fn multipart(
 }
 
 fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'static str> {
-    const INCOMPLETE: &str = "The body does not end with its boundary.";
-    let delimiter = format!("\r\n--{boundary}");
-    let delimiter = Finder::new(&delimiter);
-    // What comes before the first delimiter is no part.
-    let (_, mut rest) = next(body, &delimiter, true).ok_or("The body does not have its boundary.")?;
-    let mut parts = Vec::new();
-    while let Some(from) = rest {
-        let part;
-        (part, rest) = next(from, &delimiter, false).ok_or(INCOMPLETE)?;
-        parts.push(Part::read(part)?);
-    }
-    Ok(parts)
-}
-
-/// What is before the next delimiter, and what is after its line, with the line's end, unless it is the last.
-fn next<'a>(rest: &'a [u8], delimiter: &Finder<'_>, is_start: bool) -> Option<(&'a [u8], Option<&'a [u8]>)> {
-    let delimiter_bytes = delimiter.needle();
-    // The first delimiter may have no line before it.
-    let first = delimiter_bytes.get(2..).filter(|first| is_start && rest.starts_with(first));
-    let first = first.map(|first| (0, first.len())).into_iter();
-    let all = first.chain(delimiter.find_iter(rest).map(|at| (at, at + delimiter_bytes.len())));
-    all.filter_map(|(start, end)| Some((rest.get(..start)?, rest.get(end..)?))).find_map(|(before, after)| {
-        if after.starts_with(b"--") {
-            return Some((before, None));
-        }
+    let delimiter = format!("--{boundary}");
+    // Where a line ends before each delimiter, where the delimiter's own line ends, and whether it is the last one.
+    let delimiters = find_iter(body, &delimiter).filter_map(|at| {
+        let end = if at == 0 { 0 } else { body.get(..at)?.strip_suffix(b"\r\n")?.len() };
+        let after = body.get(at + delimiter.len()..)?;
         let padding = after.iter().take_while(|byte| b" \t".contains(byte)).count();
+        let is_last = after.starts_with(b"--");
         // Otherwise it only begins like a delimiter.
-        after.get(padding..).filter(|line_end| line_end.starts_with(b"\r\n")).map(|line_end| (before, Some(line_end)))
+        let is_one = is_last || after.get(padding..)?.starts_with(b"\r\n");
+        is_one.then_some((end, at + delimiter.len() + padding, is_last))
+    });
+    // What comes before the first delimiter is no part.
+    let (mut parts, mut start) = (Vec::new(), None);
+    for (end, next, is_last) in delimiters {
+        if let Some(part) = start.and_then(|start| body.get(start..end)) {
+            parts.push(Part::read(part)?);
+        }
+        if is_last {
+            return Ok(parts);
+        }
+        start = Some(next);
+    }
+    Err(if start.is_none() {
+        "The body does not have its boundary."
+    } else {
+        "The body does not end with its boundary."
     })
 }
 

@@ -1,12 +1,12 @@
 //! Answers that are files, and answers that lead elsewhere.
 
 use lambda_http::http::{
-    HeaderValue, StatusCode,
+    Response, StatusCode,
     header::{CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION},
 };
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{Body, Problem, Response};
+use crate::{Body, Problem};
 
 /// RFC 8187, section 3.2.1, lets a few more characters stay as they are.
 const NOT_IN_AN_ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
@@ -49,7 +49,7 @@ pub fn file(
     name: &str,
     content_type: &str,
     content: impl Into<Body>,
-) -> Result<Response, Problem> {
+) -> Result<Response<Body>, Problem> {
     let name = name.replace(|c: char| c.is_control() || c == '/' || c == '\\', "_");
     // RFC 6266, appendix D: some clients take `%` for percent-encoding.
     let ascii = name.replace(|c: char| !c.is_ascii() || c == '"' || c == '%', "_");
@@ -59,11 +59,8 @@ pub fn file(
         value.extend(["; filename*=UTF-8''"]);
         value.extend(utf8_percent_encode(&name, NOT_IN_AN_ATTRIBUTE));
     }
-    let header = |value: &str| HeaderValue::from_str(value).map_err(|error| Problem::internal().because(error));
-    let mut response = Response::new(content.into());
-    response.headers_mut().insert(CONTENT_TYPE, header(content_type)?);
-    response.headers_mut().insert(CONTENT_DISPOSITION, header(&value)?);
-    Ok(response)
+    let response = Response::builder().header(CONTENT_TYPE, content_type).header(CONTENT_DISPOSITION, value);
+    response.body(content.into()).map_err(|error| Problem::internal().because(error))
 }
 
 /// Answers with a redirect to `location`, which is relative to the request's URL or absolute. A relative one without a
@@ -88,16 +85,13 @@ pub fn file(
 /// assert_eq!(response.headers()[LOCATION], "orders/7?shop=caf%C3%A9");
 /// # Ok::<(), handler::Problem>(())
 /// ```
-pub fn redirect(status: StatusCode, location: &str) -> Result<Response, Problem> {
+pub fn redirect(status: StatusCode, location: &str) -> Result<Response<Body>, Problem> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Err(Problem::internal().because(format!("{status} is not a redirect")));
     }
-    let location = HeaderValue::try_from(utf8_percent_encode(location, NOT_IN_A_URI).to_string())
-        .map_err(|error| Problem::internal().because(error))?;
-    let mut response = Response::default();
-    *response.status_mut() = status;
-    response.headers_mut().insert(LOCATION, location);
-    Ok(response)
+    let location = utf8_percent_encode(location, NOT_IN_A_URI).to_string();
+    let response = Response::builder().status(status).header(LOCATION, location);
+    response.body(Body::Empty).map_err(|error| Problem::internal().because(error))
 }
 
 #[cfg(test)]

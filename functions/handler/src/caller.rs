@@ -302,14 +302,12 @@ pub struct IamIdentity {
 #[must_use]
 pub fn iam_identity(request: &Request) -> Option<IamIdentity> {
     let context = Object::of_context(request)?;
-    let [iam, identity] = [context.object("authorizer").object("iam"), context.object("identity")];
-    let text = |names: [&str; 2]| {
-        let mut found = [&iam, &identity].into_iter().flat_map(|from| names.map(|name| from.text(name)));
-        Some(found.find_map(|text| text)?.into_owned())
-    };
-    let arn = text(["userArn", "principal"])?;
-    let account = text(["accountId"; 2]).or_else(|| arn.split(':').nth(4).map(Into::into));
-    Some(IamIdentity { account, organization: text(["principalOrgId", "principalOrgID"]), arn })
+    let iam = context.object("authorizer").object("iam");
+    let identity = if iam.0.is_empty() { context.object("identity") } else { iam };
+    let text = |name, or| Some(identity.text(name).or(identity.text(or))?.into_owned());
+    let arn = text("userArn", "principal")?;
+    let account = text("accountId", "").or_else(|| arn.split(':').nth(4).map(Into::into));
+    Some(IamIdentity { account, organization: text("principalOrgId", "principalOrgID"), arn })
 }
 
 /// Reads JSON as a `T`, or tells the faults, without values: they may be personal.

@@ -179,12 +179,11 @@ fn faults<T: DeserializeOwned>(mut values: Values<'_>, from: Source) -> Faults {
 impl Source {
     /// How a place is told.
     fn told(self, name: &str, index: Option<usize>) -> String {
-        match (self, index) {
-            (Self::Query, _) => name.to_owned(),
-            (Self::Form, _) if name.is_empty() => String::new(),
-            (Self::Form, None) => pointer(&[name.to_owned()]).0,
-            (Self::Form, Some(index)) => pointer(&[name.to_owned(), index.to_string()]).0,
+        if self == Self::Query || name.is_empty() {
+            return name.to_owned();
         }
+        let path: Vec<_> = [name.to_owned()].into_iter().chain(index.map(|index| index.to_string())).collect();
+        pointer(&path).0
     }
 }
 

@@ -161,11 +161,11 @@ impl Inner {
             }
         }
         result.shared = shared;
-        let response = result.response.as_ref().ok().filter(|_| purpose.is_some_and(Purpose::renews)).cloned();
+        let response = result.response.as_ref().ok().filter(|_| purpose.is_some_and(Purpose::renews));
+        let response = response.map(|response| (Arc::clone(prepared), Arc::clone(response)));
         let is_verdict = lease.is_some() || result.tally.opened;
         let open_for = self.breaker.open_for().filter(|left| is_verdict && !left.is_zero());
-        let (request, is_healthy_now) = (Arc::clone(prepared), is_healthy == Some(true));
-        let report = Report { request, lease, response, is_healthy: is_healthy_now, open_for, invalidated };
+        let report = Report { lease, response, is_healthy: is_healthy == Some(true), open_for, invalidated };
         result.report = Some(report).filter(|report| self.fleet.is_some() && !report.is_empty());
         if purpose == Some(Purpose::Probe) && is_healthy.is_none() {
             // Another environment may be able to make the call.

@@ -87,12 +87,11 @@ impl Purpose {
 }
 
 /// What an environment tells the others.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Report {
-    pub(crate) request: Arc<Prepared>,
     pub(crate) lease: Option<Lease>,
-    /// The good response, if it should be shared.
-    pub(crate) response: Option<Arc<Entry>>,
+    /// A request and its good response, if that should be shared.
+    pub(crate) response: Option<(Arc<Prepared>, Arc<Entry>)>,
     /// Whether the upstream was found healthy.
     pub(crate) is_healthy: bool,
     /// How long the upstream should be left alone.

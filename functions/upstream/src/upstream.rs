@@ -317,10 +317,13 @@ impl Inner {
 
     /// Records what a body that was passed on as it arrived has shown, and keeps its connection, if it can be used again.
     #[cfg(feature = "stream")]
-    pub(crate) fn streamed(&self, is_healthy: bool, connection: Option<Connection>) {
+    pub(crate) fn streamed(self: &Arc<Self>, is_healthy: bool, connection: Option<Connection>) {
         // If it is not closed, other calls decide: this one began before.
         if self.breaker.is_closed() && self.breaker.record(Some(is_healthy)) {
             count("BreakerOpens", 1);
+            let report = Report { open_for: self.breaker.open_for(), ..Report::default() };
+            let upstream = Arc::clone(self);
+            after_response(async move { upstream.tell_fleet(Some(report)).await });
         }
         self.line.breaker(&self.breaker);
         self.client.keep(connection);

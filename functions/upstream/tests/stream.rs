@@ -189,6 +189,33 @@ async fn streams_that_break_open_the_circuit_breaker() {
     );
 }
 
+#[tokio::test]
+async fn the_fleet_hears_of_a_circuit_breaker_that_a_stream_opens() {
+    let (server, aws) = (Upstream::start(), Upstream::start());
+    server.always(Behaviour::Truncate);
+    aws.always(Answer::ok("{}"));
+    let endpoint = aws.url("");
+    let mut function = start(
+        &server,
+        &[
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_ENDPOINT_URL", &endpoint),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("SHARED_STATE_TABLE", "table"),
+        ],
+    )
+    .await;
+    for _ in 0..10 {
+        assert!(aws.requests().is_empty(), "{:?}", aws.requests());
+        streamed(&mut function, &[]).await;
+    }
+    // The invocation waits until it is told.
+    assert_eq!(lines(function).await[9]["BreakerOpens"], 1);
+    let [told] = &aws.requests()[..] else { panic!("{:?}", aws.requests()) };
+    assert_eq!(told.header("x-amz-target"), Some("DynamoDB_20120810.UpdateItem"));
+}
+
 /// The upstream is slow but not silent, so the function's own time is what ends it.
 #[tokio::test]
 async fn the_deadline_ends_a_slow_body() {

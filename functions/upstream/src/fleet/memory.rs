@@ -191,23 +191,23 @@ impl Fleet {
     }
 
     /// Tells the other environments. Only the next invocation waits for this.
-    pub(crate) async fn report(&self, Report { request, lease, response, is_healthy, open_for, invalidated }: Report) {
-        let keys = self.table.keyspace().keys(&request);
+    pub(crate) async fn report(&self, Report { lease, response, is_healthy, open_for, invalidated }: Report) {
         let reported = async {
             for (url, at) in &invalidated {
                 let url = self.table.keyspace().url(url);
                 self.table.invalidate(&url, *at).await?;
                 self.state().invalidated.retain(|key, later| *key != url || *later > *at);
             }
-            match &response {
-                Some(response) if response.may_be_stored() => {
+            if let Some((request, response)) = &response {
+                let keys = self.table.keyspace().keys(request);
+                if response.may_be_stored() {
                     let until = response.received() + response.of_use_for(self.stale_if_error) + RENEWED_EVERY;
                     if !self.table.put(&keys, response, until).await? {
                         record("not_shared", "too-large");
                     }
+                } else {
+                    self.table.delete(&keys).await?;
                 }
-                Some(_) => self.table.delete(&keys).await?,
-                None => {}
             }
             if let Some(open_for) = open_for {
                 // This gives back the lease that is in the same item.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from aws import Aws
-from harness import ROOT, environment, free_port, process, wait_for
+from harness import ROOT, environment, free_port, in_ci, process, wait_for
 
 PAGE = (ROOT / "docs/crates.md").read_text()
 MANIFEST = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
@@ -129,6 +129,7 @@ def build() -> Iterator[Callable[..., str]]:
         Path(file).unlink()
 
 
+@in_ci
 def test_a_workspace_elsewhere_replays_its_own_events(tmp_path: Path, repository: str, build: Callable[..., str]) -> None:
     first, *commands, last = re.findall(r"(?m)^    (cargo .*)", PAGE.partition("A whole service")[0])
     assert (first, last, len(commands)) == ("cargo new greeting && cd greeting", "cargo test", 3)
@@ -171,6 +172,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, repository: str) -> Path:
     return folder / "shipping"
 
 
+@in_ci
 def test_a_service_of_the_template_replays_its_events_and_is_served(service: Path, tmp_path: Path, build: Callable[..., str]) -> None:
     assert ADDRESS not in (service / "Cargo.toml").read_text() and not (service / "CargoLambda.toml").exists()
     run(service, "cargo", "fmt", "--check", "--package", service.name)
@@ -193,6 +195,7 @@ def answered(url: str) -> requests.Response | None:
     return answer if answer.ok else None
 
 
+@in_ci
 def test_a_service_of_the_template_is_deployed(service: Path, tmp_path: Path, aws: Aws, build: Callable[..., str]) -> None:
     """As `make deploy` does it, but with the debug build in the place of `sam build`'s."""
     (tmp_path / "built").mkdir()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT
+from harness import ROOT, in_ci
 from ownership import owned
 from test_new import changes, copy, edit, passes, run  # noqa: F401
 from test_own import WITHOUT_API, committer, git  # noqa: F401
@@ -157,6 +157,7 @@ def test_what_is_ours_is_replaced_and_what_is_theirs_stays(copy: Path, newer: Pa
     assert changes(copy) == set()
 
 
+@in_ci
 @pytest.mark.skipif(SHALLOW or not FIRST, reason="this clone has no history: `git fetch --unshallow`")
 def test_the_first_repository_that_can_be_updated_gets_the_newest(copy: Path, newer: Path) -> None:  # noqa: F811
     git(copy, "fetch", "--quiet", str(ROOT), "HEAD")

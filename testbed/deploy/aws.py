@@ -43,7 +43,8 @@ class Aws:
     def sam(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         env = emulator_environment(self.endpoint) | {"__SAM_CLI_APP_DIR": str(self.scratch / "sam"), "SAM_CLI_POLL_DELAY": "0.5"}
         if arguments[0] == "build":
-            # Link as `make deploy` does, or cargo would compile everything again.
+            # Compile and link as `make deploy` does, or cargo would compile everything again.
+            env.pop("RUSTC_WORKSPACE_WRAPPER", None)
             link = subprocess.check_output(["make", "--silent", "--no-print-directory", "link"], cwd=ROOT, text=True)
             env |= dict(assignment.split("=", 1) for assignment in shlex.split(link))
         else:  # cargo may have to download; nothing else may leave this machine

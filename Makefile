@@ -274,9 +274,9 @@ install = .venv/bin/uv pip install --quiet --native-tls --python $(1) --requirem
 	@$(call install,.venv/bin/python,$<,testbed/deploy/constraints.txt)
 	@touch $@
 
-.venv/checkov/ready: testbed/deploy/requirements-checkov.txt testbed/deploy/constraints-checkov.txt | .venv/bin/uv
+.venv/checkov/ready: testbed/deploy/requirements-checkov.txt | .venv/bin/uv
 	.venv/bin/uv venv --quiet --clear --python python3 .venv/checkov
-	$(call install,.venv/checkov/bin/python,$<,testbed/deploy/constraints-checkov.txt)
+	$(call install,.venv/checkov/bin/python,$<,$<)
 	@touch $@
 
 # Targets of a team's own.

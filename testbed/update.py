@@ -5,7 +5,11 @@
 
 FROM is an address or a path for git; if empty, where the clone came from. VERSION is a tag, a branch or a commit; if
 empty, what FROM has as its HEAD. That version is fetched, and its own update.py does the rest, with `--to`, in the current directory:
-what testbed/ownership calls ours is replaced, if it is as it came. Then the migrations run that are new (testbed/migrations), and `make check`.
+what testbed/ownership calls ours is replaced, if it is as it came. Then the migrations run that are new, and `make check`.
+
+A change of what a team must have in its own files comes with a migration, in testbed/migrations, which runs once, in the order of names. Its
+first line says what it does. `migrate(root)` changes the files below `root`, a `pathlib.Path`, and leaves them as they are if they have the
+change already. A test of it stands in testbed/deploy/test_update.py.
 """
 
 import importlib.util

@@ -155,7 +155,7 @@ crates: $(if $(CRATES),.venv/bin/cargo-semver-checks) ## compile each crate alon
 	$(if $(CRATES),tag=$$(git describe --tags --abbrev=0 --match 'v*') || exit 0; .venv/bin/cargo-semver-checks semver-checks --workspace --baseline-rev $$tag)
 
 services: $(READY) ## write services as a user would, in a copy, and run `make test` there
-	$(foreach test,$(wildcard testbed/services/test_services.py),.venv/bin/pytest $(test))
+	$(foreach test,$(wildcard testbed/deploy/test_own.py),SERVICES=yes .venv/bin/pytest $(test) -k make_test)
 
 budget: build ## write what the functions cost now into the budget
 	cargo run --quiet --example budget

@@ -1,11 +1,12 @@
 """`make own` makes a copy of this repository a team's, in which an endpoint of theirs passes the tests."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from harness import ROOT, in_ci
-from test_new import changes, copy, passes, run  # noqa: F401
+from test_new import changes, copy, make_services, passes, run, undo  # noqa: F401
 
 sys.path.append(str(ROOT / "testbed"))
 import own  # noqa: E402
@@ -89,3 +90,21 @@ def test_a_teams_repository_passes_its_tests(copy: Path) -> None:  # noqa: F811
     passes(copy, *pytest, "testbed/deploy/test_readme.py", "-k", "not prints and not watched and not deployed")
     served = passes(copy, *pytest, "testbed/deploy/test_contract.py", "-k", "local")
     assert "test_answers_are_as_described[POST /parcels][local]" in served
+
+
+nightly = pytest.mark.skipif("SERVICES" not in os.environ, reason="runs the whole of `make test` in a copy: run by `make services`")
+
+
+@nightly
+def test_make_test_passes_with_the_services(copy: Path) -> None:  # noqa: F811
+    make_services(copy)
+    assert [change for change in changes(copy) if "testbed/" in change or "Makefile" in change] == []
+    passes(copy, "make", "test")
+    undo(copy)
+
+
+@nightly
+def test_make_test_passes_in_a_teams_repository(copy: Path) -> None:  # noqa: F811
+    passes(copy, "make", "own", "NAME=shop")
+    passes(copy, "make", "new", "NAME=bookings", "TABLE=bookings")
+    passes(copy, "make", "test")

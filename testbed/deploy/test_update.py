@@ -142,7 +142,7 @@ def test_what_is_ours_is_replaced_and_what_is_theirs_stays(copy: Path, newer: Pa
     assert git(copy, "rev-parse", "HEAD~1") == before and changes(copy) == set()
     assert teams(copy).items() ^ theirs.items() == {("samconfig.toml", text["samconfig.toml"]) for text in (teams(copy), theirs)}
     assert (copy / "docs/axum.md").read_text().startswith("# Routers\n") and (copy / "docs/new.md").exists()
-    assert not (copy / ".editorconfig").exists() and not (copy / "testbed/services/test_services.py").exists()
+    assert not (copy / ".editorconfig").exists() and not (copy / "testbed/deploy/test_own.py").exists()
     assert '"team=us"' in (copy / "samconfig.toml").read_text()
     assert (copy / "Cargo.toml").read_text() == (newer / "Cargo.toml").read_text()
     assert '"/new"' not in (copy / "CargoLambda.toml").read_text()

@@ -161,73 +161,61 @@ links = ["aws"]
         return text, {group: "".join(block for key, block in all_of_them.items() if key in needed and key[0] == group) for group in groups}
 
     def events(self, resources: list) -> list[tuple[str, dict]]:
-        """The cases, which have items of the table in the emulated AWS."""
+        """The cases: a file for each path, with items of the table in the emulated AWS."""
         listed, item = resources
-        path, own = listed.route, f"{item.route.rpartition('/')[0]}/{ID}"
         message, sent = {"id": ID, "message": "hello"}, {"message": "hello"}
-        before = {"items": {self.id: [{"pk": "ada", "sk": f"message#{ID}", "version": 3, "written": "00f1e2d3c4b5a697", **message}]}}
+        before = {"items": {self.id: [{"pk": "ada", "sk": f"message#{ID}", "version": 3, **message}]}}
 
         def after(*items: dict) -> dict:
             return {"items_after": {self.id: list(items)}}
 
         created = answer(201, tag(1), body_pattern='^\\{"id":"[0-9a-f]{28}","message":"hello"\\}$')
-        new = {"pk": "ada", "version": 1, **sent}
+        there, new = {"version": 3}, {"pk": "ada", "version": 1, **sent}
         key = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
         fault = {"detail": "must be a string of 1 to 1000 characters", "pointer": "#/message"}
-        not_found = problem(404, "Not found", "There is no such resource.")
+        create = request(method="POST", body=sent) | created | after(there, new)
+        create["cases"] = {
+            "with-key": request(headers=key) | created | after(there, new, {"sk": "idempotency"}),
+            "faults": request(body={"message": ""}) | problem(422, "unprocessable-content", errors=[fault]),
+        }
+        of_list = {"GET": answer(200, JSON | {"cache-control": "no-store"}, body=[message]), "POST": create}
 
-        def writes(method: str) -> dict[str, dict]:
+        def write(method: str) -> dict:
             body = {} if method == "DELETE" else {"body": {"message": "later"}}
-            done, left = answer(200, tag(4), body=message | {"message": "later"}), after({"pk": "ada", "message": "later", "version": 4})
+            done = answer(200, tag(4), body=message | {"message": "later"}) | after({"pk": "ada", "message": "later", "version": 4})
             if method == "DELETE":
-                done, left = answer(204), after()
-            changed = problem(412, "Precondition failed", "The resource has changed.")
-            unnamed = problem(428, "Precondition required", "Send If-Match with the ETag of the version that you change.")
-            return {
-                method.lower(): request(method, own, headers={"if-match": '"3"'}, **body) | done | left,
-                f"{method.lower()}-other-version": request(method, own, headers={"if-match": '"2"'}, **body) | changed,
-                f"{method.lower()}-without-version": request(method, own, **body) | unnamed,
-            }
+                done = answer(204) | after()
+            return request(method=method, headers={"if-match": '"3"'}, **body) | done | {"cases": {
+                "other-version": request(headers={"if-match": '"2"'}) | problem(412, "precondition-failed"),
+                "without-version": request(headers={}) | problem(428, "precondition-required"),
+            }}
 
-        list_cases = {
-            "GET": {
-                "list": before | request("GET", path) | answer(200, JSON | {"cache-control": "no-store"}, body=[message]),
-                "limit-too-large": request("GET", f"{path}?limit=101")
-                | problem(400, "Invalid parameter", "`limit` must be a whole number from 1 to 100."),
-            },
-            "POST": {
-                "post": request("POST", path, body=sent) | created | after(new),
-                "post-with-key": request("POST", path, headers=key, body=sent) | created | after(new, {"sk": "idempotency"}),
-                "post-faults": request("POST", path, body={"message": ""})
-                | problem(422, "Unprocessable content", "The body has 1 fault, which `errors` lists.", errors=[fault])
-                | after(),
-            },
+        not_modified = request(headers={"if-none-match": '"3"'}) | answer(304, {"etag": '"3"', "content-type": None})
+        of_item = {
+            "GET": answer(200, tag(3), body=message) | {"cases": {"not-modified": not_modified}},
+            **{method: write(method) for method in ("PUT", "PATCH", "DELETE")},
         }
-        item_cases = {
-            "GET": {
-                "get": request("GET", own) | answer(200, tag(3), body=message),
-                "not-modified": request("GET", own, headers={"if-none-match": '"3"'})
-                | answer(304, {"cache-control": "private, no-cache", "etag": '"3"', "content-type": None}),
-            },
-            **{method: writes(method) for method in ("PUT", "PATCH", "DELETE")},
+        unauthorized = problem(401, "unauthorized", detail="This needs a token.")
+        unauthorized["answer"] = {"status": 401, "headers": {"www-authenticate": "Bearer"}} | unauthorized["answer"]
+        refused = {
+            "plain": ("without-token", request(claims={}) | unauthorized),
+            "item": ("of-another", request(claims={"sub": "bob"}) | problem(404, "not-found")),
         }
-        of_list = {name: case for method in listed.methods for name, case in list_cases[method].items()}
-        of_item = {name: case for method in item.methods for name, case in item_cases[method].items()}
-        first, (_, any_of_them) = next(iter(of_list)), next(iter(of_item.items()))
-        of_list["without-token"] = with_claims(of_list[first]) | problem(401, "Unauthorized", "This needs a token.")
-        of_list["without-token"]["answer"]["headers"]["www-authenticate"] = "Bearer"
-        of_item["of-another"] = with_claims(any_of_them, sub="bob") | not_found
-        plain = of_list.pop(first)
-        return [("plain.json", plain), ("list.json", {"cases": of_list}), ("item.json", before | {"cases": of_item})]
+        paths = {"plain": (listed, listed.route, of_list), "item": (item, f"{item.route.rpartition('/')[0]}/{ID}", of_item)}
+        files = []
+        for name, (resource, path, cases) in paths.items():
+            first, *others = [cases[method] for method in resource.methods]
+            shared = first.pop("request", {})
+            content = before | {"request": {"path": path, "claims": {"sub": "ada"}} | shared} | first
+            of_others = {method.lower(): case for method, case in zip(resource.methods[1:], others)}
+            # A case has what the one around it has, and so may need its own method.
+            content["cases"] = first.get("cases", {}) | dict([refused[name]]) | of_others
+            files.append((f"{name}.json", content))
+        return files
 
 
-def request(method: str, path: str, **more: object) -> dict:
-    return {"request": ({} if method == "GET" else {"method": method}) | {"path": path, **more, "claims": {"sub": "ada"}}}
-
-
-def with_claims(case: dict, **claims: str) -> dict:
-    """The request of `case`, with other claims."""
-    return {"request": {name: value for name, value in case["request"].items() if name != "claims"} | ({"claims": claims} if claims else {})}
+def request(**members: object) -> dict:
+    return {"request": members}
 
 
 def answer(status: int, headers: dict | None = None, **body: object) -> dict:
@@ -238,10 +226,8 @@ def tag(version: int) -> dict:
     return JSON | {"cache-control": "private, no-cache", "etag": f'"{version}"'}
 
 
-def problem(status: int, title: str, detail: str, **members: object) -> dict:
-    body = {"type": f"urn:problem-type:{title.lower().replace(' ', '-')}", "title": title, "status": status, "detail": detail}
-    body |= {"instance": "urn:uuid:{request_id}", **members}
-    return answer(status, {"content-type": "application/problem+json", "cache-control": "no-store"}, body=body)
+def problem(status: int, name: str, **members: object) -> dict:
+    return {"answer": {"status": status, "problem": {"type": name, **members}}}
 
 
 def filled(file: str, **values: str) -> str:

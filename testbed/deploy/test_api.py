@@ -23,11 +23,10 @@ def cases() -> Iterator:
     a gateway refuses before the function does."""
     for file in sorted((ROOT / "events").glob("*/*.json")):
         content = json.loads(file.read_text()) if "." not in file.stem and not file.with_suffix(".answer.json").exists() else {}
-        several = {f"{file.stem}-{name}": case for name, case in content.get("cases", {}).items()}
-        if "items" in content or (file.parent / "settings.json").exists():
+        if (file.parent / "settings.json").exists():
             continue
-        for name, case in (several or {file.stem: content}).items():
-            if "request" not in case or {"items", "items_after"} & case.keys():
+        for name, case in written(file.stem, content):
+            if {"items", "items_after"} & case.keys():
                 continue
             request, answer = case["request"], case["answer"]
             text = request["path"] + "".join(value or "" for value in request.get("headers", {}).values())
@@ -36,6 +35,15 @@ def cases() -> Iterator:
             is_sent = is_sent and not {"body_base64", "claims"} & request.keys() and answer["status"] != 401
             if is_sent and "http-api" in answer.get("triggers", ["http-api"]):
                 yield pytest.param(request, answer, id=f"{file.parent.name}/{name}")
+
+
+def written(name: str, case: dict) -> Iterator[tuple[str, dict]]:
+    """The case, and those in it, each with what they share: see testbed/replay/src/case.rs."""
+    if "answer" in case:
+        yield name, case
+    items = {"items": case["items"]} if "items" in case else {}
+    for own, inner in case.get("cases", {}).items():
+        yield from written(f"{name}-{own}", items | inner | {"request": case.get("request", {}) | inner.get("request", {})})
 
 
 @pytest.mark.parametrize(("request_", "expected"), list(cases()))
@@ -62,6 +70,9 @@ def test_a_case_gets_its_answer(api: Api, request_: dict, expected: dict) -> Non
         assert re.fullmatch(expected["body_pattern"], answer.text)
     elif "body_base64" in expected:
         assert b64encode(answer.content).decode() == expected["body_base64"]
+    elif problem := expected.get("problem"):
+        known = {"type": f"urn:problem-type:{problem['type']}", "status": expected["status"], "instance": filled("urn:uuid:{request_id}")}
+        assert answer.headers["content-type"] == "application/problem+json" and answer.json().items() >= (problem | known).items()
     elif isinstance(body := expected.get("body", ""), str):
         assert answer.text == filled(body)
     else:

@@ -294,9 +294,9 @@ def test_the_page_of_endpoints_shows_its_code() -> None:
 
 
 def test_the_page_of_endpoints_shows_its_problem() -> None:
-    case = json.loads((ROOT / "events/parcels/item.json").read_text())["cases"]["patch-faults"]
-    shown = re.findall(r"```json\n(.*?)```", ENDPOINTS, re.DOTALL)[0]
-    assert json.loads(shown) | {"instance": "urn:uuid:{request_id}"} == case["answer"]["body"]
+    case = json.loads((ROOT / "events/parcels/item.json").read_text())["cases"]["patch"]["cases"]["faults"]
+    shown = json.loads(re.findall(r"```json\n(.*?)```", ENDPOINTS, re.DOTALL)[0])
+    assert shown["errors"] == case["answer"]["problem"]["errors"] and shown["status"] == case["answer"]["status"]
 
 
 def test_the_page_about_tables_shows_its_declarations() -> None:

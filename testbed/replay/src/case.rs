@@ -1,12 +1,14 @@
 //! The cases in `events/`: requests, and the answers they must get.
 //!
 //! In the folder of a function, `<case>.json` holds a `request` and its `answer`. The payloads of all triggers are made
-//! from it, except those that have a file, `<case>.<trigger>.json`. Several cases can stand in one file: then `cases` holds them
-//! by name, and that of `empty` in `name.json` is `name-empty`.
+//! from it, except those that have a file, `<case>.<trigger>.json`.
 //!
 //! Beside them, `items` are those of the tables before the request, and `items_after` those after it: the same, if it is not
-//! there. Beside `cases`, `items` are those of each case that has none of its own. A function with such cases has the tables of
-//! template.yaml in an emulated AWS: [`Tables`].
+//! there. A function with such cases has the tables of template.yaml in an emulated AWS: [`Tables`].
+//!
+//! Several cases can stand in one file: then `cases` holds them by name, and that of `empty` in `name.json` is `name-empty`.
+//! Each has the members of `request`, and the `items`, that stand beside `cases`, unless it has its own. If there is an `answer`
+//! beside `cases`, that is the case `name`.
 //!
 //! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
 //! `<case>.http-api.json` the payloads of the other triggers are made.
@@ -25,7 +27,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value, from_value, json};
 
 #[cfg(feature = "upstream")]
 use crate::upstream::{Answer, Upstream};
@@ -43,6 +45,9 @@ const UPSTREAM: &str = "upstream.json";
 /// The headers that every answer has.
 const ALWAYS: [(&str, &str); 2] = [("x-content-type-options", "nosniff"), ("x-request-id", "{request_id}")];
 
+/// The headers that every problem has, besides.
+const OF_PROBLEMS: [(&str, &str); 2] = [("content-type", "application/problem+json"), ("cache-control", "no-store")];
+
 /// Set in a process that has a function's settings already.
 const HAS_SETTINGS: &str = "TESTBED_HAS_SETTINGS";
 
@@ -59,22 +64,35 @@ pub struct Case {
     items_after: Option<Items>,
 }
 
-/// A case as it is written.
+/// A file with a case, or with several: then `request` and `items` are also those of each in `cases`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    request: Request,
-    answer: Expected,
+    #[serde(default)]
+    request: Map<String, Value>,
+    answer: Option<Expected>,
     items: Option<Items>,
     items_after: Option<Items>,
+    #[serde(default)]
+    cases: BTreeMap<String, Self>,
 }
 
-/// Several cases in one file.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Several {
-    items: Option<Items>,
-    cases: BTreeMap<String, Written>,
+impl Written {
+    /// Its cases, each with what it shares with others.
+    fn all(mut self, name: &str) -> Vec<(String, Self)> {
+        let cases = std::mem::take(&mut self.cases);
+        let named = cases.into_iter().flat_map(|(own, mut case)| {
+            let shared = self.request.clone().into_iter();
+            case.request = shared.chain(case.request).collect();
+            case.items = case.items.or_else(|| self.items.clone());
+            case.all(&format!("{name}-{own}"))
+        });
+        let mut all: Vec<_> = named.collect();
+        if self.answer.is_some() || all.is_empty() {
+            all.push((name.to_owned(), self));
+        }
+        all
+    }
 }
 
 #[derive(Clone, Deserialize)]
@@ -90,6 +108,9 @@ struct Expected {
     body_pattern: Option<String>,
     /// The exact bytes, instead of `body`.
     body_base64: Option<String>,
+    /// A problem (RFC 9457), instead of `body`: its `type` without `urn:problem-type:`, and those of its members that do not
+    /// follow from that. `detail` may be absent: then there must be any.
+    problem: Option<Map<String, Value>>,
     /// The triggers that the case is for. Without it: all that can carry its request. A load balancer with single
     /// values and VPC Lattice cannot carry an answer with two `Set-Cookie` headers.
     triggers: Option<Vec<String>>,
@@ -274,23 +295,19 @@ impl Case {
             return vec![Self::recorded(function, file, parsed(&answer), (None, None))];
         }
         assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
-        let content: Value = parsed(&written);
-        if file == written && content.get("cases").is_some() {
-            let Several { items, cases } = parsed(&written);
-            let named = cases.into_iter().map(|(own, case)| (format!("{function}/{name}-{own}"), case));
-            let with_items = |case: Written| Written { items: case.items.or_else(|| items.clone()), ..case };
-            return named.map(|(name, case)| Self::written(function, &name, with_items(case))).collect();
-        }
-        let case: Written = parsed(&written);
+        let written_case: Written = parsed(&written);
         if file == written {
-            return vec![Self::written(function, &format!("{function}/{name}"), case)];
+            let all = written_case.all(&format!("{function}/{name}"));
+            return all.into_iter().map(|(name, case)| Self::written(function, &name, case)).collect();
         }
-        vec![Self::recorded(function, file, case.answer, (case.items, case.items_after))]
+        let Written { answer, items, items_after, .. } = written_case;
+        vec![Self::recorded(function, file, expected(&written.display(), answer), (items, items_after))]
     }
 
     fn written(function: &str, name: &str, case: Written) -> Self {
-        let Written { request, answer: expected, items, items_after } = case;
-        let call = request.call(function);
+        let Written { request, answer, items, items_after, .. } = case;
+        let request: Request = from_value(request.into()).unwrap_or_else(|error| panic!("{name}: request: {error}"));
+        let (call, expected) = (request.call(function), expected(&name, answer));
         let (name, payload) = (format!("{name}.http-api"), text(&call.event_of("http-api", function)));
         Self { name, payload, expected, call: Some(call), items, items_after }.checked()
     }
@@ -369,35 +386,44 @@ impl Case {
     ///
     /// Returns the difference, in words.
     pub fn check(&self, invocation: &Invocation, outcome: &InvocationResult) -> Result<(), String> {
-        let Expected { status, headers, body, body_pattern, body_base64, .. } = &self.expected;
+        let Expected { status, headers, body, body_pattern, body_base64, problem, .. } = &self.expected;
         let actual = HttpAnswer::of(outcome, self.has_multi_value_headers())?;
         if actual.status != *status {
             return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
         }
         let fill = |text: &str| text.replace("{request_id}", &invocation.request_id);
-        let implied = ALWAYS.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
-        let implied = implied.iter().filter(|(name, _)| !headers.contains_key(name));
-        for (name, value) in implied.map(|(name, value)| (name, value)).chain(headers) {
-            let value = value.as_deref().map(fill);
+        let of_problems = OF_PROBLEMS.into_iter().filter(|_| problem.is_some());
+        let implied = ALWAYS.into_iter().chain(of_problems).filter(|(name, _)| !headers.contains_key(*name));
+        let written = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        for (name, value) in implied.map(|(name, value)| (name, Some(value))).chain(written) {
+            let value = value.map(fill);
             if actual.headers.get(name) != value.as_ref() {
                 return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
             }
         }
-        let same = match (body, body_pattern, body_base64) {
-            (Some(Value::String(body)), None, None) => actual.body == fill(body),
-            (Some(body), None, None) => serde_json::from_str(&actual.body).is_ok_and(|json: Value| {
-                json == serde_json::from_str::<Value>(&fill(&body.to_string())).unwrap_or_default()
-            }),
-            (None, Some(pattern), None) => matches(&format!("^(?:{pattern})$"), &actual.body),
-            (None, None, Some(base64)) => BASE64_STANDARD.encode(&actual.bytes) == *base64,
-            (None, None, None) => actual.bytes.is_empty(),
-            _ => return Err("its answer must have only one of `body`, `body_pattern` and `body_base64`".into()),
+        let json = || serde_json::from_str::<Value>(&actual.body).unwrap_or_default();
+        let filled = |json: &Value| serde_json::from_str::<Value>(&fill(&json.to_string())).unwrap_or_default();
+        let (same, expected) = match (body, body_pattern, body_base64, problem) {
+            (Some(Value::String(text)), None, None, None) => (actual.body == fill(text), text.clone()),
+            (Some(body), None, None, None) => (json() == filled(body), body.to_string()),
+            (None, Some(pattern), None, None) => (matches(&format!("^(?:{pattern})$"), &actual.body), pattern.clone()),
+            (None, None, Some(base64), None) => (BASE64_STANDARD.encode(&actual.bytes) == *base64, base64.clone()),
+            (None, None, None, Some(members)) => {
+                let (expected, mut actual) = (filled(&problem_of(*status, members)), json());
+                let told = actual["detail"].as_str().is_some_and(|detail| !detail.is_empty());
+                if told && !members.contains_key("detail") {
+                    actual.as_object_mut().map(|members| members.remove("detail"));
+                }
+                (told && actual == expected, expected.to_string())
+            }
+            (None, None, None, None) => (actual.bytes.is_empty(), String::new()),
+            _ => {
+                return Err(
+                    "its answer must have only one of `body`, `body_pattern`, `body_base64` and `problem`".into()
+                );
+            }
         };
-        let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body };
-        let expected = match (body, body_pattern, body_base64) {
-            (Some(Value::String(text)), ..) | (_, Some(text), _) | (.., Some(text)) => text.clone(),
-            (body, ..) => body.as_ref().map(Value::to_string).unwrap_or_default(),
-        };
+        let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body.clone() };
         same.then_some(()).ok_or_else(|| differs("body", expected, told()))
     }
 
@@ -538,6 +564,24 @@ async fn replay_with_settings(function: &str) {
     assert!(again.status.success() && !told.contains("running 0 tests"), "{told}");
 }
 
+/// The answer that is written for `what`.
+fn expected(what: &dyn std::fmt::Display, answer: Option<Expected>) -> Expected {
+    answer.unwrap_or_else(|| panic!("{what} has no `answer`"))
+}
+
+/// The JSON of a problem with these members, and those that follow from them.
+fn problem_of(status: u16, members: &Map<String, Value>) -> Value {
+    let name = members.get("type").and_then(Value::as_str).unwrap_or_default();
+    let words = name.replace('-', " ");
+    let title = words.get(..1).unwrap_or_default().to_uppercase() + words.get(1..).unwrap_or_default();
+    let mut problem = json!({ "title": title, "status": status, "instance": "urn:uuid:{request_id}" });
+    for (member, value) in members {
+        problem[member] = value.clone();
+    }
+    problem["type"] = format!("urn:problem-type:{name}").into();
+    problem
+}
+
 fn parsed<T: DeserializeOwned>(file: &Path) -> T {
     let json = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
@@ -649,5 +693,71 @@ mod tests {
         assert_eq!(check("/wA=", "nosniff"), Ok(()));
         assert!(check("/w==", "nosniff").is_err_and(|difference| difference == "body: expected /w==, got /wA="));
         assert!(check("/wA=", "sniff").is_err_and(|difference| difference.starts_with("x-content-type-options")));
+    }
+
+    #[test]
+    fn cases_of_a_file_share_its_request_and_items() {
+        let answer = json!({ "status": 200 });
+        let shared: Written = from_value(json!({
+            "request": { "path": "/", "claims": { "sub": "ada" } }, "items": { "Table": [] }, "answer": answer,
+            "cases": {
+                "own": { "request": { "path": "/own", "claims": {} }, "items": {}, "answer": answer },
+                "shared": { "answer": answer },
+            }
+        }))
+        .expect("cases");
+        let mut all = BTreeMap::from_iter(shared.all("plain"));
+        for (name, request, tables) in [
+            ("plain", json!({ "path": "/", "claims": { "sub": "ada" } }), 1),
+            ("plain-own", json!({ "path": "/own", "claims": {} }), 0),
+            ("plain-shared", json!({ "path": "/", "claims": { "sub": "ada" } }), 1),
+        ] {
+            let case = all.remove(name).expect(name);
+            assert_eq!((Value::Object(case.request), case.items.map(|items| items.len())), (request, Some(tables)));
+        }
+        assert!(all.is_empty(), "the file without `cases` is one case, and with them only if it has an `answer`");
+    }
+
+    #[test]
+    fn what_follows_from_a_problem_is_not_written() {
+        let check = |written: Value, headers: Value, told: Value| {
+            let case = Case {
+                name: "any/plain.http-api".to_owned(),
+                payload: Vec::new(),
+                expected: from_value(json!({ "status": 409, "headers": headers, "problem": written }))
+                    .expect("an answer"),
+                call: None,
+                items: None,
+                items_after: None,
+            };
+            let invocation = Invocation::new("");
+            let mut body = json!({ "type": "urn:problem-type:no-such-seat", "title": "No such seat", "status": 409 });
+            body["instance"] = format!("urn:uuid:{}", invocation.request_id).into();
+            body.as_object_mut().expect("an object").extend(told.as_object().cloned().unwrap_or_default());
+            let headers = json!({
+                "x-content-type-options": "nosniff", "x-request-id": invocation.request_id,
+                "content-type": "application/problem+json", "cache-control": "no-store",
+            });
+            let answer = json!({ "statusCode": 409, "headers": headers, "body": body.to_string() });
+            case.check(&invocation, &InvocationResult::Response(answer.to_string()))
+        };
+        let written = json!({ "type": "no-such-seat" });
+        let full = json!({ "type": "no-such-seat", "detail": "The last seat is 300.", "seats": 300 });
+        let told = json!({ "detail": "The last seat is 300." });
+        assert_eq!(check(written.clone(), json!({}), told.clone()), Ok(()));
+        let with_seats = json!({ "detail": "The last seat is 300.", "seats": 300 });
+        assert_eq!(check(full.clone(), json!({}), with_seats.clone()), Ok(()));
+        for (written, headers, told) in [
+            (full, json!({}), told.clone()),
+            (written.clone(), json!({}), with_seats),
+            (written.clone(), json!({}), json!({})),
+            (written.clone(), json!({}), json!({ "detail": "" })),
+            (written.clone(), json!({}), json!({ "detail": "Why.", "title": "Other" })),
+            (written.clone(), json!({}), json!({ "detail": "Why.", "instance": "urn:uuid:0" })),
+            (json!({ "type": "conflict" }), json!({}), told.clone()),
+            (written, json!({ "cache-control": "no-cache" }), told),
+        ] {
+            assert!(check(written.clone(), headers, told.clone()).is_err(), "{written} {told}");
+        }
     }
 }

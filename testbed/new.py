@@ -14,7 +14,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from table import Table
+from table import Table, head_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -529,61 +529,89 @@ async fn a_failing_upstream_becomes_a_problem() {{
         return append(text, r"  Fn::ForEach::Upstreams:\n    - Name\n    - ", self.name)
 
     def openapi(self) -> str:
-        text = read("openapi.yaml")
-        if self.table:
-            items, components = self.table.openapi(text, self.id.capitalize(), self.resources)
-            for group, missing in components.items():
-                if missing and f"\n  {group}:\n" not in text:
-                    text = insert(text, r"(?<=\ncomponents:\n)", f"  {group}:\n{missing}\n")
-                elif missing:
-                    text = insert(text, rf"(?<=\n  {group}:\n)", missing)
-        else:
-            items = "".join(self.openapi_item(resource) for resource in self.resources)
-        return insert(text, r"(?=\ncomponents:\n)", items)
+        name = self.id.capitalize()
+        paths = self.table.openapi(name, self.resources) if self.table else "".join(self.openapi_item(resource) for resource in self.resources)
+        text = with_components(read("openapi.yaml"), paths, self.table.prefix if self.table else "TABLE")
+        return insert(text, r"(?=\ncomponents:\n)", paths)
 
     def openapi_item(self, resource: Resource) -> str:
         schema = "{ type: object, required: [message], properties: { message: { type: string } }, additionalProperties: false }"
         several = f"{{ type: array, items: {schema}, minItems: {len(self.upstreams)}, maxItems: {len(self.upstreams)} }}"
-        response = 'headers: { x-request-id: { $ref: "#/components/headers/x-request-id" } }'
+        name = self.id.capitalize() + resource.suffix
         item = f"\n  {resource.route.replace('+}', '}')}:\n    summary: Say here what it is for.\n"
         if resource.parameters:
             item += "    parameters:\n" + "".join(
-                f"      - name: {name}\n        in: path\n        required: true\n        example: a-{name}\n"
-                "        schema: { type: string, minLength: 1, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\ufffd]+$' }\n"
-                for name in resource.parameters
+                f'      - {{ name: {parameter}, in: path, required: true, example: a-{parameter}, schema: {{ $ref: "#/components/schemas/PathSegment" }} }}\n'
+                for parameter in resource.parameters
             )
-        operations = resource.methods + ["HEAD"] * ("GET" in resource.methods)
-        for method in operations:
-            _, _, status = METHODS["GET" if method == "HEAD" else method]
-            item += f"    {method.lower()}:\n      operationId: {method.lower()}{self.id.capitalize()}{resource.suffix}\n"
+        not_found = '"404": { $ref: "#/components/responses/NotFound" }'
+        for method in resource.methods:
+            status = METHODS[method][2]
+            anchor = f" &get{name}" if method == "GET" else ""
+            item += f"    {method.lower()}:{anchor}\n      operationId: {method.lower()}{name}\n"
             if method in WITH_BODY:
-                item += f"      requestBody:\n        required: true\n        content:\n          application/json:\n            schema: {schema}\n"
+                item += f"      requestBody:\n        required: true\n        content: {{ application/json: {{ schema: {schema} }} }}\n"
             if self.upstreams and resource.parameters:
                 item += "      # A parameter such as `..`, which would lead out of an upstream's path.\n      x-refuses: [400]\n"
-            item += f'      responses:\n        "{status}":\n          description: Say here what it is.\n          {response}\n'
+            shared = "[*every, *body]" if method in WITH_BODY else "*every"
+            item += f'      responses:\n        <<: {shared}\n        "{status}":\n          description: Say here what it is.\n          headers: *unstored\n'
             if status != 204:
-                media = "text/plain:\n              schema: { type: string }" if self.stream and not self.upstreams else (
-                    f"application/json:\n              schema: {several if len(self.upstreams) > 1 else schema}"
+                media = "text/plain: { schema: { type: string } }" if self.stream and not self.upstreams else (
+                    f"application/json: {{ schema: {several if len(self.upstreams) > 1 else schema} }}"
                 )
-                item += f"          content:\n            {media}\n"
-            item += '        "400": { $ref: "#/components/responses/BadRequest" }\n'
+                item += f"          content: {{ {media} }}\n"
             if resource.parameters:
-                item += '        "404": { $ref: "#/components/responses/NotFound" }\n'
-            if method in WITH_BODY:
-                item += '        "413": { $ref: "#/components/responses/ContentTooLarge" }\n'
-                item += '        "415": { $ref: "#/components/responses/UnsupportedMediaType" }\n'
-                item += '        "422": { $ref: "#/components/responses/UnprocessableContent" }\n'
-            item += '        "500": { $ref: "#/components/responses/InternalError" }\n'
+                item += f"        {not_found}\n"
             if self.upstreams:
                 item += '        "502": { $ref: "#/components/responses/BadGateway" }\n'
                 item += '        "503": { $ref: "#/components/responses/Unavailable" }\n'
-            item += '        "504": { $ref: "#/components/responses/GatewayTimeout" }\n'
-        item += f"    options:\n      operationId: options{self.id.capitalize()}{resource.suffix}\n      responses:\n"
-        item += '        "204": { $ref: "#/components/responses/Methods" }\n'
-        item += '        "400": { $ref: "#/components/responses/BadRequest" }\n'
-        if resource.parameters:
-            item += '        "404": { $ref: "#/components/responses/NotFound" }\n'
-        return item
+            if method == "GET":
+                item += head_of(f"get{name}")
+        options = f"{{ <<: *options, {not_found} }}" if resource.parameters else "*options"
+        return item + f"    options: {{ operationId: options{name}, responses: {options} }}\n"
+
+
+def components(prefix: str) -> dict[tuple[str, str], str]:
+    """The parts of a contract that `make new` can write, by group and name."""
+    groups = re.findall(r"^([\w-]+):\n((?: .*\n)+)", read("testbed/new/components.yaml").replace("TABLE", prefix), re.MULTILINE)
+    entry = r"^    ([\w.-]+):.*\n(?:     .*\n)*"
+    return {(group, found[1]): found[0] for group, text in groups for found in re.finditer(entry, text, re.MULTILINE)}
+
+
+# The group of parts that others have by YAML's merge key, and where it begins in a contract.
+SHARED = "x-shared"
+SHARED_HEAD = f"{SHARED}: # What others have by YAML's merge key, `<<`, or as a whole. /docs/openapi.json has it in their places.\n"
+
+
+def used(text: str) -> list[tuple[str, str]]:
+    """The group and the name of each component, and of each shared part, that `text` refers to."""
+    named = re.findall(r"#/components/(\w+)/([\w.-]+)", text)
+    return named + [(SHARED, name) for name in re.findall(r"(?<=[ \[])\*(\w+)", text)]
+
+
+def with_components(openapi: str, paths: str, prefix: str) -> str:
+    """`openapi` with what `paths` refers to, and it lacks."""
+    known, needed, found = components(prefix), [], [paths]
+    there = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\n)*)", openapi[openapi.index("\ncomponents:\n"):], re.MULTILINE))
+    shared = re.search(rf"^{SHARED}:.*\n(?:  .*\n)*", openapi, re.MULTILINE)
+    there[SHARED] = re.sub("(?m)^  ", "    ", shared[0]) if shared else ""
+    for text in found:
+        for group, name in used(text):
+            is_there = re.search(rf"^    {re.escape(name)}:", there.get(group, ""), re.MULTILINE)
+            if (group, name) in known and (group, name) not in needed and not is_there:
+                needed.append((group, name))
+                found.append(known[group, name])
+    for group in dict.fromkeys(group for group, _ in known):
+        missing = "".join(text for key, text in known.items() if key in needed and key[0] == group)
+        if missing and group == SHARED:
+            missing = re.sub("(?m)^  ", "", missing)
+            place, missing = (rf"^{SHARED}:.*\n(?:  .*\n)*", missing) if shared else (r"\n(?=paths:\n)", f"{SHARED_HEAD}{missing}\n")
+            openapi = insert(openapi, f"(?m){place}", missing, after=True)
+        elif missing and group not in there:
+            openapi = insert(openapi, r"(?<=\ncomponents:\n)", f"  {group}:\n{missing}\n")
+        elif missing:
+            openapi = insert(openapi, rf"(?<=\n  {group}:\n)", missing)
+    return openapi
 
 
 def order(name: str) -> tuple:

@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 
-from new import CARGOS, ROOT, ROUTES, Refused, is_pretty, pretty, read, router
+from new import CARGOS, ROOT, ROUTES, SHARED, Refused, components, is_pretty, pretty, read, router, used
 
-NEW = (ROOT / "testbed/new.py").read_text()
+# What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
+BASIC = {name for _, name in used("".join(components("TABLE").values()))}
 
 # The loops over all functions stay, even without a name in them.
 LOOPS = ("Functions", "Urls")
@@ -167,23 +168,33 @@ class Endpoint:
                 found = entries(section)
                 gone += "".join(text for name, text in found if name in routes)
                 kept[number] = joined([entry for entry in found if entry[0] not in routes], "\n\n")
-        parts = next(number for number, section in enumerate(kept) if section.startswith("components:"))
+        # Groups of components, and of shared parts, each with the indent of its entries.
+        made = {name for _, name in components("TABLE")}
         while True:
-            named = set(re.findall(r"#/components/(\w+/[\w.-]+)", gone)) - set(re.findall(r"#/components/(\w+/[\w.-]+)", "".join(kept)))
-            named = {name for name in named if f"#/components/{name}" not in NEW}
-            groups = entries(kept[parts])
-            for group in groups:
-                found = entries(group[1], 4)
-                # What an endpoint has not used yet stays: handler's problems.
-                unused = [text for name, text in found if f"{group[0]}/{name}" in named and "application/problem+json" not in text]
-                gone += "".join(unused)
-                left = [entry for entry in found if entry[1] not in unused]
-                # OpenAPI takes no group without an entry.
-                group[1] = "" if unused and len(left) == 1 else joined(left, re.search(r"\n*\Z", group[1])[0])
-            again = "".join(text for _, text in groups)
-            if again == kept[parts]:
-                return "".join(kept), gone
-            kept[parts] = again
+            whole = "".join(kept)
+            named = set(used(gone)) - set(used(whole))
+            before = whole
+            for number, section in enumerate(kept):
+                if section.startswith(f"{SHARED}:"):
+                    found = entries(section)
+                    unused = [text for name, text in found if (SHARED, name) in named]
+                    gone += "".join(unused)
+                    left = [entry for entry in found if entry[1] not in unused]
+                    kept[number] = "" if len(left) == 1 else joined(left, "\n\n") if unused else section
+                if section.startswith("components:"):
+                    groups = entries(section)
+                    for group in groups:
+                        found = entries(group[1], 4)
+                        # What an endpoint has not used yet stays: handler's problems.
+                        stays = BASIC | {name for name, text in found if "application/problem+json" in text}
+                        unused = [text for name, text in found if (group[0], name) in named and (name in made or name not in stays)]
+                        gone += "".join(unused)
+                        left = [entry for entry in found if entry[1] not in unused]
+                        # OpenAPI takes no group without an entry.
+                        group[1] = "" if unused and len(left) == 1 else joined(left, re.search(r"\n*\Z", group[1])[0])
+                    kept[number] = "".join(text for _, text in groups)
+            if "".join(kept) == before:
+                return before, gone
 
     def rename(self, to: str) -> dict[str, str]:
         check(to)
@@ -217,7 +228,7 @@ class Endpoint:
                 found = entries(section)
                 for entry in found:
                     if entry[0] in {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}:
-                        entry[1] = re.sub(rf"((?:operationId: |responses: [&*])[a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
+                        entry[1] = re.sub(rf"((?:operationId: |[&*])[a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
                 openapi[number] = "".join(text for _, text in found)
         own = [
             # The kind of a table's items is in the keys of those that there are.

@@ -130,35 +130,21 @@ links = ["aws"]
         answered += ["link"] * ("GET" in listed.methods) + ["location"] * ("POST" in listed.methods)
         return sent, [*answered, "www-authenticate"]
 
-    def openapi(self, openapi: str, endpoint: str, resources: list) -> tuple[str, dict[str, str]]:
-        """The paths, and for each group of components those that `openapi` lacks."""
+    def openapi(self, endpoint: str, resources: list) -> str:
+        """The paths."""
         listed, item = resources
         paths = filled("paths.yaml", ENDPOINT=endpoint, TABLE=self.prefix, ROUTE=listed.route, ITEM=item.route, PARAMETER=item.parameters[0])
         kept = []
         for path, resource in zip(paths.split("\n\n"), resources, strict=True):
-            head, *operations = re.split(r"^(?=    [a-z]+:\n      operationId: )", path.rstrip("\n") + "\n", flags=re.MULTILINE)
+            head, *operations = re.split(r"^(?=    [a-z]+: (?:&\w+\n|\{)|    [a-z]+:\n      operationId: )", path.rstrip("\n") + "\n", flags=re.MULTILINE)
             kept.append("\n" + head)
             for operation in operations:
                 method = operation.split(":")[0].strip()
                 if method == "options" or method.upper() in resource.methods:
                     kept.append(operation)
                 if method == "get" and "GET" in resource.methods:
-                    head = operation.replace("    get:\n      operationId: get", "    head:\n      operationId: head")
-                    kept.append(re.sub(r"responses: &(\w+)\n(?: {8}.*\n)*", r"responses: *\1\n", head))
-        text = "".join(kept)
-        components = filled("components.yaml", TABLE=self.prefix)
-        groups = dict(re.findall(r"^(\w+):\n((?: .*\n)+)", components, re.MULTILINE))
-        all_of_them = {(group, name): block for group in groups for name, block in entries(groups[group])}
-        there = openapi[openapi.index("\ncomponents:\n"):]
-        needed, found = [], [text]
-        for source in found:
-            for reference in re.findall(r"#/components/(\w+/[\w.-]+)", source):
-                group, name = key = tuple(reference.split("/"))
-                has = dict(re.findall(rf"^  ({group}):\n((?:    .*\n|\n)*)", there, re.MULTILINE)).get(group, "")
-                if key in all_of_them and key not in needed and not re.search(rf"^    {re.escape(name)}:", has, re.MULTILINE):
-                    needed.append(key)
-                    found.append(all_of_them[key])
-        return text, {group: "".join(block for key, block in all_of_them.items() if key in needed and key[0] == group) for group in groups}
+                    kept.append(head_of(re.search(r"operationId: (\w+)", operation)[1]))
+        return "".join(kept)
 
     def events(self, resources: list) -> list[tuple[str, dict]]:
         """The cases: a file for each path, with items of the table in the emulated AWS."""
@@ -230,11 +216,11 @@ def problem(status: int, name: str, **members: object) -> dict:
     return {"answer": {"status": status, "problem": {"type": name, **members}}}
 
 
+def head_of(get: str) -> str:
+    """The operation HEAD beside this one."""
+    return f"    head: {{ <<: *{get}, operationId: head{get.removeprefix('get')} }}\n"
+
+
 def filled(file: str, **values: str) -> str:
     """A text of `FOLDER` with its words in capitals replaced."""
     return re.sub("|".join(values), lambda found: values[found[0]], (FOLDER / file).read_text())
-
-
-def entries(group: str) -> list[tuple[str, str]]:
-    """The name and the text of each entry of a group of components."""
-    return [(re.match(r"    ([\w.-]+):", text)[1], text) for text in re.findall(r"^    \S.*\n(?:     .*\n)*", group, re.MULTILINE)]

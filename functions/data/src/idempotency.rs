@@ -28,7 +28,7 @@ use handler::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{InvalidHeaderName, RETRY_AFTER},
     },
-    record,
+    is_stream, record,
 };
 use serde_json::{from_str, to_string};
 use sha2::{Digest, Sha256};
@@ -113,6 +113,8 @@ impl<E> Idempotent<E> {
 }
 
 impl<E: Endpoint + Sync> Endpoint for Idempotent<E> {
+    const TAKES_ALL: bool = E::TAKES_ALL;
+
     async fn call(self, mut request: Request) -> Result<Response, Problem> {
         let Some(given) = given(request.headers())? else {
             if self.is_required {
@@ -248,7 +250,10 @@ impl Lease {
     pub(crate) fn completion(&self, response: &Response) -> Result<TransactWriteItem, Problem> {
         let answer = answer(response).filter(|(answer, body)| answer.len() + body.len() <= self.most_bytes);
         let answer = answer.ok_or_else(|| {
-            let cause = format!("an idempotent answer may have {} bytes, and headers in UTF-8", self.most_bytes);
+            let cause = format!(
+                "an idempotent answer may have {} bytes, and headers in UTF-8, and is no stream",
+                self.most_bytes
+            );
             Problem::internal().because(cause)
         })?;
         Ok(TransactWriteItem::builder().update(self.update(Some(answer))?).build())
@@ -279,7 +284,7 @@ impl Lease {
         let answer = answer(response).filter(|(answer, body)| answer.len() + body.len() <= self.most_bytes);
         if answer.is_none() {
             error!(
-                "an idempotent answer has more than {} bytes, or a header not in UTF-8; it is lost",
+                "an idempotent answer has more than {} bytes, or a header not in UTF-8, or is a stream; it is lost",
                 self.most_bytes
             );
         }
@@ -356,8 +361,11 @@ fn ms(time: Duration) -> aws_sdk_dynamodb::types::AttributeValue {
 /// A status and headers.
 type Head = (u16, Vec<(String, String)>);
 
-/// An answer as the record has it: its head in JSON, and its body. `None` if a header is not UTF-8.
+/// An answer as the record has it: its head in JSON, and its body. `None` if a header is not UTF-8, or if it is a stream.
 fn answer(response: &Response) -> Option<(String, Body)> {
+    if is_stream(response) {
+        return None;
+    }
     let header = |(name, value): (&HeaderName, &HeaderValue)| {
         Some((name.as_str().to_owned(), str::from_utf8(value.as_bytes()).ok()?.to_owned()))
     };
@@ -393,4 +401,28 @@ fn restored(found: &Attributes) -> Result<Response, Problem> {
         response.headers_mut().append(name.map_err(|_| invalid())?, value.map_err(|_| invalid())?);
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use handler::{Context, http::Method, observe, post, stream};
+
+    /// Its repetition would get an empty body.
+    #[test]
+    fn a_stream_is_no_answer_that_can_be_kept() {
+        assert!(answer(&Response::default()).is_some());
+        assert!(answer(&stream("text/plain", |_| async { Ok(()) })).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_idempotent_resource_has_the_methods_of_the_resource() {
+        static NOTES: Table<()> = Table::new("NOTES_TABLE", "note");
+        for (method, status) in [(Method::POST, "201"), (Method::OPTIONS, "204"), (Method::GET, "405")] {
+            let create = post(|_| async { handler::json(StatusCode::CREATED, &()) });
+            let event = format!(r#"{{"rawPath": "/", "requestContext": {{"http": {{"method": "{method}"}}}}}}"#);
+            let (answer, _) = observe(idempotent(&NOTES, create), event.as_bytes(), Context::default()).await.unwrap();
+            assert!(answer.starts_with(&format!(r#"{{"statusCode":{status}"#)), "{answer}");
+        }
+    }
 }

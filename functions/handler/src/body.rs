@@ -105,6 +105,16 @@ pub fn json(status: StatusCode, content: &impl Serialize) -> Result<Response, Pr
     Ok(response)
 }
 
+/// Whether the answer is a stream, as with the feature `stream`. Then the body that it has in memory is empty.
+#[must_use]
+#[cfg_attr(not(feature = "stream"), expect(unused_variables, reason = "there are no streams"))]
+pub fn is_stream(response: &Response) -> bool {
+    #[cfg(feature = "stream")]
+    return response.extensions().get::<crate::stream::Streamed>().is_some();
+    #[cfg(not(feature = "stream"))]
+    false
+}
+
 /// Checks that a body is of the type `media`, `what` in words, and not compressed.
 pub(crate) fn check_format(
     headers: &HeaderMap,

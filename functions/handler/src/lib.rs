@@ -64,7 +64,7 @@ mod trace;
 mod trigger;
 
 pub use background::{after_response, spawn};
-pub use body::{body, bytes, json};
+pub use body::{body, bytes, is_stream, json};
 pub use bounded::{Int, Text};
 pub use caller::{
     ClientCertificate, IamIdentity, api_id, claim, claims, client_address, client_certificate, iam_identity,

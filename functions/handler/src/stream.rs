@@ -200,7 +200,7 @@ impl Events {
 
 /// A body in a response's extensions, which are cloned with it.
 #[derive(Clone)]
-struct Streamed(Arc<Mutex<Option<UnsyncBoxBody<Bytes, Error>>>>);
+pub(crate) struct Streamed(Arc<Mutex<Option<UnsyncBoxBody<Bytes, Error>>>>);
 
 impl Streamed {
     fn new<B>(body: B) -> Self

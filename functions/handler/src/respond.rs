@@ -152,20 +152,6 @@ fn panicked<T>() -> Result<T, Problem> {
     Err(Problem::panicked())
 }
 
-/// Calls the endpoint with a request that could be read.
-async fn call(
-    endpoint: Option<impl Endpoint>,
-    request: Result<Request, Malformed>,
-    context: Context,
-    most: Option<usize>,
-) -> Result<Response, Problem> {
-    let Some(endpoint) = endpoint else { return panicked() };
-    match request {
-        Ok(request) => call_in_time(endpoint, request.with_lambda_context(context), most).await,
-        Err(malformed) => Err(Problem::malformed_request(malformed.0)),
-    }
-}
-
 /// Calls the endpoint if it takes the method.
 pub(crate) async fn dispatch<E: Endpoint>(endpoint: E, request: Request) -> Result<Response, Problem> {
     if E::TAKES_ALL || matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -176,7 +162,14 @@ pub(crate) async fn dispatch<E: Endpoint>(endpoint: E, request: Request) -> Resu
 
 /// Calls the endpoint, for at most the time that is left. `most` is how many bytes of a stream are collected, if one is.
 #[cfg_attr(not(feature = "stream"), expect(unused_variables, reason = "there are no streams"))]
-async fn call_in_time(endpoint: impl Endpoint, request: Request, most: Option<usize>) -> Result<Response, Problem> {
+async fn call(
+    endpoint: Option<impl Endpoint>,
+    request: Result<Request, Malformed>,
+    context: Context,
+    most: Option<usize>,
+) -> Result<Response, Problem> {
+    let endpoint = endpoint.ok_or_else(Problem::panicked)?;
+    let request = request.map_err(|malformed| Problem::malformed_request(malformed.0))?.with_lambda_context(context);
     trace::keep(&request);
     #[cfg(feature = "stream")]
     let is_head = request.method() == Method::HEAD;

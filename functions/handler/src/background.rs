@@ -12,12 +12,13 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     task::{JoinHandle, coop::consume_budget},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 use tracing::error;
 
 use crate::{
     caught::{caught, caught_async},
+    deadline::in_time,
     log::{Ended, InvocationSpan},
 };
 
@@ -162,14 +163,7 @@ impl Background {
     async fn finish(&self, deadline: Option<Instant>) {
         let mut running = FuturesUnordered::new();
         let all = poll_fn(|context| self.poll(&mut running, context));
-        let is_done = match deadline {
-            None => {
-                all.await;
-                true
-            }
-            Some(deadline) => timeout_at(deadline, all).await.is_ok(),
-        };
-        if !is_done {
+        if in_time(deadline, all).await.is_none() {
             error!("the work after the response was not done when Lambda's deadline was near, and is lost");
             let waiting = {
                 let mut state = self.state();

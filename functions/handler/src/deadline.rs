@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::log::InvocationSpan;
 
@@ -26,4 +26,12 @@ pub(crate) fn before(lambdas: SystemTime) -> Option<Instant> {
     let left = lambdas.duration_since(SystemTime::now()).ok()?;
     // A distant deadline can be later than an `Instant` can hold.
     Instant::now().checked_add(left.saturating_sub(MARGIN))
+}
+
+/// Runs `future` for at most the time until `at`. `None` if that is not enough.
+pub(crate) async fn in_time<F: Future>(at: Option<Instant>, future: F) -> Option<F::Output> {
+    match at {
+        Some(at) => timeout_at(at, future).await.ok(),
+        None => Some(future.await),
+    }
 }

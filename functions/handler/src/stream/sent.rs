@@ -14,7 +14,7 @@ use lambda_http::{Error, http::StatusCode};
 use lambda_runtime_api_client::body::Body;
 use tokio::{
     sync::watch::{Receiver, Sender, channel},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 
 use super::Streamed;
@@ -22,7 +22,7 @@ use crate::{
     Problem, Response,
     answer::prelude,
     caught::{caught, caught_async},
-    deadline,
+    deadline::{GRACE, in_time},
     lambda::stream_failure,
     log::{InvocationSpan, StreamEnd},
     respond::sent,
@@ -45,8 +45,8 @@ pub(crate) fn begin(invocation: &InvocationSpan, is_head: bool, outcome: Result<
     };
     let last_resort = |json| (String::from(json), StatusCode::INTERNAL_SERVER_ERROR, None);
     let ((prelude, status, body), problem) = sent(invocation, outcome, convert, last_resort);
-    let (progress, ended) = channel(Progress::default());
-    let deadline = invocation.deadline().map(|at| at + deadline::GRACE);
+    let (progress, ended) = channel(Progress { status, problem, ..Progress::default() });
+    let deadline = invocation.deadline().map(|at| at + GRACE);
     let sending = Sending { body, deadline, progress, invocation: invocation.clone() };
     // Two pieces, because `cargo lambda watch` takes the first one for the prelude, and the second one for its end.
     let head = iter([prelude.into(), DELIMITER].map(|piece| Ok::<_, Error>(Frame::data(piece))));
@@ -64,25 +64,24 @@ pub(crate) fn begin(invocation: &InvocationSpan, is_head: bool, outcome: Result<
             }
         }
     });
-    let begun = Begun { invocation: invocation.clone(), status, problem, ended, deadline };
+    let begun = Begun { invocation: invocation.clone(), ended, deadline };
     (Body::new(StreamBody::new(head.chain(frames))), begun)
 }
 
 /// What is known of a stream while it is sent.
 #[derive(Default)]
 struct Progress {
+    status: StatusCode,
     bytes: usize,
     first_byte: Option<Duration>,
     end: StreamEnd,
+    /// Why the answer is one of an error, or why the stream failed.
     problem: Option<Problem>,
 }
 
 /// A stream that has begun. Whoever sends it waits for its end.
 pub(crate) struct Begun {
     invocation: InvocationSpan,
-    status: StatusCode,
-    /// Why the answer is one of an error.
-    problem: Option<Problem>,
     /// Closed when the stream has ended.
     ended: Receiver<Progress>,
     deadline: Option<Instant>,
@@ -93,30 +92,23 @@ impl Begun {
     /// `cargo lambda watch` responds before it has read the body. Then ends the invocation. A stream whose reader does not
     /// read is given up at the deadline.
     pub(crate) async fn end(self, sending: impl Future<Output = Result<bool, Error>>) -> Result<(), Error> {
-        let Self { invocation, status, problem, mut ended, deadline } = self;
+        let Self { invocation, mut ended, deadline } = self;
         let all = async {
             if sending.await? {
                 let _closed = ended.wait_for(|_| false).await.is_err();
             }
             Ok(())
         };
-        let (sent, given_up) = match deadline {
-            None => (all.await, None),
-            Some(at) => match timeout_at(at + LAST_WORDS, all).await {
-                Ok(sent) => (sent, None),
-                Err(_) => (Ok(()), Some(Problem::deadline_exceeded())),
-            },
-        };
+        let sent = in_time(deadline.map(|at| at + LAST_WORDS), all).await;
+        let given_up = sent.is_none().then(Problem::deadline_exceeded);
         {
-            let progress = ended.borrow();
-            let end = if given_up.is_some() { StreamEnd::Deadline } else { progress.end };
-            let problem = given_up.as_ref().or(progress.problem.as_ref()).or(problem.as_ref());
-            invocation.end(status, progress.bytes, problem, Some((end, progress.first_byte)));
+            let Progress { status, bytes, first_byte, end, problem } = &*ended.borrow();
+            let end = if given_up.is_some() { StreamEnd::Deadline } else { *end };
+            invocation.end(*status, *bytes, problem.as_ref().or(given_up.as_ref()), Some((end, *first_byte)));
         }
-        // Their causes are the endpoint's, whose `drop` may panic.
+        // The problem's cause is the endpoint's, whose `drop` may panic.
         caught(|| drop(ended));
-        caught(|| drop(problem));
-        sent
+        sent.unwrap_or(Ok(()))
     }
 }
 
@@ -139,10 +131,7 @@ impl Sending {
         }
         // Panics and events in the endpoint's code are the invocation's.
         let piece = self.invocation.scope(caught_async(piece(body)));
-        let piece = match self.deadline {
-            Some(at) => timeout_at(at, piece).await.map_err(|_| ran_out())?,
-            None => piece.await,
-        };
+        let piece = in_time(self.deadline, piece).await.ok_or_else(ran_out)?;
         let piece = piece.ok_or_else(|| (StreamEnd::Panic, Problem::panicked()))?;
         let piece = piece.map_err(|error| (StreamEnd::Error, problem(error)))?;
         self.progress.send_if_modified(|progress| {
@@ -156,8 +145,9 @@ impl Sending {
         Ok(piece)
     }
 
-    fn end(&self, end: StreamEnd, problem: Option<Problem>) {
-        self.progress.send_modify(|progress| (progress.end, progress.problem) = (end, problem));
+    fn end(&self, end: StreamEnd, failure: Option<Problem>) {
+        self.progress
+            .send_modify(|progress| (progress.end, progress.problem) = (end, progress.problem.take().or(failure)));
     }
 }
 

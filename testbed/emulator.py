@@ -29,8 +29,16 @@ REGION = "us-east-1"
 STACK = "local"
 # The property that holds a resource's name.
 NAMES = {"AWS::DynamoDB::Table": "TableName", "AWS::SecretsManager::Secret": "Name", "AWS::SQS::Queue": "QueueName"}
+# The loop over the tables in template.yaml, before the names of those.
+TABLES = "  Fn::ForEach::Tables:\n    - Name\n    - "
 # What settings.py adds to each function: its variables, and which of its routes need a token.
 LOCAL = "LOCAL_ENDPOINTS"
+
+
+def tables(template: str) -> list[str]:
+    """The logical ids of the tables in the loop of template.yaml."""
+    found = re.search(re.escape(TABLES) + r"\[(.+)\]\n", template)
+    return [f"{name}Table" for name in found[1].split(", ")] if found else []
 
 
 def permissions(function: Path) -> set[str]:
@@ -43,7 +51,7 @@ def resources() -> dict[str, set[str]]:
     """The resources that each function needs. This reads text, as `make run` has no parser of YAML before it needs one."""
     template = (ROOT / "template.yaml").read_text()
     blocks = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\s*\n|  *#.*\n)+)", template, re.MULTILINE))
-    made = {
+    made = set(tables(template)) | {
         name
         for name, block in blocks.items()
         if re.search(rf"^    Type: ({'|'.join(NAMES)})$", block, re.MULTILINE) and not re.search("^    Condition:", block, re.MULTILINE)
@@ -94,6 +102,8 @@ def stack(template: dict, needed: set[str]) -> tuple[dict, dict[str, dict[str, s
     """The part of `template` that makes these resources, and what they refer to. Its outputs are the variables of functions that
     name them; the second value says which variable of which function each is."""
     everything = {name: it for name, it in template["Resources"].items() if isinstance(it, dict)}
+    variable, names, repeated = template["Resources"].get("Fn::ForEach::Tables", ["", [], {}])
+    everything |= {key.replace(f"&{{{variable}}}", name): it for name in names for key, it in repeated.items()}
     made: dict[str, dict] = {}
     waiting = set(needed)
     while waiting:

@@ -14,6 +14,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+from emulator import TABLES
 from table import Table, head_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -406,7 +407,9 @@ async fn a_failing_upstream_becomes_a_problem() {{
             head, settings = self.upstream_settings()
         if self.table:
             head, settings = self.table.settings(self.id)
-            text = insert(text, r"(?=  # The resources that every function has\.\n)", self.table.template(self.id, self.resources))
+            place = r"(?=  # The resources that every function has\.\n)"
+            text = text if TABLES in text else insert(text, place, read("testbed/new/table/tables.yaml"))
+            text = insert(append(text, TABLES, self.table.prefix), place, self.table.policy(self.id, self.resources))
         if self.stream:
             settings = self.stream_settings(settings)
             url = f"""  {self.id}Streams:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 
+from emulator import TABLES, tables
 from new import CARGOS, ROOT, ROUTES, SHARED, Refused, components, is_pretty, pretty, read, router, used
 
 # What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
@@ -151,13 +152,28 @@ class Endpoint:
                     continue
                 break
             else:
-                break
+                if not self.without_a_table(candidates):
+                    break
         there = {name for name, _ in kept["Parameters"]}
         for entry in kept["Metadata"]:
             for label, names in re.findall(r"(      - Label: .*\n)        Parameters: \[(.*)\]\n", entry[1]):
                 others = ", ".join(name for name in items(names) if name in there)
                 group = f"{label}        Parameters: [{others}]\n" if others else ""
                 entry[1] = entry[1].replace(f"{label}        Parameters: [{names}]\n", group)
+
+    def without_a_table(self, candidates: set[str]) -> bool:
+        """Removes one of these from the loop over the tables, if nothing refers to it. Returns whether there was one."""
+        kept = self.template
+        for entry in kept["Resources"]:
+            others = words("".join(text for found in kept.values() for _, text in found))
+            for table in tables(entry[1]):
+                if table in candidates and table not in others:
+                    names = [name.removesuffix("Table") for name in tables(entry[1]) if name != table]
+                    entry[1] = re.sub(re.escape(TABLES) + r"\[.*\]", f"{TABLES}[{', '.join(names)}]", entry[1])
+                    if not names:
+                        kept["Resources"].remove(entry)
+                    return True
+        return False
 
     def without_paths(self) -> tuple[str, str]:
         """openapi.yaml without the paths of the endpoint and what only they refer to, and what was removed."""
@@ -300,7 +316,7 @@ def write(files: dict[str, str]) -> None:
 
 def retained(template: str) -> set[str]:
     """The resources that outlive a stack, or their place in it."""
-    return set(re.findall(r"^  (\w+):\n(?:    .*\n)*?    DeletionPolicy:.*\bRetain", template, re.MULTILINE))
+    return {*re.findall(r"^  (\w+):\n(?:    .*\n)*?    DeletionPolicy:.*\bRetain", template, re.MULTILINE), *tables(template)}
 
 
 def remove(name: str) -> str:

@@ -6,6 +6,8 @@ new.py inserts it. The texts are in testbed/new/table, for all methods; what the
 import re
 from pathlib import Path
 
+from emulator import tables
+
 FOLDER = Path(__file__).resolve().parent / "new/table"
 
 # For each path: the methods that it can have, and for each the function of main.rs and the actions on the table.
@@ -51,7 +53,7 @@ class Table:
         listed, item = resources
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name) or len(self.name) > 32:
             return "a name is as in TABLE=shop-parcels, of at most 32 characters."
-        if re.search(rf"^  {self.id}:$", template, re.MULTILINE):
+        if self.id in tables(template) or re.search(rf"^  {self.id}:$", template, re.MULTILINE):
             return f"template.yaml has a {self.id} already. docs/endpoints.md says how another endpoint uses it."
         if listed.parameters or not re.fullmatch(rf"{re.escape(listed.route)}/\{{\w+\}}", item.route):
             return f"its items are a caller's, at a path as ROUTE=/parcels and ITEM='/parcels/{{id}}', not {listed.route} and {item.route}."
@@ -106,9 +108,8 @@ links = ["aws"]
             code = code.replace(crate, ", ".join(used + [http] * (crate == "HANDLER")))
         return code
 
-    def template(self, endpoint: str, resources: list) -> str:
-        """The table and its policy."""
-        return filled("template.yaml", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
+    def policy(self, endpoint: str, resources: list) -> str:
+        return filled("policy.yaml", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
 
     def settings(self, endpoint: str) -> tuple[str, str]:
         """The lines of the function's block that are for its table."""

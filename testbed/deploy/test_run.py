@@ -29,6 +29,16 @@ Resources:
       AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
       KeySchema: [{ AttributeName: id, KeyType: HASH }]
 
+  Fn::ForEach::Tables:
+    - Name
+    - [Others, Notes]
+    - "&{Name}Table":
+        Type: AWS::DynamoDB::Table
+        Properties:
+          BillingMode: PAY_PER_REQUEST
+          AttributeDefinitions: [{ AttributeName: pk, AttributeType: S }]
+          KeySchema: [{ AttributeName: pk, KeyType: HASH }]
+
   CacheTable:
     Type: AWS::DynamoDB::Table
     # Optional.
@@ -57,6 +67,7 @@ Resources:
       Environment:
         Variables:
           ORDERS_TABLE: !Ref OrdersTable
+          NOTES_TABLE: !Ref NotesTable
           ORDERS_QUEUE: !GetAtt OrdersQueue.QueueName
           ORDERS_SECRET_ID: !Sub "${OrdersSecret}"
           CACHE_TABLE: !If [HasCache, !Ref CacheTable, !Ref AWS::NoValue]
@@ -65,6 +76,7 @@ Resources:
 CARGO_TOML = """\
 [package.metadata.endpoint.permissions]
 OrdersTable = ["dynamodb:PutItem"]
+NotesTable = ["dynamodb:PutItem"]
 "OrdersTable/index/by-day" = ["dynamodb:Query"]
 OrdersSecret = ["secretsmanager:GetSecretValue"]
 OrdersQueue = ["sqs:SendMessage"]
@@ -124,9 +136,11 @@ def test_a_function_gets_what_it_declares_and_its_items_outlive_a_run(tree: Path
     item = {"id": {"S": "1"}}
     with running(tree) as (run, given):
         variables = given["variables"]
-        assert {name for name in variables if not name.startswith("AWS_")} == {"ORDERS_TABLE", "ORDERS_QUEUE", "ORDERS_SECRET_ID"}
+        assert {name for name in variables if not name.startswith("AWS_")} == {"ORDERS_TABLE", "NOTES_TABLE", "ORDERS_QUEUE", "ORDERS_SECRET_ID"}
         assert (variables["ORDERS_TABLE"], variables["ORDERS_QUEUE"]) == ("OrdersTable", "OrdersQueue")
         assert dynamodb(variables, "DescribeTable")["Table"]["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
+        notes = variables | {"ORDERS_TABLE": variables["NOTES_TABLE"]}
+        assert dynamodb(notes, "DescribeTable")["Table"]["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
         dynamodb(variables, "PutItem", Item=item)
     assert run.returncode == 1 and gone(variables["AWS_ENDPOINT_URL"])
     # A later run may have another template.

@@ -89,8 +89,6 @@ links = ["aws"]
             ROUTES=routes,
             VARIABLE=self.variable,
             RESOURCES=", ".join(f'{chain}.at("{resource.route}")' for chain, resource in zip(chains, resources, strict=True)),
-            # `./`, because `make rename` changes only a path that begins with the name.
-            SEGMENT=re.sub(r".*/(?=.)", "./", listed.route[1:]),
             PARAMETER=item.parameters[0],
             NAME=name,
             TABLE=self.prefix,
@@ -102,10 +100,9 @@ links = ["aws"]
         blocks = [block for block in text.split("\n\n") if not re.search(rf"\b(async fn|struct) ({'|'.join(left_out) or '!'})\b", block)]
         code = re.sub(rf".*::<({'|'.join(left_out)})>.*\n", "", "\n\n".join(blocks))
         names = ["Problem", "Request", "Response", "Routes", "Text", "body", "claim", *(method.lower() for method in ITEM), "post", "path", "routes"]
-        http = "http::{HeaderValue, StatusCode, header::LOCATION}" if "POST" in methods else "http::StatusCode"
-        for crate, imported in (("DATA", ["Item", "Table", "commit", "idempotent"]), ("HANDLER", names)):
+        for crate, imported in (("DATA", ["Item", "Table", "idempotent"]), ("HANDLER", names)):
             used = [name for name in imported if name[0].isupper() or re.search(rf"(?<![.\w]){name}\(", code)]
-            code = code.replace(crate, ", ".join(used + [http] * (crate == "HANDLER")))
+            code = code.replace(crate, ", ".join(used + ["http::StatusCode"] * (crate == "HANDLER" and "StatusCode" in code)))
         return code
 
     def policy(self, endpoint: str, resources: list) -> str:

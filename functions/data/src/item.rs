@@ -1,7 +1,12 @@
 //! An item, and which version of it this is.
 
 use aws_sdk_dynamodb::types::AttributeValue::{self, N, S};
-use handler::{ETag, Problem, Request, Response, http::StatusCode, json, required_precondition};
+use handler::{
+    ETag, Problem, Request, Response,
+    http::{HeaderValue, StatusCode, header::LOCATION},
+    json, required_precondition,
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -16,6 +21,9 @@ pub(crate) const VERSION: &str = "version";
 /// A random number of the write, by which one that was sent twice knows its own work.
 pub(crate) const WRITTEN: &str = "written";
 pub(crate) const EXPIRES: &str = "expires";
+
+/// The characters of an id that a path has percent-encoded.
+const NOT_IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An item of a [`Table`](crate::Table), as it was read or as it is to be written.
 #[derive(Clone, Debug)]
@@ -61,6 +69,21 @@ impl<T: Serialize> Item<T> {
         self.etag().answer(request, json(status, &self.value)?)
     }
 
+    /// Answers 201 like [`answer`](Self::answer), with the item's `Location`: its id below the path of the request, which is
+    /// that of the list. It is relative, and so is right behind every trigger.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn answer_created(&self, request: &Request) -> Result<Response, Problem> {
+        let mut response = self.answer(request, StatusCode::CREATED)?;
+        let list = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let location = format!("{list}/{}", utf8_percent_encode(&self.id, NOT_IN_A_PATH));
+        let location = HeaderValue::try_from(location.trim_start_matches('/'));
+        response.headers_mut().insert(LOCATION, location.map_err(|error| Problem::internal().because(error))?);
+        Ok(response)
+    }
+
     /// Its attributes, with those of this write.
     pub(crate) fn attributes(&self, key: Attributes) -> Result<Attributes, Error> {
         let mut all =
@@ -100,6 +123,19 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn a_new_item_is_below_its_list() {
+        let at = |path: &str, id: &str| {
+            let mut request = Request::default();
+            *request.uri_mut() = path.parse().unwrap();
+            let item = Item { owner: "ada".into(), id: id.into(), value: 7, version: 1 };
+            item.answer_created(&request).unwrap().headers()[LOCATION].to_str().unwrap().to_owned()
+        };
+        assert_eq!(at("/shop/notes?a=b", "7"), "notes/7");
+        assert_eq!(at("https://example.com/prod/notes/", "a/b é"), "a%2Fb%20%C3%A9");
+        assert_eq!(at("/", "~7"), "~7");
+    }
 
     #[test]
     fn an_item_of_another_type_is_told_by_its_kind() {

@@ -1,7 +1,7 @@
 //! What an endpoint with a DynamoDB table needs: items of a type, versions, pages, and requests that may be repeated.
 //!
 //! ```no_run
-//! use data::{Table, commit, idempotent};
+//! use data::{Table, idempotent};
 //! use handler::{Problem, Request, Resource, Response, body, claim, get, http::StatusCode, path};
 //! use serde::{Deserialize, Serialize};
 //!
@@ -21,8 +21,7 @@
 //!
 //! async fn create(request: Request) -> Result<Response, Problem> {
 //!     let note = NOTES.item(&owner(&request)?, &data::id(), body(&request, 4096)?);
-//!     let response = note.answer(&request, StatusCode::CREATED)?;
-//!     commit(&request, [NOTES.create(&note)?], response).await
+//!     NOTES.add(&request, note).await
 //! }
 //!
 //! async fn list(request: Request) -> Result<Response, Problem> {
@@ -36,9 +35,7 @@
 //! async fn replace(request: Request) -> Result<Response, Problem> {
 //!     let mut note = NOTES.found(&owner(&request)?, path(&request, "id")?).await?.checked(&request)?;
 //!     note.value = body(&request, 4096)?;
-//!     let write = NOTES.replace(&mut note)?;
-//!     let response = note.answer(&request, StatusCode::OK)?;
-//!     commit(&request, [write], response).await
+//!     NOTES.save(&request, note).await
 //! }
 //!
 //! fn owner(request: &Request) -> Result<String, Problem> {

@@ -3,12 +3,13 @@
 use std::{env, fmt, marker::PhantomData, sync::OnceLock};
 
 use aws_sdk_dynamodb::{Client, types::AttributeValue::S};
-use handler::{Problem, Request};
+use handler::{Problem, Request, Response, http::StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Error, Item, Page, Write,
     attribute::Attributes,
+    commit,
     item::{PK, SK},
     page,
 };
@@ -148,6 +149,29 @@ impl<T: Serialize> Table<T> {
         item.version += 1;
         Ok(Write::replace(&self.name, item.attributes(self.key(&item.owner, &item.id))?, read))
     }
+
+    /// Writes an item that does not exist yet, and answers 201 with it: [`create`](Self::create),
+    /// [`Item::answer_created`] and [`commit`](crate::commit()) for a request that writes nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Theirs.
+    pub async fn add(&'static self, request: &Request, item: Item<T>) -> Result<Response, Problem> {
+        let response = item.answer_created(request)?;
+        commit(request, [self.create(&item)?], response).await
+    }
+
+    /// Writes an item that was read before, and answers 200 with its next version: [`replace`](Self::replace),
+    /// [`Item::answer`] and [`commit`](crate::commit()) for a request that writes nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Theirs.
+    pub async fn save(&'static self, request: &Request, mut item: Item<T>) -> Result<Response, Problem> {
+        let write = self.replace(&mut item)?;
+        let response = item.answer(request, StatusCode::OK)?;
+        commit(request, [write], response).await
+    }
 }
 
 impl<T> Table<T> {
@@ -155,6 +179,18 @@ impl<T> Table<T> {
     /// is no failure if the item is gone.
     pub fn delete(&'static self, item: &Item<T>) -> Write {
         Write::delete(&self.name, self.key(&item.owner, &item.id), item.version)
+    }
+
+    /// Deletes an item that was read before, and answers 204: [`delete`](Self::delete) and [`commit`](crate::commit()) for a
+    /// request that writes nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Theirs.
+    pub async fn erase(&'static self, request: &Request, item: Item<T>) -> Result<Response, Problem> {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        commit(request, [self.delete(&item)], response).await
     }
 }
 

@@ -2,12 +2,8 @@
 
 use std::process::ExitCode;
 
-use data::{Item, Table, commit, idempotent};
-use handler::{
-    Int, Problem, Request, Response, Routes, Text, body, claim, get,
-    http::{HeaderValue, StatusCode, header::LOCATION},
-    path, query, routes,
-};
+use data::{Item, Table, idempotent};
+use handler::{Int, Problem, Request, Response, Routes, Text, body, claim, get, http::StatusCode, path, query, routes};
 use serde::{Deserialize, Serialize};
 
 /// The table's name is in the environment variable. A parcel's partition key is the caller who sent it.
@@ -67,14 +63,8 @@ async fn create(request: Request) -> Result<Response, Problem> {
     let NewParcel { to, grams, note } = body(&request, MOST_BYTES)?;
     let id = data::id();
     let parcel = Parcel { id: id.clone(), to, grams, note, state: State::Announced };
-    let parcel = PARCELS.item(&owner, &id, parcel);
-    let mut response = parcel.answer(&request, StatusCode::CREATED)?;
-    // Relative to the list's URL, so that it is right behind every trigger.
-    let location =
-        HeaderValue::try_from(format!("parcels/{id}")).map_err(|error| Problem::internal().because(error))?;
-    response.headers_mut().insert(LOCATION, location);
     // Writes the parcel, and the answer to the request's `Idempotency-Key`: both or neither.
-    commit(&request, [PARCELS.create(&parcel)?], response).await
+    PARCELS.add(&request, PARCELS.item(&owner, &id, parcel)).await
 }
 
 async fn list(request: Request) -> Result<Response, Problem> {
@@ -99,16 +89,12 @@ async fn change(request: Request) -> Result<Response, Problem> {
     parcel.value.to = to.unwrap_or(parcel.value.to);
     parcel.value.note = note.or(parcel.value.note);
     parcel.value.state = state.unwrap_or(parcel.value.state);
-    let write = PARCELS.replace(&mut parcel)?;
-    let response = parcel.answer(&request, StatusCode::OK)?;
-    commit(&request, [write], response).await
+    PARCELS.save(&request, parcel).await
 }
 
 async fn remove(request: Request) -> Result<Response, Problem> {
     let parcel = found(&request).await?.checked(&request)?;
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    commit(&request, [PARCELS.delete(&parcel)], response).await
+    PARCELS.erase(&request, parcel).await
 }
 
 /// The parcel at the request's path. Another caller's is not found.

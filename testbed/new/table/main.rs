@@ -49,12 +49,8 @@ async fn create(request: Request) -> Result<Response, Problem> {
     let NewMessage { message } = body(&request, 16 * 1024)?;
     let id = data::id();
     let item = MESSAGES.item(&owner, &id, Message { id: id.clone(), message });
-    let mut response = item.answer(&request, StatusCode::CREATED)?;
-    // Relative to the list's URL, so that it is right behind every trigger.
-    let location = HeaderValue::try_from(format!("SEGMENT/{id}")).map_err(|error| Problem::internal().because(error))?;
-    response.headers_mut().insert(LOCATION, location);
     // Writes the message, and the answer to the request's `Idempotency-Key`: both or neither.
-    commit(&request, [MESSAGES.create(&item)?], response).await
+    MESSAGES.add(&request, item).await
 }
 
 async fn show(request: Request) -> Result<Response, Problem> {
@@ -65,25 +61,19 @@ async fn replace(request: Request) -> Result<Response, Problem> {
     let mut item = found(&request).await?.checked(&request)?;
     let NewMessage { message } = body(&request, 16 * 1024)?;
     item.value.message = message;
-    let write = MESSAGES.replace(&mut item)?;
-    let response = item.answer(&request, StatusCode::OK)?;
-    commit(&request, [write], response).await
+    MESSAGES.save(&request, item).await
 }
 
 async fn change(request: Request) -> Result<Response, Problem> {
     let mut item = found(&request).await?.checked(&request)?;
     let Change { message } = body(&request, 16 * 1024)?;
     item.value.message = message.unwrap_or(item.value.message);
-    let write = MESSAGES.replace(&mut item)?;
-    let response = item.answer(&request, StatusCode::OK)?;
-    commit(&request, [write], response).await
+    MESSAGES.save(&request, item).await
 }
 
 async fn remove(request: Request) -> Result<Response, Problem> {
     let item = found(&request).await?.checked(&request)?;
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    commit(&request, [MESSAGES.delete(&item)], response).await
+    MESSAGES.erase(&request, item).await
 }
 
 /// The message at the request's path. Another caller's is not found.

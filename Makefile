@@ -158,7 +158,7 @@ services: $(READY) ## write services as a user would, in a copy, and run `make t
 	$(foreach test,$(wildcard testbed/deploy/test_own.py),SERVICES=yes .venv/bin/pytest $(test) -k make_test)
 
 budget: build ## write what the functions cost now into the budget
-	cargo run --quiet --example budget
+	WRITE_BUDGET=yes cargo test --quiet --test packaging no_function_costs_more_than_its_budget -- --show-output
 
 soak: build ## send the functions 200,000 mixed invocations, and watch their memory
 	cargo run --release --example soak

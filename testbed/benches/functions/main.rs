@@ -53,7 +53,7 @@ fn main() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
         let json = serde_json::to_string_pretty(&report).expect("a report has nothing that JSON lacks");
         fs::write(folder.join("results.json"), json + "\n").expect("the folder target/bench");
-        println!("\nwritten: target/bench/results.json, performance-light.svg and performance-dark.svg");
+        println!("\nwritten: target/bench/results.json and performance.svg");
     }
     plot::draw(&report, full);
 }

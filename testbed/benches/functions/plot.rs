@@ -1,4 +1,4 @@
-//! Draws the figures: one picture for light pages, one for dark ones.
+//! Draws the figures: a picture for light and dark pages.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -7,23 +7,24 @@ use crate::report::{Report, Spread, Spreads};
 /// On both axes, in ms; each shows those within its range.
 const TICKS: [f64; 12] = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0];
 
-/// The name of each theme, and its colours: of text, of the grid, of this repository's functions, of others.
-const THEMES: [(&str, [&str; 4]); 2] =
-    [("light", ["#1f2328", "#e1e4e8", "#bc4c00", "#6e7781"]), ("dark", ["#e6edf3", "#30363d", "#ffa657", "#8b949e"])];
+/// The colours of text, of the grid, of this repository's functions, and of others.
+const STYLE: &str = "<style>
+svg { --text: #1f2328; --grid: #e1e4e8; --ours: #bc4c00; --other: #6e7781 }
+@media (prefers-color-scheme: dark) { svg { --text: #e6edf3; --grid: #30363d; --ours: #ffa657; --other: #8b949e } }
+</style>
+";
 
-/// Draws both pictures, and writes them into target/bench if `keep` is set.
+/// Draws the picture, and writes it into target/bench if `keep` is set.
 ///
 /// # Panics
 ///
 /// If that fails.
 pub(crate) fn draw(report: &Report, keep: bool) {
-    for (theme, colors) in THEMES {
-        let svg = picture(report, colors);
-        assert!(report.rows.iter().any(|row| svg.contains(&row.name)), "a picture without its subject");
-        if keep {
-            let name = format!("../target/bench/performance-{theme}.svg");
-            fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), svg).expect("the folder target/bench");
-        }
+    let svg = picture(report);
+    assert!(report.rows.iter().any(|row| svg.contains(&row.name)), "a picture without its subject");
+    if keep {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/performance.svg");
+        fs::write(file, svg).expect("the folder target/bench");
     }
 }
 
@@ -55,20 +56,19 @@ fn lines(report: &Report) -> (&'static str, Vec<Line<'_>>) {
     (share, lines)
 }
 
-fn picture(report: &Report, colors: [&str; 4]) -> String {
+fn picture(report: &Report) -> String {
     let (share, lines) = lines(report);
     let height = 70 + 22 * lines.len();
     let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" font-family="sans-serif" font-size="13" fill="{}">"#,
-        colors[0]
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" font-family="sans-serif" font-size="13" fill="var(--text)">{STYLE}"#
     );
     let start = |line: &Line<'_>| [line.start.minimum, line.start.median, line.start.p95];
-    half(&mut svg, colors, &format!("exec to first answer with {share}, ms"), 110.0..460.0, &lines, start);
+    half(&mut svg, &format!("exec to first answer with {share}, ms"), 110.0..460.0, &lines, start);
     let warm = |line: &Line<'_>| [line.warm.minimum, line.warm.median, line.warm.p99];
-    half(&mut svg, colors, &format!("warm with {share}, ms"), 500.0..840.0, &lines, warm);
+    half(&mut svg, &format!("warm with {share}, ms"), 500.0..840.0, &lines, warm);
     for (at, line) in lines.iter().enumerate() {
-        let color = if line.ours { colors[2] } else { colors[0] };
-        let _ = write!(svg, r#"<text x="10" y="{}" fill="{color}">{}</text>"#, 54 + 22 * at, line.name);
+        let color = if line.ours { "ours" } else { "text" };
+        let _ = write!(svg, r#"<text x="10" y="{}" fill="var(--{color})">{}</text>"#, 54 + 22 * at, line.name);
     }
     svg + "</svg>\n"
 }
@@ -76,7 +76,6 @@ fn picture(report: &Report, colors: [&str; 4]) -> String {
 /// Draws between these `x`, on a logarithmic axis. `value` returns the start of a line, its dot, and its end.
 fn half(
     svg: &mut String,
-    [_, grid, ours, other]: [&str; 4],
     caption: &str,
     x: std::ops::Range<f64>,
     lines: &[Line<'_>],
@@ -91,13 +90,13 @@ fn half(
     add(format!(r#"<text x="{}" y="20" font-size="16">{caption}</text>"#, x.start));
     for tick in TICKS.into_iter().filter(|tick| (least..most).contains(tick)) {
         let x = place(tick);
-        add(format!(r#"<path d="M{x:.1} 32V{bottom}" stroke="{grid}"/>"#));
+        add(format!(r#"<path d="M{x:.1} 32V{bottom}" stroke="var(--grid)"/>"#));
         add(format!(r#"<text x="{x:.1}" y="{}" text-anchor="middle">{tick}</text>"#, bottom + 16));
     }
     for (at, (line, values)) in lines.iter().zip(values).enumerate() {
-        let (color, y) = (if line.ours { ours } else { other }, 49 + 22 * at);
+        let (color, y) = (if line.ours { "ours" } else { "other" }, 49 + 22 * at);
         let [start, dot, end] = values.map(place);
-        add(format!(r#"<path d="M{start:.1} {y}H{end:.1}" stroke="{color}" stroke-width="3"/>"#));
-        add(format!(r#"<circle cx="{dot:.1}" cy="{y}" r="5" fill="{color}"/>"#));
+        add(format!(r#"<path d="M{start:.1} {y}H{end:.1}" stroke="var(--{color})" stroke-width="3"/>"#));
+        add(format!(r#"<circle cx="{dot:.1}" cy="{y}" r="5" fill="var(--{color})"/>"#));
     }
 }

@@ -2,20 +2,19 @@
 //! browser calls another host. All files are compressed here, once.
 
 use std::{
-    borrow::Cow,
     env,
     error::Error,
     fmt::Write as _,
     fs,
-    io::{Cursor, Read, Write as _},
+    io::{Read as _, Write as _},
     path::Path,
 };
 
-use flate2::{Compression, write::GzEncoder};
+use flate2::{Compression, read::DeflateDecoder, write::GzEncoder};
+use rawzip::ZipArchive;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
-use zip::ZipArchive;
 
 const OPENAPI: &str = "../../openapi.yaml";
 
@@ -68,12 +67,17 @@ fn openapi() -> Result<Vec<u8>, Box<dyn Error>> {
 }
 
 fn swagger_ui(name: &str) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut archive = ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED))?;
-    let path = archive.file_names().filter_map(Result::ok).find(|path| path.ends_with(name)).map(Cow::into_owned);
-    let path = path.ok_or_else(|| format!("Swagger UI has no {name}"))?;
-    let mut content = Vec::new();
-    archive.by_name(&path)?.read_to_end(&mut content)?;
-    Ok(content)
+    let archive = ZipArchive::from_slice(SWAGGER_UI_VENDORED)?;
+    for file in archive.entries() {
+        let file = file?;
+        if file.file_path().as_ref().ends_with(name.as_bytes()) {
+            let file = archive.get_entry(file.wayfinder())?;
+            let mut content = Vec::new();
+            file.verifying_reader(DeflateDecoder::new(file.data())).read_to_end(&mut content)?;
+            return Ok(content);
+        }
+    }
+    Err(format!("Swagger UI has no {name}").into())
 }
 
 fn version(content: &[u8]) -> String {

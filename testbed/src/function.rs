@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::{self, Read},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
+use flate2::read::DeflateDecoder;
 use futures_util::future::join_all;
+use rawzip::ZipArchive;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -23,7 +25,6 @@ use tokio::{
     task::JoinHandle,
     time::sleep,
 };
-use zip::ZipArchive;
 
 use replay::assert_declared;
 
@@ -305,8 +306,12 @@ pub fn write_executable(executable: &Path, bytes: &[u8]) -> io::Result<()> {
 fn unpack(name: &str, zip: &Path) -> PathBuf {
     let executable = target().join("tmp/packaged").join(name).join("bootstrap");
     let unpack = || -> io::Result<()> {
+        let zip = fs::read(zip)?;
+        let archive = ZipArchive::from_slice(&zip).map_err(io::Error::other)?;
+        let bootstrap = archive.entries().next_entry().map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
+        let bootstrap = archive.get_entry(bootstrap.wayfinder()).map_err(io::Error::other)?;
         let mut bytes = Vec::new();
-        ZipArchive::new(File::open(zip)?)?.by_name("bootstrap")?.read_to_end(&mut bytes)?;
+        bootstrap.verifying_reader(DeflateDecoder::new(bootstrap.data())).read_to_end(&mut bytes)?;
         write_executable(&executable, &bytes)
     };
     unpack().unwrap_or_else(|error| panic!("{}: {error}; run `make build`", zip.display()));

@@ -94,7 +94,7 @@ OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
 PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
 new = new own update crates
 stack = deploy stack
-template = harness repository template
+template = harness repository run template unchanged
 
 # A deployment gives these functions their permissions.
 CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' functions/*/Cargo.toml))

@@ -1,7 +1,7 @@
 //! Measures streams, side by side: ours, those of `lambda_http`, and our answer as a whole.
 //!
 //! ```text
-//! cargo lambda build --release --examples --package handler
+//! cargo lambda build --release --examples --features stream --package lambda-endpoint-handler
 //! cargo run --example streams target/lambda/stream_probe/bootstrap target/lambda/official_stream/bootstrap
 //! ```
 

@@ -105,7 +105,7 @@ impl<E> Idempotent<E> {
 
     /// How many bytes an answer may have, headers included: at most 350,000, which is what an item can hold, and the
     /// default. With [`commit`](crate::commit()), a larger one is an `internal` problem before anything is written.
-    /// Otherwise its work is done, and the next try gets 409 `idempotency-answer-lost`.
+    /// Otherwise its work is done, and the next try gets 409 `idempotency-answer-lost`. A stream counts as larger.
     #[must_use]
     pub fn answers_up_to(self, bytes: usize) -> Self {
         Self { most_bytes: bytes.min(MOST_ANSWER_BYTES), ..self }

@@ -39,7 +39,7 @@ use serde::de::DeserializeOwned;
 use tower::util::MapRequestLayer;
 
 use crate::{
-    Problem, Request, body, claim, log::InvocationSpan, parameters, parameters::unreadable, service::whole,
+    Problem, Request, body, claim, log::InvocationSpan, parameters, parameters::check_readable, service::whole,
     trigger::MAX_ANSWER_BYTES,
 };
 
@@ -87,11 +87,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         // What is wrong with a path that this cannot read, the other extractor tells.
         if let Ok(all) = RawPathParams::from_request_parts(parts, state).await {
-            for (name, value) in &all {
-                if let Some(fault) = unreadable(value) {
-                    return Err(Problem::invalid_parameter(format!("`{name}` {fault}.")));
-                }
-            }
+            all.iter().try_for_each(|(name, value)| check_readable(name, value))?;
         }
         let path = AxumPath::from_request_parts(parts, state).await;
         path.map(|AxumPath(path)| Self(path)).map_err(|rejection| {

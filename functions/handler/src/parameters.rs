@@ -31,9 +31,7 @@ pub fn query<'a>(request: &'a Request, name: &str, max_chars: usize) -> Result<O
     let Some((_, value)) = values.last().filter(|(_, value)| !value.is_empty()) else {
         return Ok(None);
     };
-    if let Some(fault) = unreadable(&value) {
-        return Err(Problem::invalid_parameter(format!("`{name}` {fault}.")));
-    }
+    check_readable(name, &value)?;
     let chars = value.chars().count();
     if chars > max_chars {
         return Err(Problem::invalid_parameter(format!(
@@ -55,7 +53,7 @@ fn last_values(request: &Request) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
 }
 
 /// Why the value of a parameter is not readable text, if it is not.
-pub(crate) fn unreadable(value: &str) -> Option<&'static str> {
+fn unreadable(value: &str) -> Option<&'static str> {
     // The trigger, or the decoding here, replaces bytes that are not UTF-8 by this character.
     if value.contains(char::REPLACEMENT_CHARACTER) {
         Some("is not valid UTF-8")
@@ -63,6 +61,14 @@ pub(crate) fn unreadable(value: &str) -> Option<&'static str> {
         Some("must not contain control characters")
     } else {
         None
+    }
+}
+
+/// Refuses a parameter whose value is not readable text.
+pub(crate) fn check_readable(name: &str, value: &str) -> Result<(), Problem> {
+    match unreadable(value) {
+        Some(fault) => Err(Problem::invalid_parameter(format!("`{name}` {fault}."))),
+        None => Ok(()),
     }
 }
 

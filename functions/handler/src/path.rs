@@ -8,7 +8,7 @@ use crate::{
     Problem, Request, Resource,
     event::{FromTrigger, Object, without_stage},
     log::InvocationSpan,
-    parameters::unreadable,
+    parameters::check_readable,
 };
 
 /// Returns the decoded value of the path parameter `name`, which the path in [`at`](crate::Resource::at) declares.
@@ -38,10 +38,7 @@ pub fn path<'a>(request: &'a Request, name: &str) -> Result<&'a str, Problem> {
     let (_, value) = parameters.iter().find(|(parameter, _)| parameter == name).ok_or_else(|| {
         Problem::internal().because(format!("no path has {{{name}}}: declare one with `.at(\"/…/{{{name}}}\")`"))
     })?;
-    match unreadable(value) {
-        Some(fault) => Err(Problem::invalid_parameter(format!("`{name}` {fault}."))),
-        None => Ok(value),
-    }
+    check_readable(name, value).map(|()| &**value)
 }
 
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! Bodies: reads a request's as it came, or as JSON of a type, and writes an answer's.
 
 use lambda_http::http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -42,8 +42,7 @@ use crate::{Body, Problem, Request, Response, faults::faults, negotiate::split};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn body<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<T, Problem> {
-    check_format(request.headers(), "application/json", "JSON", is_json)?;
-    let bytes = bytes(request, max_bytes)?;
+    let bytes = bytes_of(request, max_bytes, "application/json", "JSON", is_json)?;
     if bytes.is_empty() {
         return Err(Problem::malformed_request("The body is empty, and must be JSON."));
     }
@@ -115,13 +114,15 @@ pub fn is_stream(response: &Response) -> bool {
     false
 }
 
-/// Checks that a body is of the type `media`, `what` in words, and not compressed.
-pub(crate) fn check_format(
-    headers: &HeaderMap,
+/// The request's body, of the type `media`, `what` in words, and not compressed.
+pub(crate) fn bytes_of<'a>(
+    request: &'a Request,
+    max_bytes: usize,
     media: &'static str,
     what: &str,
     is_right: fn(&str) -> bool,
-) -> Result<(), Problem> {
+) -> Result<&'a [u8], Problem> {
+    let headers = request.headers();
     let unsupported = |detail: String| Problem::unsupported_media_type(media, detail);
     // Either header may hold a list, if it came in several lines.
     let all = |name, is_right: fn(&str) -> bool| {
@@ -136,7 +137,7 @@ pub(crate) fn check_format(
     if !headers.contains_key(CONTENT_TYPE) || !all(CONTENT_TYPE, is_right) {
         return Err(unsupported(format!("The body must be {what}, with the Content-Type {media}.")));
     }
-    Ok(())
+    bytes(request, max_bytes)
 }
 
 /// A media type without its parameters.

@@ -12,7 +12,7 @@ use crate::{Body, Problem};
 const NOT_IN_AN_ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 
 /// The characters that no URI can hold: RFC 3986, section 2. A `%` is left alone, as what it encodes is encoded already.
-const NOT_IN_A_URI: &AsciiSet =
+pub(crate) const NOT_IN_A_URI: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// What a browser does with a file: RFC 6266, section 4.2.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Problem, Request,
-    body::{bytes, check_format, media},
+    body::{bytes_of, media},
     parameters::{Source, Values, read},
 };
 
@@ -51,8 +51,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn form<T: DeserializeOwned>(request: &Request, max_bytes: usize) -> Result<T, Problem> {
-    check_format(request.headers(), FORM, "a form", |line| media(line).eq_ignore_ascii_case(FORM))?;
-    let bytes = bytes(request, max_bytes)?;
+    let bytes = bytes_of(request, max_bytes, FORM, "a form", |line| media(line).eq_ignore_ascii_case(FORM))?;
     // A separator is ASCII, so that no valid sequence spans it: this checks each name and each value.
     if percent_decode(bytes).decode_utf8().is_err() {
         return Err(Problem::malformed_request("The body is not UTF-8."));

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use lambda_http::http::{StatusCode, header::CONTENT_TYPE};
+use lambda_http::http::header::CONTENT_TYPE;
 use memchr::memmem::{find, find_iter};
 
 use crate::{
     Problem, Request,
-    body::{bytes, check_format, media},
+    body::{bytes_of, media},
     negotiate::split,
 };
 
@@ -71,20 +71,17 @@ pub fn multipart(
     max_bytes: usize,
     max_bytes_of: impl Fn(&str) -> usize,
 ) -> Result<Vec<Part<'_>>, Problem> {
-    let headers = request.headers();
-    check_format(headers, MULTIPART, "a form", |line| media(line).eq_ignore_ascii_case(MULTIPART))?;
-    let content_type = headers.get(CONTENT_TYPE).and_then(|line| line.to_str().ok()).unwrap_or_default();
+    let is_right = |line: &str| media(line).eq_ignore_ascii_case(MULTIPART);
+    let body = bytes_of(request, max_bytes, MULTIPART, "a form", is_right)?;
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|line| line.to_str().ok()).unwrap_or_default();
     // RFC 2046, section 5.1.1.
     let boundary = parameter(content_type, "boundary").filter(|boundary| (1..=70).contains(&boundary.len()));
     let boundary =
         boundary.ok_or(Problem::malformed_request("The Content-Type has no boundary of 1 to 70 characters."))?;
-    let parts = parts(bytes(request, max_bytes)?, &boundary).map_err(Problem::malformed_request)?;
+    let parts = parts(body, &boundary).map_err(Problem::malformed_request)?;
     match parts.iter().find(|part| part.bytes.len() > max_bytes_of(&part.name)) {
         None => Ok(parts),
-        Some(Part { name, .. }) => {
-            let detail = format!("The part `{name}` may have at most {} bytes.", max_bytes_of(name));
-            Err(Problem::new("content-too-large", "Content too large", StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
+        Some(Part { name, .. }) => Err(Problem::too_large(&format!("The part `{name}`"), max_bytes_of(name))),
     }
 }
 

@@ -6,11 +6,11 @@ use lambda_http::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY, WWW_AUTHENTICATE},
 };
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Response, faults::Faults, negotiate::VARY_ACCEPT};
+use crate::{Response, faults::Faults, file::NOT_IN_A_URI, negotiate::VARY_ACCEPT};
 
 type Cause = Box<dyn Error + Send + Sync>;
 
@@ -18,21 +18,7 @@ type Cause = Box<dyn Error + Send + Sync>;
 const MOST_BYTES: usize = 16 * 1024;
 
 /// The characters that must be percent-encoded for a JSON pointer in a URI fragment (RFC 6901, section 6).
-const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+const NOT_IN_A_FRAGMENT: &AsciiSet = &NOT_IN_A_URI.add(b'#').add(b'%').add(b'[').add(b']');
 
 /// An error as its caller sees it: [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details.
 ///
@@ -150,12 +136,12 @@ impl Problem {
     /// 413: the body has more than `max_bytes`.
     #[must_use]
     pub fn content_too_large(max_bytes: usize) -> Self {
-        Self::new(
-            "content-too-large",
-            "Content too large",
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("The body may have at most {max_bytes} bytes."),
-        )
+        Self::too_large("The body", max_bytes)
+    }
+
+    pub(crate) fn too_large(what: &str, max_bytes: usize) -> Self {
+        let detail = format!("{what} may have at most {max_bytes} bytes.");
+        Self::new("content-too-large", "Content too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
     /// 415: the body is in an unsupported format, charset or content encoding. `accept` is the supported media type.

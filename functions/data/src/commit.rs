@@ -75,7 +75,7 @@ impl Write {
                 let Err(error) = put.send().await else { return Ok(()) };
                 match error.as_service_error() {
                     Some(PutItemError::ConditionalCheckFailedException(unmet)) => unmet.item.clone(),
-                    _ => return Err(aws::Error::from(error).into()),
+                    _ => return Err(self.table.failed(error)),
                 }
             }
             What::Delete(key, version) => {
@@ -86,7 +86,7 @@ impl Write {
                 let Err(error) = delete.send().await else { return Ok(()) };
                 match error.as_service_error() {
                     Some(DeleteItemError::ConditionalCheckFailedException(_)) => None,
-                    _ => return Err(aws::Error::from(error).into()),
+                    _ => return Err(self.table.failed(error)),
                 }
             }
         };
@@ -156,7 +156,10 @@ pub async fn commit(
 /// Why the transaction of these writes, and of a lease after them, was not done.
 fn failed(error: SdkError<TransactWriteItemsError, HttpResponse>, writes: &[Write]) -> Problem {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
-        return aws::Error::from(error).into();
+        // Which one is not there, AWS does not say.
+        let table = writes.first().map(|write| write.table);
+        let table = table.filter(|table| writes.iter().all(|write| write.table.is(table)));
+        return table.map_or_else(|| aws::Error::from(&error).into(), |table| table.failed(&error).into());
     };
     let codes: Vec<&str> = canceled.cancellation_reasons().iter().filter_map(|reason| reason.code()).collect();
     // Another request has the key by now. What it does is the answer.

@@ -14,6 +14,8 @@ pub enum Error {
     Changed,
     /// This environment variable does not name a table: 500 [`misconfigured`](Problem::misconfigured).
     NoTable(&'static str),
+    /// This environment variable names this table, which is not there: 500 [`misconfigured`](Problem::misconfigured).
+    TableNotFound(&'static str, String, aws::Error),
     /// An item of this kind is not of the type that it is read as: 500 [`internal`](Problem::internal).
     Unreadable(String),
     /// A value cannot be written: 500 [`internal`](Problem::internal). The text does not contain the value.
@@ -28,6 +30,9 @@ impl fmt::Display for Error {
             Self::Exists => f.write_str("there is an item with this key already"),
             Self::Changed => f.write_str("the item is of another version by now, or is gone"),
             Self::NoTable(variable) => write!(f, "{variable} does not name a table"),
+            Self::TableNotFound(variable, name, _) => {
+                write!(f, "{variable} names the table {name}, which is not there")
+            }
             Self::Unreadable(kind) => write!(
                 f,
                 "an item of the kind `{kind}` is not of the type that it is read as: it was written when the type had other \
@@ -41,7 +46,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if let Self::Aws(cause) = self { Some(cause) } else { None }
+        if let Self::Aws(cause) | Self::TableNotFound(.., cause) = self { Some(cause) } else { None }
     }
 }
 
@@ -50,7 +55,7 @@ impl From<Error> for Problem {
         match error {
             Error::Exists => Problem::conflict("It exists already."),
             Error::Changed => Problem::precondition_failed("The resource has changed."),
-            Error::NoTable(_) => Problem::misconfigured(error),
+            Error::NoTable(_) | Error::TableNotFound(..) => Problem::misconfigured(error),
             Error::Unreadable(_) | Error::Invalid(_) => Problem::internal().because(error),
             Error::Aws(cause) => cause.into(),
         }

@@ -228,7 +228,7 @@ impl Lease {
         let Err(error) = put.send().await else { return Ok(None) };
         let found = match error.as_service_error() {
             Some(PutItemError::ConditionalCheckFailedException(unmet)) => unmet.item.clone().unwrap_or_default(),
-            _ => return Err(aws::Error::from(error).into()),
+            _ => return Err(self.table.failed(error)),
         };
         let own = S(self.token.clone());
         let is = |name, value| found.get(name) == Some(value);
@@ -296,7 +296,7 @@ impl Lease {
                 .set_condition_expression(update.condition_expression)
                 .set_expression_attribute_names(update.expression_attribute_names)
                 .set_expression_attribute_values(update.expression_attribute_values);
-            send.send().await.map_err(aws::Error::from)?;
+            send.send().await.map_err(|error| self.table.failed(error))?;
             Ok::<_, Error>(())
         };
         if let Err(cause) = completed.await {
@@ -314,7 +314,7 @@ impl Lease {
                 .expression_attribute_values(":token", S(self.token.clone()))
                 .send()
                 .await
-                .map_err(aws::Error::from)?;
+                .map_err(|error| self.table.failed(error))?;
             Ok::<_, Error>(())
         };
         if let Err(cause) = released.await {

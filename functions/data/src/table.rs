@@ -37,6 +37,19 @@ impl Name {
         let name = env::var(self.0).ok().filter(|name| !name.is_empty()).ok_or(Error::NoTable(self.0))?;
         Ok(self.1.get_or_init(|| name))
     }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    /// Why an operation on the table failed.
+    pub(crate) fn failed(&self, error: impl Into<aws::Error>) -> Error {
+        let error = error.into();
+        match (error.code(), self.1.get()) {
+            (Some("ResourceNotFoundException"), Some(name)) => Error::TableNotFound(self.0, name.clone(), error),
+            _ => Error::Aws(error),
+        }
+    }
 }
 
 /// The client of all tables.
@@ -88,7 +101,7 @@ impl<T: DeserializeOwned> Table<T> {
             return Ok(None);
         }
         let get = client().await.get_item().table_name(self.name.get()?).set_key(Some(self.key(owner, id)));
-        let read = get.consistent_read(true).send().await.map_err(aws::Error::from)?;
+        let read = get.consistent_read(true).send().await.map_err(|error| self.name.failed(error))?;
         read.item.map(|item| Item::read(item, &self.prefix())).transpose()
     }
 
@@ -123,7 +136,7 @@ impl<T: DeserializeOwned> Table<T> {
         owner: &str,
         is_wanted: impl Fn(&T) -> bool,
     ) -> Result<Page<T>, Problem> {
-        page::read(request, self.name.get()?, owner, &self.prefix(), is_wanted).await
+        page::read(request, &self.name, owner, &self.prefix(), is_wanted).await
     }
 }
 
@@ -197,5 +210,28 @@ impl<T> Table<T> {
 impl<T> fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("variable", &self.name.0).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::{
+        config::http::HttpResponse,
+        error::{ErrorMetadata, SdkError},
+        operation::get_item::GetItemError,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_not_there_is_named_with_its_variable() {
+        let name = Name("NOTES_TABLE", OnceLock::from("notes-prod".to_owned()));
+        let told = |code: &str| {
+            let error = GetItemError::generic(ErrorMetadata::builder().code(code).build());
+            let response = HttpResponse::new(400.try_into().unwrap(), "".into());
+            name.failed(SdkError::service_error(error, response)).to_string()
+        };
+        assert_eq!(told("ResourceNotFoundException"), "NOTES_TABLE names the table notes-prod, which is not there");
+        assert_eq!(told("AccessDeniedException"), "DynamoDB did not do it");
     }
 }

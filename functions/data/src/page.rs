@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Error, Item,
     item::SK,
-    table::{client, key},
+    table::{Name, client, key},
 };
 
 /// The items of a page, if the request does not say it, and at most.
@@ -62,7 +62,7 @@ impl<T: Serialize> Page<T> {
 
 pub(crate) async fn read<T: DeserializeOwned>(
     request: &Request,
-    table: &str,
+    table: &Name,
     owner: &str,
     prefix: &str,
     is_wanted: impl Fn(&T) -> bool,
@@ -71,15 +71,18 @@ pub(crate) async fn read<T: DeserializeOwned>(
     let mut start = after.map(|id| key(owner, prefix.to_owned() + &id));
     let (mut items, mut read) = (Vec::new(), 0);
     let last = loop {
-        let query =
-            client().await.query().table_name(table).key_condition_expression("pk = :pk AND begins_with(sk, :sk)");
+        let query = client()
+            .await
+            .query()
+            .table_name(table.get()?)
+            .key_condition_expression("pk = :pk AND begins_with(sk, :sk)");
         let query = query
             .expression_attribute_values(":pk", S(owner.to_owned()))
             .expression_attribute_values(":sk", S(prefix.to_owned()))
             // One more says whether there is a next page.
             .limit(i32::try_from(limit + 1).unwrap_or(i32::MAX))
             .set_exclusive_start_key(start);
-        let answer = query.send().await.map_err(aws::Error::from)?;
+        let answer = query.send().await.map_err(|error| table.failed(error))?;
         let found = answer.items.unwrap_or_default();
         read += found.len();
         for item in found {
@@ -107,7 +110,7 @@ fn limit(request: &Request) -> Result<usize, Problem> {
     let (default, most) = LIMIT;
     let Some(limit) = query(request, "limit", 20)? else { return Ok(default) };
     let limit = limit.parse().ok().filter(|limit| (1..=most).contains(limit));
-    limit.ok_or_else(|| Problem::invalid_parameter(format!("`limit` must be a whole number from 1 to {most}.")))
+    limit.ok_or_else(|| refused("limit", &format!("must be a whole number from 1 to {most}")))
 }
 
 /// The id after which the page begins.
@@ -116,8 +119,13 @@ fn after(request: &Request) -> Result<Option<String>, Problem> {
     let id = BASE64_URL_SAFE_NO_PAD.decode(cursor.as_bytes()).ok().and_then(|id| String::from_utf8(id).ok());
     // With its prefix, DynamoDB takes up to 1024 bytes.
     let id = id.filter(|id| id.len() <= 700);
-    let detail = "`cursor` must be that of a `Link` of this list.";
-    id.map(Some).ok_or_else(|| Problem::invalid_parameter(detail))
+    id.map(Some).ok_or_else(|| refused("cursor", "must be that of a `Link` of this list"))
+}
+
+/// As [`parameters`](handler::parameters()) refuses one.
+fn refused(parameter: &str, why: &str) -> Problem {
+    let errors = vec![serde_json::json!({ "detail": why, "parameter": parameter })];
+    Problem::invalid_parameter(format!("`{parameter}` {why}.")).with_member("errors", errors)
 }
 
 /// The request's query, with the cursor of the page after `id`.

@@ -3,7 +3,10 @@
 //! The client of `lambda_runtime` looks the host up in a pool for each request, and builds the URI twice. Two requests are
 //! the largest part of a warm invocation, so this uses hyper's connections directly: docs/performance.md has the figures.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -16,6 +19,7 @@ use lambda_http::{
     http::{
         HeaderValue, Request, Response, Uri,
         header::{HOST, USER_AGENT},
+        uri::Authority,
     },
 };
 use lambda_runtime_api_client::{body::Body, build_request};
@@ -26,8 +30,7 @@ use tokio::net::TcpStream;
 const MAX_BUFFER: usize = 1 << 17;
 
 pub(crate) struct Client {
-    /// The host and the port.
-    address: String,
+    address: SocketAddr,
     /// What comes before each path. `cargo lambda watch` has the function's name in it.
     base: String,
     host: HeaderValue,
@@ -42,14 +45,13 @@ impl Client {
     /// If `api` is not an address.
     pub(crate) fn new(api: &str) -> Result<Self, Error> {
         let uri: Uri = api.parse()?;
-        let authority = uri.authority().ok_or_else(|| format!("`{api}` is not the address of a Runtime API"))?;
-        let port = authority.port_u16().unwrap_or(80);
+        let address = address(&uri)?;
         // That of Lambda's own runtime for Rust.
         let user_agent = build_request().headers_ref().and_then(|headers| headers.get(USER_AGENT)).cloned();
         Ok(Self {
-            address: format!("{}:{port}", authority.host()),
+            address,
             base: uri.path().trim_end_matches('/').to_owned(),
-            host: HeaderValue::try_from(authority.as_str())?,
+            host: HeaderValue::try_from(uri.authority().map_or("", Authority::as_str))?,
             user_agent: user_agent.unwrap_or(HeaderValue::from_static("aws-lambda-rust")),
             idle: Mutex::default(),
         })
@@ -100,7 +102,7 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>, Error> {
-        let stream = TcpStream::connect(&self.address).await?;
+        let stream = TcpStream::connect(self.address).await?;
         // A small piece of a stream must not wait until Lambda has acknowledged the one before it.
         #[cfg(feature = "stream")]
         stream.set_nodelay(true)?;
@@ -119,6 +121,19 @@ impl Client {
     fn idle(&self) -> MutexGuard<'_, Vec<SendRequest<Body>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the Runtime API at `uri` listens. Lambda and its proxies give an IP address. Of names, there is only `localhost`: for
+/// others, `getaddrinfo` would be linked, which is 64 kB of each zip, and which a static executable cannot rely on.
+///
+/// # Errors
+///
+/// If the host is something else.
+pub(crate) fn address(uri: &Uri) -> Result<SocketAddr, Error> {
+    let host = uri.host().unwrap_or_default();
+    let host = if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
+    let address = format!("{host}:{}", uri.port_u16().unwrap_or(80)).parse();
+    address.map_err(|_| format!("`{uri}` is not the IP address of a Runtime API").into())
 }
 
 #[cfg(test)]
@@ -194,8 +209,20 @@ mod tests {
         drop(listener);
         let error = call(&client).await.unwrap_err();
         assert_eq!(error.downcast_ref().map(std::io::Error::kind), Some(ErrorKind::ConnectionRefused));
-        for not in ["", "/next", "a b"] {
+        for not in ["", "/next", "a b", "example.com:9001"] {
             assert!(Client::new(not).is_err(), "{not}");
+        }
+    }
+
+    #[test]
+    fn the_runtime_api_is_at_an_ip_address_or_localhost() {
+        for (api, expected) in [
+            ("127.0.0.1:9001", "127.0.0.1:9001"),
+            ("169.254.100.1", "169.254.100.1:80"),
+            ("http://[::1]:9000/.rt/hello", "[::1]:9000"),
+            ("localhost:9009", "127.0.0.1:9009"),
+        ] {
+            assert_eq!(Client::new(api).unwrap().address.to_string(), expected);
         }
     }
 }

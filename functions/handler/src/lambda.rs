@@ -57,7 +57,7 @@ use {
 use crate::{
     background::answer_then_finish,
     caught::{caught, caught_async},
-    client::Client,
+    client::{self, Client},
     respond::Outgoing,
 };
 
@@ -322,14 +322,15 @@ pub(crate) fn init_failed(address: &str, cause: &Error) {
         body.len()
     );
     let send = || {
-        let mut api = TcpStream::connect(address)?;
+        let mut api = TcpStream::connect(client::address(&address.parse()?)?)?;
         api.set_read_timeout(Some(Duration::from_secs(1)))?;
         api.write_all(request.as_bytes())?;
         // The connection must not end before Lambda has read the request.
-        io::copy(&mut api, &mut io::sink())
+        io::copy(&mut api, &mut io::sink())?;
+        Ok::<_, Error>(())
     };
     if let Err(error) = send() {
-        let error = &error as &dyn std::error::Error;
+        let error = &*error as &dyn std::error::Error;
         error!(error, "Lambda could not be told that the function cannot start");
     }
 }

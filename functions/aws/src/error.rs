@@ -12,7 +12,8 @@ use handler::{
     Problem,
     http::{StatusCode, header::RETRY_AFTER},
 };
-use hickory_resolver::net::NetError;
+
+use crate::ResolveError;
 
 /// The last words of the codes of AWS's errors, such as `ResourceNotFoundException`.
 const CODES_END_IN: [&str; 10] = [
@@ -161,7 +162,7 @@ impl From<Error> for Problem {
 
 /// The message of an error whose type has nothing of a response in it.
 fn cause(error: &(dyn error::Error + 'static)) -> Option<String> {
-    let is_safe = error.is::<io::Error>() || error.is::<NetError>() || error.is::<CredentialsError>();
+    let is_safe = error.is::<io::Error>() || error.is::<ResolveError>() || error.is::<CredentialsError>();
     is_safe.then(|| error.to_string())
 }
 

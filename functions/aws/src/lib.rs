@@ -37,7 +37,7 @@ use tokio::sync::OnceCell;
 
 pub use aws_config::SdkConfig;
 pub use error::Error;
-pub use resolve::Resolver;
+pub use resolve::{ResolveError, Resolver};
 
 /// How long an operation may take, retries included, if [`TIMEOUT_MS`] does not say it: only part of a request's time.
 pub const TIMEOUT: Duration = Duration::from_secs(1);

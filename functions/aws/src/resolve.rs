@@ -4,20 +4,27 @@
 //! from whatever C library the machine has.
 
 use std::{
+    collections::HashMap,
+    error, fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use domain::base::Rtype;
 use futures_util::future::{BoxFuture, Either, select};
-use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError, proto::rr::Name};
 use hyper_util::client::legacy::connect;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tower_service::Service;
 
-/// A datagram can be lost. The next one must go out while the attempt that waits for the answer has time left.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+use system::System;
+
+mod query;
+mod system;
+#[cfg(test)]
+mod tests;
+
 /// How long IPv4 addresses wait for IPv6 addresses: RFC 8305, section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// How long IPv6 addresses wait for IPv4 addresses. The HTTP clients try the second family 300 ms after the first
@@ -25,17 +32,45 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 const FALLBACK_DELAY: Duration = Duration::from_millis(250);
 /// A missing name may exist a moment later, whatever negative TTL its zone sets.
 const MISSING_FOR: Duration = Duration::from_secs(1);
+/// Whatever TTL the name has (RFC 8767, section 4).
+const KNOWN_FOR: Duration = Duration::from_hours(24 * 7);
+/// Of names, in each family.
+const MOST_CACHED: usize = 500;
 
 /// Resolves with `/etc/hosts` and the name servers in `/etc/resolv.conf`, and caches answers for their TTL.
 #[derive(Clone, Debug, Default)]
-pub struct Resolver(Arc<OnceLock<Families>>);
+pub struct Resolver(Arc<Inner>);
 
-/// One resolver per family, so that a name server that never responds for one family does not delay the other.
-#[derive(Debug)]
-struct Families {
-    v4: TokioResolver,
-    v6: TokioResolver,
+#[derive(Debug, Default)]
+struct Inner {
+    system: OnceLock<System>,
+    v4: Lookups,
+    v6: Lookups,
 }
+
+/// Those of one family, so that a name server that never responds for one family does not delay the other.
+type Lookups = Mutex<HashMap<String, Lookup>>;
+
+/// One that goes on, or whose result is known.
+type Lookup = watch::Receiver<Option<Found>>;
+
+#[derive(Clone, Debug)]
+struct Found {
+    addresses: Result<Vec<IpAddr>, ResolveError>,
+    until: Instant,
+}
+
+/// Why no address of a name is known.
+#[derive(Clone, Debug)]
+pub struct ResolveError(String);
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl error::Error for ResolveError {}
 
 impl Resolver {
     /// Returns the addresses of `name`, of both families if both are known by then. Both lookups go on and are cached,
@@ -44,60 +79,71 @@ impl Resolver {
     /// # Errors
     ///
     /// Fails if `name` has no address, or if no name server answers.
-    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
-        let Families { v4, v6 } = self.families()?;
-        let name = labels(name)?;
-        let (v4, v6) = (spawn(v4.clone(), name.clone()), spawn(v6.clone(), name));
+    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let known = self.0.system().known(name);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let v4 = Box::pin(finished(self.start(name, Rtype::A, &self.0.v4)));
+        let v6 = Box::pin(finished(self.start(name, Rtype::AAAA, &self.0.v6)));
         let (first, mut other, delay) = match select(v4, v6).await {
-            Either::Left((v4, v6)) => (finished(v4), v6, RESOLUTION_DELAY),
-            Either::Right((v6, v4)) => (finished(v6), v4, FALLBACK_DELAY),
+            Either::Left((v4, v6)) => (v4, Either::Right(v6), RESOLUTION_DELAY),
+            Either::Right((v6, v4)) => (v6, Either::Left(v4), FALLBACK_DELAY),
         };
         let (mut found, rest) = match first {
             Ok(found) if found.iter().copied().any(has_route) => (found, timeout(delay, &mut other).await.ok()),
             // In a network without this family, only the other one helps.
             Ok(found) => (found, Some(other.await)),
             // The first error says more: most names have no address of the other family.
-            Err(error) => (finished(other.await).map_err(|_| error)?, None),
+            Err(error) => (other.await.map_err(|_| error)?, None),
         };
-        found.extend(rest.and_then(|rest| finished(rest).ok()).unwrap_or_default());
+        found.extend(rest.and_then(Result::ok).unwrap_or_default());
         Ok(found)
     }
 
-    fn families(&self) -> Result<&Families, NetError> {
-        if let Some(families) = self.0.get() {
-            return Ok(families);
+    /// The lookup that goes on or is cached, or a new one.
+    fn start(&self, name: &str, of: Rtype, lookups: &Lookups) -> Lookup {
+        let mut lookups = lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lookup) = lookups.get(name).filter(|lookup| is_current(lookup)) {
+            return lookup.clone();
         }
-        let family = |strategy| {
-            let mut builder = TokioResolver::builder_tokio()?;
-            let options = builder.options_mut();
-            options.ip_strategy = strategy;
-            options.negative_max_ttl = Some(MISSING_FOR);
-            options.timeout = ASK_AGAIN_AFTER;
-            builder.build()
-        };
-        let families = Families { v4: family(LookupIpStrategy::Ipv4Only)?, v6: family(LookupIpStrategy::Ipv6Only)? };
-        Ok(self.0.get_or_init(|| families))
+        lookups.retain(|_, lookup| is_current(lookup));
+        if lookups.len() >= MOST_CACHED {
+            lookups.clear();
+        }
+        let (done, lookup) = watch::channel(None);
+        lookups.insert(name.to_owned(), lookup.clone());
+        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
+        tokio::spawn(async move { done.send_replace(Some(inner.find(&name, of).await)) });
+        lookup
     }
 }
 
-type Lookup = JoinHandle<Result<Vec<IpAddr>, NetError>>;
+impl Inner {
+    fn system(&self) -> &System {
+        self.system.get_or_init(System::read)
+    }
 
-fn spawn(family: TokioResolver, name: Name) -> Lookup {
-    tokio::spawn(async move { Ok(family.lookup_ip(name).await?.iter().collect()) })
+    async fn find(&self, name: &str, of: Rtype) -> Found {
+        let (addresses, known_for) = match self.system().ask(name, of).await {
+            Ok(answer) if answer.addresses.is_empty() => {
+                (Err(ResolveError(format!("{name} has no {of} record"))), MISSING_FOR)
+            }
+            Ok(answer) => (Ok(answer.addresses), Duration::from_secs(answer.ttl.into()).min(KNOWN_FOR)),
+            Err(error) => (Err(ResolveError(format!("{name} could not be resolved: {error}"))), Duration::ZERO),
+        };
+        Found { addresses, until: Instant::now() + known_for }
+    }
 }
 
-fn finished<E>(lookup: Result<Result<Vec<IpAddr>, NetError>, E>) -> Result<Vec<IpAddr>, NetError> {
-    lookup.unwrap_or(Err(NetError::Message("the lookup panicked")))
+/// Whether the lookup goes on, or its result is still valid.
+fn is_current(lookup: &Lookup) -> bool {
+    lookup.borrow().as_ref().map_or(lookup.has_changed().is_ok(), |found| found.until > Instant::now())
 }
 
-/// The labels of `name` as they are. A URL's host is ASCII, but need not be a host name of RFC 952: a label may have any
-/// bytes, such as `_` (RFC 2181, section 11).
-fn labels(name: &str) -> Result<Name, NetError> {
-    let (name, is_complete) = name.strip_suffix('.').map_or((name, false), |name| (name, true));
-    let mut labels = Name::from_labels(name.split('.').map(str::as_bytes))?;
-    // To others, the search list of `/etc/resolv.conf` applies.
-    labels.set_fqdn(is_complete);
-    Ok(labels)
+async fn finished(mut lookup: Lookup) -> Result<Vec<IpAddr>, ResolveError> {
+    let found = lookup.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+    found.map_or_else(|| Err(ResolveError("the lookup panicked".to_owned())), |found| found.addresses)
 }
 
 /// Whether this machine can send to `address`. This sends nothing.
@@ -109,10 +155,10 @@ fn has_route(address: IpAddr) -> bool {
 /// For hyper-util's connector, which adds the port.
 impl Service<connect::dns::Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = NetError;
-    type Future = BoxFuture<'static, Result<Self::Response, NetError>>;
+    type Error = ResolveError;
+    type Future = BoxFuture<'static, Result<Self::Response, ResolveError>>;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), NetError>> {
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -123,22 +169,5 @@ impl Service<connect::dns::Name> for Resolver {
             let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(addresses.into_iter())
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_made_of_any_labels() {
-        for (name, fqdn) in [("a_b.c_.example", false), ("a-.example.", true), ("xn--bcher-kva.example", false)] {
-            let labels = labels(name).unwrap();
-            assert_eq!((labels.is_fqdn(), labels.to_ascii()), (fqdn, name.to_owned()));
-        }
-        let long = format!("{}.example", "a".repeat(64));
-        for name in ["", ".", "a..example", &long] {
-            assert!(labels(name).is_err(), "{name}");
-        }
     }
 }

@@ -27,8 +27,8 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
 # Parts of `test`, then the targets for users.
-.PHONY: compiled tested deployed
-.PHONY: help run token test check lint audit advisories new own update rename remove standalone events crates services budget soak fuzz bench growth screenshot build release notes link deploy \
+.PHONY: compiled tested deployed formatted documented
+.PHONY: help run token test check audit advisories new own update rename remove standalone events crates services budget soak fuzz bench growth screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
 help: ## list the targets
@@ -68,20 +68,23 @@ token: .venv/local ## print a token for `make run`, of the caller SUB=ada with S
 
 # Side by side: while one waits for the linker, a download or the emulator, another one has the core.
 test: tools ## prove that everything works
-	@$(MAKE) --no-print-directory -j build lint audit tested deployed $(PASSED)
+	@$(MAKE) --no-print-directory -j build audit tested deployed $(PASSED) $(if $(CI),documented)
 
-compiled: lint
-	cargo test --quiet --no-run
+# clippy-driver is rustc with Clippy's lints. `cargo clippy` would compile each dependency a second time.
+LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
+
+compiled: formatted
+	$(LINTED) cargo test --quiet --no-run
 
 # Each test executable and each of these groups of pytest's runs only if its inputs have changed since it passed.
-unchanged = python3 $(CURDIR)/testbed/unchanged.py
+unchanged = $(LINTED) python3 $(CURDIR)/testbed/unchanged.py
 RUNNER = target."cfg(all())".runner = ["python3", "$(CURDIR)/testbed/unchanged.py", "cargo"]
 
 # Cases with items need the emulator.
 READY = compiled build .venv/deploy
 
 tested: $(READY)
-	cargo test --config '$(RUNNER)'
+	$(LINTED) cargo test --config '$(RUNNER)'
 
 pytests = $(1:%=testbed/deploy/test_%.py)
 
@@ -106,11 +109,13 @@ $(OWN:%=passed/%): endpoints = $(or $(word 3,$(filter-out tests,$(subst /, ,$@))
 $(PASSED): .venv/deploy .venv/checkov/ready
 	$(unchanged) '$(endpoints)' .venv/bin/pytest $(if $(filter %/,$@),$(@:passed/%=%),$(call pytests,$($(@F))))
 
-check: ## check format and lints (clippy), as an editor does on save
-	@cargo fmt --all --check
+check: formatted ## check format and lints (clippy), as an editor does on save
 	@cargo clippy --quiet --all-targets -- -D warnings
 
-lint: check
+formatted:
+	@cargo fmt --all --check
+
+documented: compiled
 	@# With an example, so that Cargo takes the same features as for the tests, and compiles no crate again. All of them
 	@# would collide with a function of the same name. No name of a function has an underscore.
 	RUSTDOCFLAGS='-D warnings' cargo doc --lib --bins --example official_loop --no-deps --document-private-items

@@ -24,7 +24,8 @@ VERSION = MANIFEST["package"]["version"]
 HOME = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 # Nothing is downloaded. `--offline` would also refuse to clone a repository on this machine.
-SHARED = {"CARGO_TARGET_DIR": str(TARGET)}
+# The lints of `make test` are for what is here.
+SHARED = {"CARGO_TARGET_DIR": str(TARGET), "RUSTC_WORKSPACE_WRAPPER": ""}
 OFFLINE = {"CARGO_HTTP_PROXY": "http://127.0.0.1:9", "CARGO_NET_RETRY": "0"}
 
 

@@ -33,10 +33,10 @@ def cargo(*arguments: str) -> str:
     return subprocess.run(["cargo", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def features(packages: list[str], target: str) -> Features:
-    """Returns the features of each crate that is linked when these packages are built together."""
+def features(packages: list[str], target: str, kinds: str = "normal") -> Features:
+    """Returns the features of each crate that is linked when these packages are built together; `kinds` are those of their dependencies."""
     # Procedural macros are not part of a function.
-    edges = ["--edges", "normal,no-proc-macro", "--target", target]
+    edges = ["--edges", f"{kinds},no-proc-macro", "--target", target]
     selected = [f"--package={package}" for package in packages]
     tree = cargo("tree", "--quiet", *selected, *edges, "--prefix", "none", "--format", "{p}\t{f}")
     return dict(line.removesuffix(" (*)").split("\t") for line in tree.splitlines() if line)

@@ -84,6 +84,15 @@ def test_each_function_is_built_once_and_with_its_own_features() -> None:
             assert alone == {crate: together[crate] for crate in alone}
 
 
+@pytest.mark.skipif(OWNED, reason="a team's tests may need more of a crate")
+def test_make_run_compiles_nothing_that_the_tests_have_compiled() -> None:
+    """testbed/Cargo.toml asks for the features that only tests need."""
+    functions = [package for group in groups() for package in group]
+    run, test = (features(["*"], TARGET, kinds) for kinds in ("normal", "normal,dev"))
+    linked = features(functions, TARGET)
+    assert {crate: run[crate] for crate in linked} == {crate: test[crate] for crate in linked}
+
+
 def test_functions_with_different_features_of_a_crate_are_built_apart() -> None:
     plain, small, large = {"a": "", "b": "std"}, {"a": "", "c": ""}, {"a": "", "b": "full", "c": "", "d": ""}
     assert grouped({"plain": plain, "small": small, "large": large}) == [["large", "small"], ["plain"]]

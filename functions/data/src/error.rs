@@ -15,7 +15,7 @@ pub enum Error {
     /// This environment variable does not name a table: 500 [`misconfigured`](Problem::misconfigured).
     NoTable(&'static str),
     /// This environment variable names this table, which is not there: 500 [`misconfigured`](Problem::misconfigured).
-    TableNotFound(&'static str, String, aws::Error),
+    TableNotFound(&'static str, String, Box<aws::Error>),
     /// An item of this kind is not of the type that it is read as: 500 [`internal`](Problem::internal).
     Unreadable(String),
     /// A value cannot be written: 500 [`internal`](Problem::internal). The text does not contain the value.
@@ -46,7 +46,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if let Self::Aws(cause) | Self::TableNotFound(.., cause) = self { Some(cause) } else { None }
+        match self {
+            Self::Aws(cause) => Some(cause),
+            Self::TableNotFound(.., cause) => Some(&**cause),
+            _ => None,
+        }
     }
 }
 

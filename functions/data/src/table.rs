@@ -46,7 +46,9 @@ impl Name {
     pub(crate) fn failed(&self, error: impl Into<aws::Error>) -> Error {
         let error = error.into();
         match (error.code(), self.1.get()) {
-            (Some("ResourceNotFoundException"), Some(name)) => Error::TableNotFound(self.0, name.clone(), error),
+            (Some("ResourceNotFoundException"), Some(name)) => {
+                Error::TableNotFound(self.0, name.clone(), Box::new(error))
+            }
             _ => Error::Aws(error),
         }
     }

@@ -608,8 +608,10 @@ def with_components(openapi: str, paths: str, prefix: str) -> str:
         missing = "".join(text for key, text in known.items() if key in needed and key[0] == group)
         if missing and group == SHARED:
             missing = re.sub("(?m)^  ", "", missing)
-            place, missing = (rf"^{SHARED}:.*\n(?:  .*\n)*", missing) if shared else (r"\n(?=paths:\n)", f"{SHARED_HEAD}{missing}\n")
-            openapi = insert(openapi, f"(?m){place}", missing, after=True)
+            if shared:
+                openapi = insert(openapi, re.escape(shared[0]), missing, after=True)
+            else:
+                openapi = insert(openapi, r"(?<=\n)(?=paths:\n)", f"{SHARED_HEAD}{missing}\n")
         elif missing and group not in there:
             openapi = insert(openapi, r"(?<=\ncomponents:\n)", f"  {group}:\n{missing}\n")
         elif missing:

@@ -184,12 +184,10 @@ class Endpoint:
                 found = entries(section)
                 gone += "".join(text for name, text in found if name in routes)
                 kept[number] = joined([entry for entry in found if entry[0] not in routes], "\n\n")
-        # Groups of components, and of shared parts, each with the indent of its entries.
         made = {name for _, name in components("TABLE")}
         while True:
-            whole = "".join(kept)
-            named = set(used(gone)) - set(used(whole))
-            before = whole
+            before = "".join(kept)
+            named = set(used(gone)) - set(used(before))
             for number, section in enumerate(kept):
                 if section.startswith(f"{SHARED}:"):
                     found = entries(section)

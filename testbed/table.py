@@ -181,19 +181,24 @@ links = ["aws"]
         }
         unauthorized = problem(401, "unauthorized", detail="This needs a token.")
         unauthorized["answer"] = {"status": 401, "headers": {"www-authenticate": "Bearer"}} | unauthorized["answer"]
-        refused = {
-            "plain": ("without-token", request(claims={}) | unauthorized),
-            "item": ("of-another", request(claims={"sub": "bob"}) | problem(404, "not-found")),
-        }
-        paths = {"plain": (listed, listed.route, of_list), "item": (item, f"{item.route.rpartition('/')[0]}/{ID}", of_item)}
+        of_another = request(claims={"sub": "bob"}) | problem(404, "not-found")
+        paths = [
+            ("plain", listed, listed.route, of_list, {"without-token": request(claims={}) | unauthorized}),
+            ("item", item, f"{item.route.rpartition('/')[0]}/{ID}", of_item, {"of-another": of_another}),
+        ]
         files = []
-        for name, (resource, path, cases) in paths.items():
-            first, *others = [cases[method] for method in resource.methods]
-            shared = first.pop("request", {})
-            content = before | {"request": {"path": path, "claims": {"sub": "ada"}} | shared} | first
-            of_others = {method.lower(): case for method, case in zip(resource.methods[1:], others)}
-            # A case has what the one around it has, and so may need its own method.
-            content["cases"] = first.get("cases", {}) | dict([refused[name]]) | of_others
+        for name, resource, path, made, refused in paths:
+            cases = {method.lower(): made[method] for method in resource.methods}
+            shared = {"path": path, "claims": {"sub": "ada"}}
+            # The others have what it sends: only GET sends nothing, and each list has a plain case.
+            first = cases.pop("get", None) or (cases.pop("post") if name == "plain" else None)
+            if first is None:
+                of_first = next(iter(cases.values()))["cases"]
+                of_first |= refused
+                content = before | {"request": shared, "cases": cases}
+            else:
+                shared |= first.pop("request", {})
+                content = before | {"request": shared} | first | {"cases": first.get("cases", {}) | refused | cases}
             files.append((f"{name}.json", content))
         return files
 

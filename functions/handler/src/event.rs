@@ -42,7 +42,7 @@ pub(crate) struct Event {
     pub(crate) trigger: Trigger,
     /// The route that matched, as it was configured. Never the path, because callers can invent any number of paths.
     pub(crate) route: Option<String>,
-    /// The caller's address as the trigger saw it.
+    /// The caller's address as the trigger saw it, if it was asked for.
     pub(crate) client_address: Option<String>,
     /// The method, or `_OTHER` for one that a caller made up, even if the request is malformed.
     pub(crate) method: &'static str,
@@ -82,15 +82,16 @@ impl FromTrigger {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl Event {
-    /// Reads the event of an invocation. `streams` says whether triggers that can stream do.
+    /// Reads the event of an invocation, also the caller's address if `with_address`. `streams` says whether triggers that
+    /// can stream do.
     ///
     /// # Errors
     ///
     /// If it is not from an HTTP trigger.
-    pub(crate) fn read(event: Bytes, streams: bool) -> Result<Self, Error> {
+    pub(crate) fn read(event: Bytes, streams: bool, with_address: bool) -> Result<Self, Error> {
         let json = str::from_utf8(&event)?;
         let read = match serde_json::from_str(json) {
-            Ok(object) => Self::of(&object, json, streams),
+            Ok(object) => Self::of(&object, json, streams, with_address),
             Err(other) if other.is_data() => None,
             Err(error) => return Err(format!("the event is not JSON: {error}").into()),
         };
@@ -111,7 +112,7 @@ impl Event {
         Ok(read)
     }
 
-    fn of(event: &Object<'_>, json: &str, streams: bool) -> Option<Self> {
+    fn of(event: &Object<'_>, json: &str, streams: bool, with_address: bool) -> Option<Self> {
         let context = event.object("requestContext");
         let http = context.object("http");
         let domain_name = context.text("domainName");
@@ -132,7 +133,8 @@ impl Event {
             return None;
         };
         let (headers, fit) = headers(event);
-        let client_address = client_address(trigger, &context, &http, &headers).map(Cow::into_owned);
+        let address = || client_address(trigger, &context, &http, &headers).map(Cow::into_owned);
+        let client_address = with_address.then(address).flatten();
         // Only an HTTP API's events have a version and an API id. It decodes the path and its parameters, in both payload
         // versions. Other triggers do not, nor does `cargo lambda watch`, which sends an HTTP API's events without an id.
         let is_http_api =

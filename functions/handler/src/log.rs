@@ -44,7 +44,8 @@ const LOG_CLIENT_ADDRESS: &str = "LOG_CLIENT_ADDRESS";
 pub(crate) struct Log {
     level: LevelFilter,
     format: Format,
-    client_address: bool,
+    /// Whether lines have the callers' addresses.
+    pub(crate) client_address: bool,
     /// When the process began, as far as this crate can tell.
     started: Instant,
     /// Whether the next invocation is the first, and its caller waited for the process to start.

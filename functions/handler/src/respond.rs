@@ -68,7 +68,8 @@ pub(crate) fn respond<E: Endpoint>(
     context: Context,
     streams: bool,
 ) -> impl Future<Output = Result<Outgoing, Error>> + Send + use<E> {
-    let event = caught(|| Event::read(event, streams)).unwrap_or_else(|| Err("reading the event panicked".into()));
+    let event = caught(|| Event::read(event, streams, log.client_address))
+        .unwrap_or_else(|| Err("reading the event panicked".into()));
     // An endpoint need not be `Sync`, so the future cannot clone it.
     let started = event.map(|mut event| {
         let invocation = InvocationSpan::start(log, init, &mut event, &context);

@@ -229,7 +229,7 @@ impl InvocationSpan {
         fields.field("function_version", &*context.env_config.version);
         fields.field("trigger", event.trigger.name());
         fields.field("method", event.method);
-        if let Some(address) = event.client_address.as_deref().filter(|_| log.client_address) {
+        if let Some(address) = event.client_address.as_deref() {
             fields.field("client_address", address);
         }
         Self(Arc::new(Inner {
@@ -482,7 +482,7 @@ mod tests {
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".into());
-        let mut event = Event::read(EVENT.into(), false).unwrap();
+        let mut event = Event::read(EVENT.into(), false, log.client_address).unwrap();
         let invocation = InvocationSpan::start(log, Duration::from_millis(2), &mut event, &context);
         let served = async {
             endpoint();
@@ -706,7 +706,7 @@ mod tests {
         let log = Arc::new(Log::new(Format::Json, |line| {
             BYTES.store(line.len(), Ordering::Relaxed);
         }));
-        let (mut event, response) = (Event::read(EVENT.into(), false).unwrap(), Response::default());
+        let (mut event, response) = (Event::read(EVENT.into(), false, false).unwrap(), Response::default());
         let mut context = Context::default();
         context.request_id = "6b2a".into();
         context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());

@@ -251,6 +251,8 @@ def test_a_contract_without_its_components_gets_them(copy: Path) -> None:
     _, *others = sorted(folder.name for folder in (copy / "events").iterdir())
     for name in others:
         passes(copy, "make", "remove", f"NAME={name}")
+    text = (copy / "openapi.yaml").read_text()
+    assert [name for name in re.findall(r"(?m)^  (\w+): &", text) if f"*{name}" not in text] == []
     commit(copy)
     passes(copy, "make", "new", "NAME=madenotes", "TABLE=made-notes")
     spec = yaml_parse((copy / "openapi.yaml").read_text())

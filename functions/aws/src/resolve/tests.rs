@@ -56,7 +56,14 @@ fn name(query: &[u8]) -> String {
 async fn server(
     answer: impl Fn(&[u8]) -> Vec<Response> + Send + 'static,
 ) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
-    let socket = net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    server_at(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), answer).await
+}
+
+async fn server_at(
+    address: SocketAddr,
+    answer: impl Fn(&[u8]) -> Vec<Response> + Send + 'static,
+) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let socket = net::UdpSocket::bind(address).await.unwrap();
     let (address, (sender, queries)) = (socket.local_addr().unwrap(), mpsc::unbounded_channel());
     tokio::spawn(async move {
         let mut query = [0; 512];
@@ -161,16 +168,10 @@ async fn a_response_counts_although_the_query_was_repeated() {
 
 #[tokio::test]
 async fn what_does_not_fit_into_a_datagram_is_asked_for_over_tcp() {
-    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = tcp.local_addr().unwrap();
-    let udp = net::UdpSocket::bind(address).await.unwrap();
-    tokio::spawn(async move {
-        let mut query = [0; 512];
-        while let Ok((length, client)) = udp.recv_from(&mut query).await {
-            let cut = response(&query[..length], &[Truncated, Address("name.test", 60, SECOND)]);
-            udp.send_to(cut.as_ref(), client).await.unwrap();
-        }
-    });
+    // Nobody else has an address there, so the port is free for datagrams, too.
+    let tcp = TcpListener::bind("127.77.0.60:0").await.unwrap();
+    let cut = [Truncated, Address("name.test", 60, SECOND)];
+    let (address, mut queries) = server_at(tcp.local_addr().unwrap(), move |query| vec![response(query, &cut)]).await;
     tokio::spawn(async move {
         while let Ok((mut client, _)) = tcp.accept().await {
             let mut query = vec![0; client.read_u16().await.unwrap().into()];
@@ -181,7 +182,9 @@ async fn what_does_not_fit_into_a_datagram_is_asked_for_over_tcp() {
         }
     });
     assert_eq!(asked("", &[address]).await.0, [FIRST]);
+    assert!(queries.try_recv().is_ok());
     assert_eq!(asked("options use-vc", &[address]).await.0, [FIRST]);
+    assert!(queries.try_recv().is_err());
 }
 
 #[tokio::test]

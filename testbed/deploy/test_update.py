@@ -177,7 +177,7 @@ def test_the_first_repository_that_can_be_updated_gets_the_newest(copy: Path, ne
 
     passes(copy, "make", "audit", "--old-file=.venv/deploy")
     gates = [f"testbed/deploy/test_{name}.py" for name in ("contract", "repository", "template")]
-    slow = "not (sam_validate or cfn_lint or policy_scan)"
+    slow = "not (cfn_lint or policy_scan)"
     passes(copy, sys.executable, "-m", "pytest", "-q", *gates, "tests", "-k", f"{WITHOUT_API} and {slow}")
     replayed = passes(copy, "cargo", "test", "--bin=parcels", "--bin=rates", "--bin=stickers")
     assert replayed.count("answers_its_events ... ok") == 3

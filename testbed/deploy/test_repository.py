@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_its_recipes_are_posix_shell() -> None:
 TARGET = "x86_64-unknown-linux-gnu"
 
 
+@cache
 def groups() -> list[list[str]]:
     functions = [path.name for path in (ROOT / "events").iterdir()]
     command = [sys.executable, "testbed/groups.py", TARGET, *functions]

@@ -96,10 +96,10 @@ deployed: $(READY)
 OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
 PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
 new = new own update crates
-stack = deploy stack
+stack = deploy smoke stack
 template = harness repository run template unchanged
 
-# A deployment gives these functions their permissions.
+# A deployment gives these functions their permissions. `make smoke` is tested with any of the functions.
 CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' functions/*/Cargo.toml))
 
 passed/new passed/stack $(OWN:%=passed/%): $(READY)

@@ -30,8 +30,8 @@ ROUTER = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router
 PLAIN = [path for path in ROUTER if "{" not in path]
 PROTECTED = [path for path in PLAIN if path not in proofs.declarations(ROOT / "functions")[ROUTER[path]].get("public", [])]
 
-# What compiles whole copies of this repository takes minutes, and an edit of an endpoint cannot change it.
-in_ci = pytest.mark.skipif("CI" not in os.environ, reason="compiles a copy of this repository: run by CI, and by `CI=true make test`")
+# What takes long and tests a tool, which an edit of an endpoint cannot change.
+in_ci = pytest.mark.skipif("CI" not in os.environ, reason="takes long and tests no endpoint: run by CI, and with CI=true")
 
 T = TypeVar("T")
 

@@ -232,6 +232,7 @@ def test_removing_an_endpoint_is_the_inverse_of_making_it(copy: Path, wanted: st
     assert changes(copy) == set()
 
 
+@in_ci
 @pytest.mark.parametrize("wanted", KINDS)
 def test_a_renamed_endpoint_is_as_if_it_were_made_with_its_new_name(copy: Path, wanted: str) -> None:
     name = wanted.split()[0].removeprefix("NAME=")

@@ -49,6 +49,7 @@ def test_a_tree_with_changes_is_refused(copy: Path) -> None:  # noqa: F811
     git(copy, "checkout", "README.md")
 
 
+@in_ci
 def test_any_example_can_be_kept(copy: Path) -> None:  # noqa: F811
     for example in own.examples():
         told = passes(copy, "make", "own", "NAME=shipping", f"KEEP={example}")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from harness import PROTECTED, ROOT, environment
+from harness import PROTECTED, ROOT, environment, in_ci
 from shared_fixtures import Handler, serving
 from test_api import cases
 
@@ -67,6 +67,7 @@ def test_with_the_token_everything_is_tested(gateway: SimpleNamespace) -> None:
     assert "needs a token" not in output
 
 
+@in_ci
 @to_protected
 def test_without_the_token_what_is_public_is_tested(gateway: SimpleNamespace) -> None:
     status, output = smoke(gateway, "", PART)
@@ -75,6 +76,7 @@ def test_without_the_token_what_is_public_is_tested(gateway: SimpleNamespace) ->
     assert "the API needs no token" not in output
 
 
+@in_ci
 @pytest.mark.parametrize("token", [TOKEN, ""])
 def test_a_path_that_forgets_the_token_fails(gateway: SimpleNamespace, token: str) -> None:
     if not token and len(PROTECTED) == 1:
@@ -85,6 +87,7 @@ def test_a_path_that_forgets_the_token_fails(gateway: SimpleNamespace, token: st
     assert status != 0 and "test_an_api_with_tokens_wants_one_on_every_path" in output, output
 
 
+@in_ci
 @to_protected
 def test_a_wrong_token_fails_and_is_not_printed(gateway: SimpleNamespace) -> None:
     status, output = smoke(gateway, "wrong." + TOKEN, "a_case")

@@ -16,12 +16,9 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Once for each upstream, because its names live as long as the process.
     pub(crate) fn new(upstream: &'static str) -> Self {
         let is_unnamed = upstream == UNNAMED;
-        let own = |field: &'static str| -> &'static str {
-            if is_unnamed { field } else { format!("{}_{field}", upstream.to_lowercase()).leak() }
-        };
+        let own = |field: &'static str| if is_unnamed { field } else { own(upstream, field) };
         Self {
             is_unnamed,
             attempts: own("attempts"),
@@ -63,8 +60,13 @@ impl Line {
     }
 }
 
+/// The name of a field of this upstream alone. Once for each, because it lives as long as the process.
+pub(crate) fn own(upstream: &str, field: &str) -> &'static str {
+    format!("{}_{field}", upstream.to_lowercase()).leak()
+}
+
 /// Sums up the values that several calls have for a field. Of texts, the line has each once.
-fn add(name: &'static str, value: impl Into<Value<'static>>) {
+pub(crate) fn add(name: &'static str, value: impl Into<Value<'static>>) {
     record_with(name, |earlier| match (earlier, value.into()) {
         (Some(Value::Number(earlier)), Value::Number(value)) => Value::Number(earlier.saturating_add(value)),
         (Some(Value::Time(earlier)), Value::Time(value)) => Value::Time(earlier.saturating_add(value)),

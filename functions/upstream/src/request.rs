@@ -156,7 +156,7 @@ impl<'a> Request<'a> {
                 Ok(prepared) => upstream.exchange(prepared).await,
                 Err(failure) => Err(failure),
             };
-            sent.map_err(|failure| Error { upstream: upstream.name(), failure })
+            sent.map_err(|failure| upstream.failed(failure))
         };
         // On the heap, because an endpoint can have several of them under way.
         Box::pin(sent)
@@ -168,7 +168,8 @@ impl<'a> Request<'a> {
     ///
     /// As [`send`](Self::send). A body that is not a `T` is a 502, `upstream-response-invalid`.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
-        self.send().await?.json()
+        let upstream = self.upstream;
+        self.send().await?.json().map_err(|error| upstream.failed(error.failure))
     }
 
     /// Leaves the response there, to be read as it arrives.

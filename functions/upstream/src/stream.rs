@@ -80,7 +80,7 @@ impl<'a> Request<'a> {
             let response = sent.await?;
             let arrived = arriving.take().ok_or_else(|| Failure::bug("the response has no body"));
             let arrived = arrived.and_then(|received| Ok((received, Arc::clone(upstream.inner()?))));
-            let (received, inner) = arrived.map_err(|failure| Error { upstream: upstream.name(), failure })?;
+            let (received, inner) = arrived.map_err(|failure| upstream.failed(failure))?;
             let Received { response: received, connection } = received;
             let (head, body) = received.into_parts();
             let body = Bounded::new(body, inner.settings.idle_timeout);

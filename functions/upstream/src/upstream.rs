@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use handler::{after_response, deadline, http::Method, spawn, trace_headers};
+use handler::{Problem, after_response, deadline, http::Method, spawn, trace_headers};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
@@ -23,9 +23,9 @@ use crate::{
     cache_status::{CacheStatus, Forwarded},
     call::{Call, CallResult, Job, last_start},
     entry::Entry,
-    error::Failure,
+    error::{Error, Failure, UNNAMED},
     fleet::{Fleet, Report, fleet},
-    line::Line,
+    line::{self, Line},
     request::Prepared,
     retry::RetryBudget,
     secret::Secret,
@@ -55,6 +55,8 @@ pub struct Upstream {
     /// What it is called in `User-Agent` and `Cache-Status`.
     known_as: &'static str,
     inner: OnceLock<Result<Arc<Inner>, InvalidSetting>>,
+    /// The log's field for errors: here, because `inner` may not exist when there is one.
+    error_field: OnceLock<&'static str>,
 }
 
 /// What a call needs, which may outlive the request that began it.
@@ -76,7 +78,7 @@ impl Upstream {
     /// The upstream whose settings are the environment variables that begin with `name`, such as `PRICES`.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, known_as: "upstream", inner: OnceLock::new() }
+        Self { name, known_as: "upstream", inner: OnceLock::new(), error_field: OnceLock::new() }
     }
 
     /// Calls the function `product` in the `User-Agent` that the upstream gets, and its cache in the `Cache-Status` of
@@ -133,8 +135,15 @@ impl Upstream {
         Request::new(self, method, path, &parameters)
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
+    /// The error of a request, which is also in the log line: an endpoint may go on without this upstream.
+    pub(crate) fn failed(&self, failure: Failure) -> Error {
+        let error = Error { upstream: self.name, failure };
+        // An endpoint whose only upstream fails answers with the error, which the line has then.
+        if self.name != UNNAMED {
+            let field = self.error_field.get_or_init(|| line::own(self.name, "error"));
+            line::add(field, &Problem::from(error.clone()));
+        }
+        error
     }
 
     pub(crate) fn settings(&self) -> Result<&Settings, Failure> {

@@ -124,6 +124,8 @@ async fn a_bad_setting_is_logged_by_its_own_name() {
     let lines = pair.lines().await;
     let error = lines[0]["error"].as_str().unwrap();
     assert!(error.contains("PRICES_URL") && !error.contains("RATES") && !error.contains("secret"), "{error}");
+    let of_each = [("prices_error", Some(error)), ("rates_error", None)];
+    assert!(of_each.iter().all(|(field, error)| lines[0][field].as_str() == *error), "{}", lines[0]);
 }
 
 #[tokio::test]
@@ -158,6 +160,8 @@ async fn the_line_tells_the_upstreams_apart_and_sums_up() {
     assert!((ms("upstream_ms") - ms("prices_upstream_ms") - ms("rates_upstream_ms")).abs() < 0.01, "{}", lines[0]);
     let error = lines[4]["error"].as_str().unwrap();
     assert!(error.starts_with("upstream-unreachable: The upstream gave no complete response.: RATES: "), "{error}");
+    // Also if the endpoint goes on without it.
+    assert_eq!((&lines[4]["rates_error"], &lines[4]["prices_error"]), (&error.into(), &Value::Null));
 }
 
 /// A `POST` is sent once, whatever has become of its connection in a freeze.

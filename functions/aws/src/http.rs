@@ -49,8 +49,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new() -> Self {
-        Self { tls: tls(), resolver: Resolver::default(), connectors: Mutex::default() }
+    pub(crate) fn new(resolver: Resolver) -> Self {
+        Self { tls: tls(), resolver, connectors: Mutex::default() }
     }
 
     fn connector(&self, connect_timeout: Option<Duration>) -> Pool {

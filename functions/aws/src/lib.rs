@@ -30,6 +30,7 @@ use aws_config::{
     timeout::TimeoutConfig,
 };
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use http::Http;
@@ -98,16 +99,18 @@ fn timeout(setting: Option<String>) -> Duration {
 fn load() -> SdkConfig {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let is_true = |name: &str| set(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let http = SharedHttpClient::new(Http::new());
+    let resolver = Resolver::default();
+    let http = SharedHttpClient::new(Http::new(resolver.clone()));
     // An environment that Lambda restored from a snapshot asks for its credentials, as a container does.
     let container = ProviderConfig::empty().with_http_client(http.clone());
-    let container = EcsCredentialsProvider::builder().configure(&container).build();
+    let container = EcsCredentialsProvider::builder().configure(&container).dns(resolver).build();
     let credentials = CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new());
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")).map(Region::new))
         .credentials_provider(SharedCredentialsProvider::new(credentials.or_else("Container", container)))
         .http_client(http)
+        .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
         .timeout_config(timeouts(timeout(env::var(TIMEOUT_MS).ok())))
         .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))

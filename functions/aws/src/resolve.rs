@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use domain::base::Rtype;
 use futures_util::future::{BoxFuture, Either, select};
 use hyper_util::client::legacy::connect;
@@ -150,6 +151,13 @@ async fn finished(mut lookup: Lookup) -> Result<Vec<IpAddr>, ResolveError> {
 fn has_route(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((address, 443))).is_ok()
+}
+
+/// For a container's credentials, whose host may be a name.
+impl ResolveDns for Resolver {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async { self.lookup(name).await.map_err(ResolveDnsError::new) })
+    }
 }
 
 /// For hyper-util's connector, which adds the port.

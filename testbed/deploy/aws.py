@@ -1,6 +1,5 @@
 """The emulated AWS, and the SAM CLI that uses it."""
 
-import fcntl
 import io
 import json
 import os
@@ -8,7 +7,6 @@ import shlex
 import subprocess
 import time
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +23,7 @@ class Aws:
     def __init__(self, endpoint: str, scratch: Path) -> None:
         self.endpoint = loopback_only(endpoint)
         self.scratch = scratch
-        self.build_dir = scratch / "build"
+        self.build_dir = ROOT / "target" / "sam" / "build"
         # Without a recent check on record, SAM asks PyPI for its newest version.
         (scratch / "sam").mkdir()
         (scratch / "sam" / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
@@ -50,19 +48,14 @@ class Aws:
         else:  # cargo may have to download; nothing else may leave this machine
             env |= {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"}
         started = time.monotonic()
-        with ExitStack() as stack:
-            if arguments[0] == "build":
-                # cargo-lambda moves what cargo has built away: a build at the same time, of another group of tests, would not find it.
-                lock = stack.enter_context((ROOT / "target" / "sam-build.lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            done = subprocess.run(
-                ["sam", *arguments, "--config-file", str(ROOT / "samconfig.toml")],
-                cwd=ROOT,
-                env=env,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
+        done = subprocess.run(
+            ["sam", *arguments, "--config-file", str(ROOT / "samconfig.toml")],
+            cwd=ROOT,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         print(f"$ sam {' '.join(arguments)}\n{done.stdout}[{time.monotonic() - started:.1f} s]")
         if check:
             assert done.returncode == 0, f"sam {arguments[0]}: exit {done.returncode}\n{done.stdout}"

@@ -1,5 +1,6 @@
 """Fixtures of all tests, also of a function's own: an emulated AWS, a stack that the SAM CLI deploys there, an upstream, and the API that the checks call."""
 
+import fcntl
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import caller
 import proofs
 import pytest
 import requests
+import unchanged
 from aws import ARCHITECTURE, Aws
 from harness import ROOT, Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
 from samcli.yamlhelper import yaml_parse
@@ -153,8 +155,17 @@ def environment_of(invoke: list[str], log: Path, env: dict[str, str]) -> Iterato
 
 @pytest.fixture(scope="session")
 def built(aws: Aws) -> Path:
-    """The output of `sam build` for template.yaml."""
-    aws.sam("build", "--build-dir", str(aws.build_dir), "--parameter-overrides", ARCHITECTURE)
+    """The output of `sam build` for template.yaml. The groups of tests that run side by side share it: it takes as long as
+    several deployments, and cargo-lambda moves away what another build has just made."""
+    folder = aws.build_dir.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made, now = folder / "made", unchanged.key(unchanged.inputs(unchanged.ENDPOINTS), [ARCHITECTURE])
+        if not made.exists() or made.read_text() != now:
+            made.unlink(missing_ok=True)
+            aws.sam("build", "--build-dir", str(aws.build_dir), "--parameter-overrides", ARCHITECTURE)
+            made.write_text(now)
     return aws.build_dir
 
 

@@ -532,10 +532,25 @@ pub async fn replay(function: &str, endpoint: impl Endpoint) {
             Err(error) => InvocationResult::Error(error.to_string()),
         };
         if let Err(difference) = case.check(&invocation, &outcome).and_then(|()| case.check_items(&tables)) {
-            failures.push(format!("{}: {difference}", case.name));
+            failures.push((case.name, difference.replace(&invocation.request_id, "{request_id}")));
         }
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{}", of_all_triggers(failures));
+}
+
+/// The failures of the cases with these names, a line for those that are the same through several triggers.
+fn of_all_triggers(failures: Vec<(String, String)>) -> String {
+    let mut lines: Vec<(String, Vec<String>, String)> = Vec::new();
+    for (name, difference) in failures {
+        let (case, trigger) = name.rsplit_once('.').unwrap_or((&name, ""));
+        match lines.iter_mut().find(|(of, _, same)| of == case && *same == difference) {
+            Some((_, triggers, _)) => triggers.push(trigger.to_owned()),
+            None => lines.push((case.to_owned(), vec![trigger.to_owned()], difference)),
+        }
+    }
+    let line =
+        |(case, triggers, difference): &(_, Vec<_>, _)| format!("{case} ({}): {difference}", triggers.join(", "));
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Runs this test again, in a process with the function's settings: a process must not change its own environment while
@@ -558,10 +573,13 @@ async fn replay_with_settings(function: &str) {
     if let Some(test) = thread::current().name().filter(|name| *name != "main") {
         again.args(["--exact", test]);
     }
-    let again = again.env(HAS_SETTINGS, "1").envs(settings).output().await;
+    let again = again.env(HAS_SETTINGS, "1").env("RUST_BACKTRACE", "0").envs(settings).output().await;
     let again = again.expect("this test starts a second time");
     let told = String::from_utf8_lossy(&again.stdout);
-    assert!(again.status.success() && !told.contains("running 0 tests"), "{told}");
+    // What the other process says besides is about this test, too.
+    let panic = told.split_once("panicked at ").and_then(|(_, told)| told.split_once('\n'));
+    let why = panic.and_then(|(_, told)| told.split("\nnote: run with").next()).unwrap_or(&told);
+    assert!(again.status.success() && !told.contains("running 0 tests"), "{why}");
 }
 
 /// The answer that is written for `what`.
@@ -610,6 +628,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_once_for_the_triggers_that_share_it() {
+        let failures = [("a.alb", "status"), ("a.http-api", "status"), ("a.rest-api", "body"), ("b.alb", "status")];
+        let told = of_all_triggers(failures.map(|(name, why)| (name.to_owned(), why.to_owned())).into());
+        assert_eq!(told, "a (alb, http-api): status\na (rest-api): body\nb (alb): status");
+    }
 
     #[test]
     fn what_is_made_can_be_written_by_hand_or_restricted() {

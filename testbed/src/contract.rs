@@ -64,9 +64,20 @@ fn request_differences<T: DeserializeOwned>(schema: &Value) -> Vec<String> {
         Err(error) if validator.is_valid(&value) => Some(told("takes", &value, &format!("the type does not: {error}"))),
         _ => None,
     });
-    let members = schema["properties"].as_object();
-    let unknown = members_of::<T>().into_iter().filter(|member| members.is_none_or(|all| !all.contains_key(*member)));
-    unknown.map(|member| format!("the contract has no `{member}`, and the type reads it")).chain(values).collect()
+    let names = name_differences::<T>(schema);
+    // With another name, no value is read.
+    if names.is_empty() { values.collect() } else { names }
+}
+
+fn name_differences<T: DeserializeOwned>(schema: &Value) -> Vec<String> {
+    let (of_type, of_contract) = (members_of::<T>(), schema["properties"].as_object());
+    let in_type_only = of_type.iter().filter(|name| of_contract.is_none_or(|all| !all.contains_key(**name)));
+    let in_type_only = in_type_only.map(|name| format!("the contract has no `{name}`, and the type reads it"));
+    let in_contract_only = of_contract.into_iter().flatten().map(|(name, _)| name);
+    let in_contract_only = in_contract_only.filter(|name| !of_type.is_empty() && !of_type.contains(&name.as_str()));
+    let in_contract_only =
+        in_contract_only.map(|name| format!("the contract has `{name}`, and the type does not read it"));
+    in_type_only.chain(in_contract_only).collect()
 }
 
 fn answer_differences<T: DeserializeOwned + Serialize>(schema: &Value) -> Vec<String> {
@@ -346,7 +357,11 @@ mod tests {
         }
         for (old, new) in [("note", "notes"), ("grams", "weight")] {
             let schema = schema.to_string().replace(old, new).parse().unwrap();
-            assert_ne!(request_differences::<Parcel>(&schema), [""; 0], "{old}");
+            let names = [
+                format!("the contract has no `{old}`, and the type reads it"),
+                format!("the contract has `{new}`, and the type does not read it"),
+            ];
+            assert_eq!(request_differences::<Parcel>(&schema), names);
             assert_ne!(answer_differences::<Parcel>(&schema), [""; 0], "{old}");
         }
     }

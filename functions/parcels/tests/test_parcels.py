@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
+from zipfile import ZipFile
 
 import pytest
 import requests
@@ -304,3 +306,26 @@ def test_the_page_about_tables_shows_its_declarations() -> None:
     sources = "".join((ROOT / file).read_text() for file in ("template.yaml", "functions/parcels/Cargo.toml"))
     shown = re.findall(r"```(?:yaml|toml)\n(.*?)```", DATA, re.DOTALL)
     assert len(shown) == 2 and [block for block in shown if block not in sources] == []
+
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="there is no valgrind")
+def test_a_key_costs_about_as_much_as_another_post(aws: Aws, invoke: list[str], table: str, tmp_path: Path) -> None:
+    """In instructions. Most of them are for the second request to the table. `pytest -s` prints both."""
+    with ZipFile(ROOT / "target/lambda/parcels/bootstrap.zip") as packaged:
+        executable = Path(packaged.extract("bootstrap", tmp_path))
+    executable.chmod(0o755)
+    (measured := tmp_path / "measured").write_text(
+        f'#!/bin/sh\nexec valgrind --quiet --tool=callgrind --callgrind-out-file={tmp_path}/profile "{executable}"\n'
+    )
+    measured.chmod(0o755)
+    env = emulator_environment(aws.endpoint) | {"PARCELS_TABLE": table, "AWS_OPERATION_TIMEOUT_MS": "60000"}
+
+    def instructions(posts: int, **key: str) -> int:
+        with environment_of([invoke[0], str(measured)], tmp_path / "log", env) as answer:
+            for number in range(posts):
+                headers = {name: f"{value}-{posts}-{number}" for name, value in key.items()}
+                assert read(answer(event("POST", "/parcels", NEW, **headers)))[0] == 201
+        return int(re.search(r"^summary: (\d+)", (tmp_path / "profile").read_text(), re.MULTILINE)[1])
+
+    plain, keyed = ((instructions(6, **key) - instructions(1, **key)) // 5 for key in ({}, {"idempotency_key": "key"}))
+    print(f"a POST takes {plain} instructions, and its key {keyed - plain}")
+    assert keyed - plain < 1.1 * plain

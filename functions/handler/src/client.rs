@@ -130,9 +130,11 @@ impl Client {
 ///
 /// If the host is something else.
 pub(crate) fn address(uri: &Uri) -> Result<SocketAddr, Error> {
+    let authority = uri.authority().map_or("", Authority::as_str);
     let host = uri.host().unwrap_or_default();
     let host = if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
-    let address = format!("{host}:{}", uri.port_u16().unwrap_or(80)).parse();
+    // The first is what Lambda gives.
+    let address = authority.parse().or_else(|_| format!("{host}:{}", uri.port_u16().unwrap_or(80)).parse());
     address.map_err(|_| format!("`{uri}` is not the IP address of a Runtime API").into())
 }
 

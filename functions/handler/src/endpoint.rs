@@ -95,15 +95,16 @@ type Operation = Arc<dyn Fn(Request) -> Answering + Send + Sync>;
 /// ```
 #[derive(Clone)]
 pub struct Resource {
-    operations: Arc<[(Method, Operation)]>,
+    operations: Arc<Vec<(Method, Operation)>>,
     path: Option<Arc<str>>,
 }
 
 impl Resource {
-    fn on(self, method: Method, endpoint: impl Endpoint + Sync) -> Self {
+    fn on(mut self, method: Method, endpoint: impl Endpoint + Sync) -> Self {
         let operation: Operation = Arc::new(move |request| endpoint.clone().call(request).boxed());
-        let operations = self.operations.iter().cloned().chain([(method, operation)]).collect();
-        Self { operations, ..self }
+        // Nobody shares them before `run`, so this copies nothing.
+        Arc::make_mut(&mut self.operations).push((method, operation));
+        self
     }
 
     /// Sets the path, in the form that the template uses: `{name}` is one segment, `{name+}` the rest of the path. API
@@ -230,7 +231,7 @@ macro_rules! methods {
         $(
             #[doc = concat!("A resource that answers `", stringify!($method), "` requests with `endpoint`.")]
             pub fn $name(endpoint: impl Endpoint + Sync) -> Resource {
-                Resource { operations: Arc::new([]), path: None }.$name(endpoint)
+                Resource { operations: Arc::default(), path: None }.$name(endpoint)
             }
         )*
 

@@ -23,6 +23,8 @@ class Table:
         self.asked: list[str] = []
         self.lose: set[str] = set()
         self.refuse: dict[str, str] = {}
+        # What the function's log has at its end.
+        self.logged: list[str] = []
         table = self
 
         class Proxy(Handler):
@@ -96,7 +98,8 @@ def call(invoke: list[str], table: Table, tmp_path: Path) -> Iterator[Call]:
             return answered["statusCode"], name
 
         yield send
-    assert "PLANTED" not in (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert "PLANTED" not in log and [text for text in table.logged if text not in log] == []
 
 
 def test_a_key_costs_two_requests_and_a_repetition_one(call: Call, table: Table) -> None:
@@ -169,4 +172,5 @@ def test_a_write_that_was_sent_twice_knows_its_own_work(call: Call, table: Table
 def test_a_failure_of_dynamodb_is_the_problem_that_fits(call: Call, table: Table, code: str, expected: tuple) -> None:
     assert call("/notes/7") == (200, None)
     table.refuse = {"PutItem": code}
+    table.logged = [f"NOTES_TABLE names the table {table.name}, which is not there"] * (code == "ResourceNotFoundException")
     assert call("/notes/7") == expected

@@ -307,6 +307,7 @@ def test_the_page_about_tables_shows_its_declarations() -> None:
     shown = re.findall(r"```(?:yaml|toml)\n(.*?)```", DATA, re.DOTALL)
     assert len(shown) == 2 and [block for block in shown if block not in sources] == []
 
+
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="there is no valgrind")
 def test_a_key_costs_about_as_much_as_another_post(aws: Aws, invoke: list[str], table: str, tmp_path: Path) -> None:
     """In instructions. Most of them are for the second request to the table. `pytest -s` prints both."""
@@ -328,4 +329,4 @@ def test_a_key_costs_about_as_much_as_another_post(aws: Aws, invoke: list[str], 
 
     plain, keyed = ((instructions(6, **key) - instructions(1, **key)) // 5 for key in ({}, {"idempotency_key": "key"}))
     print(f"a POST takes {plain} instructions, and its key {keyed - plain}")
-    assert keyed - plain < 1.1 * plain
+    assert keyed - plain < 1.5 * plain

@@ -330,6 +330,8 @@ async fn streamed(state: &State, path: &str, mut body: Incoming, now: Instant) -
 
 fn next(invocation: &Invocation) -> Response<Full<Bytes>> {
     let mut headers = HashMap::from([
+        // AWS's client in C, which those for Python and Node.js have, does not survive its absence.
+        ("content-type", "application/json".to_owned()),
         ("lambda-runtime-aws-request-id", invocation.request_id.clone()),
         ("lambda-runtime-deadline-ms", invocation.deadline_ms.to_string()),
         ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:testbed".to_owned()),

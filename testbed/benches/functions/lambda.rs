@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::Path,
     process,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -45,7 +46,7 @@ impl Function {
         // The shell joins the cgroup, waits for the clock to start, and becomes the function.
         shell.args(["-c", r#"echo $$ >"$1"; read -r _ <"$2"; exec "$0""#]);
         shell.arg(&candidate.executable).arg(quota.processes()).arg(&go);
-        let (function, first_poll) = Self::run(candidate, env, shell, || Some(start_clock(&go))).await;
+        let (function, first_poll) = Self::run(candidate, env, shell, || Some(start_clock(&go, quota.period))).await;
         let joined = fs::read_to_string(quota.processes()).unwrap_or_default();
         assert!(joined.lines().any(|id| id == function.process.id().to_string()), "it could not join its cgroup");
         (function, first_poll)
@@ -101,9 +102,11 @@ impl Function {
     }
 }
 
-/// Lets the shell that reads `go` go on. It can be opened as soon as the shell has joined its cgroup.
-fn start_clock(go: &Path) -> Instant {
+/// Lets the shell that reads `go` go on. It can be opened as soon as the shell has joined its cgroup. What the shell used of a
+/// slice until then is not the function's, so a new slice begins first.
+fn start_clock(go: &Path, period: Duration) -> Instant {
     let mut go = File::options().write(true).open(go).expect("a shell that reads");
+    sleep(2 * period);
     let started = Instant::now();
     go.write_all(b"\n").expect("a shell that reads");
     started

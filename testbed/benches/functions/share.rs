@@ -8,6 +8,8 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio, id},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread::sleep,
     time::Duration,
 };
 
@@ -32,9 +34,11 @@ const MILLION_REQUESTS: f64 = 0.20;
 /// Dollars for a GB that CloudWatch takes in: <https://aws.amazon.com/cloudwatch/pricing/>, November 2026.
 const LOG_GB: f64 = 0.50;
 
-/// A cgroup whose processes get a part of a core.
+/// A cgroup whose processes get a part of a core. Each one is new: what an earlier process has used of a slice counts for all
+/// in its cgroup.
 pub(crate) struct Quota {
     folder: PathBuf,
+    pub(crate) period: Duration,
 }
 
 impl Quota {
@@ -44,21 +48,22 @@ impl Quota {
     ///
     /// If there is no hierarchy of cgroups that this process may write to.
     fn new(memory_mb: u64, period: Duration) -> io::Result<Self> {
-        let period = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
-        let quota = period * memory_mb / WHOLE_MB;
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let us = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
+        let quota = us * memory_mb / WHOLE_MB;
         let is_first = Path::new("/sys/fs/cgroup/cpu").is_dir();
         let root = Path::new(if is_first { "/sys/fs/cgroup/cpu" } else { "/sys/fs/cgroup" });
         if !is_first {
             fs::write(root.join("cgroup.subtree_control"), "+cpu")?;
         }
-        let folder = root.join(format!("bench-{}-{memory_mb}-{period}", id()));
-        fs::create_dir_all(&folder)?;
-        let quota_of = Self { folder };
+        let folder = root.join(format!("bench-{}-{}", id(), MADE.fetch_add(1, Relaxed)));
+        fs::create_dir(&folder)?;
+        let quota_of = Self { folder, period };
         if is_first {
-            fs::write(quota_of.folder.join("cpu.cfs_period_us"), period.to_string())?;
+            fs::write(quota_of.folder.join("cpu.cfs_period_us"), us.to_string())?;
             fs::write(quota_of.folder.join("cpu.cfs_quota_us"), quota.to_string())?;
         } else {
-            fs::write(quota_of.folder.join("cpu.max"), format!("{quota} {period}"))?;
+            fs::write(quota_of.folder.join("cpu.max"), format!("{quota} {us}"))?;
         }
         Ok(quota_of)
     }
@@ -77,8 +82,15 @@ impl Quota {
 }
 
 impl Drop for Quota {
+    /// A killed process leaves its cgroup when its memory is freed.
     fn drop(&mut self) {
-        let _has_processes_still = fs::remove_dir(&self.folder);
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        eprintln!("{} still has processes", self.folder.display());
     }
 }
 
@@ -149,17 +161,20 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
             for &at in &order {
                 let candidate = candidates[at];
                 progress.set_message(format!("{}: {memory_mb} MB", candidate.name));
-                let quota = Quota::new(memory_mb, period).expect("another cgroup");
+                let new_quota = || Quota::new(memory_mb, period).expect("another cgroup");
                 let samples = &mut measured[at];
                 let env = tls.settings(&candidate.function);
+                let quota = new_quota();
                 let (function, first_poll) = Function::start_within(candidate, &env, &quota).await;
                 samples.add_times("first_answer_us", &[first_poll + function.invoke(1).await[0]]);
                 samples.add("throttled", quota.throttled() as f64);
                 drop(function);
+                let quota = new_quota();
                 let (function, _) = Function::start(candidate, &env).await;
                 function.join(&quota);
                 samples.add_times("after_init_us", &function.invoke(1).await);
                 drop(function);
+                let quota = new_quota();
                 let (function, _) = Function::start(candidate, &plain.settings(&candidate.function)).await;
                 function.invoke(1).await;
                 function.join(&quota);

@@ -53,17 +53,11 @@ pub struct Budget {
 
 impl Budget {
     /// A budget of `cost`, with the installed compiler.
-    #[must_use]
     pub fn new(cost: Cost) -> Self {
         Self { rustc: rustc(), cost }
     }
 
     /// The committed budget of `function`. Without one, prints a line that says so.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be read.
-    #[must_use]
     pub fn committed(function: &str) -> Option<Self> {
         let file = file(function);
         match fs::read(&file) {
@@ -77,16 +71,11 @@ impl Budget {
     }
 
     /// Writes this as the committed budget of `function`.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written.
     pub fn write(&self, function: &str) -> io::Result<()> {
         fs::write(file(function), serde_json::to_string_pretty(self)? + "\n")
     }
 
     /// Whether the budget was counted with this compiler. If not, prints a line that says so.
-    #[must_use]
     pub fn is_comparable(&self) -> bool {
         let rustc = rustc();
         if self.rustc != rustc {
@@ -96,7 +85,6 @@ impl Budget {
     }
 
     /// The counts in `cost` that are more than `function` may cost, in words.
-    #[must_use]
     pub fn overruns(&self, function: &str, cost: &Cost) -> Vec<String> {
         let comparable = self.is_comparable();
         let over = |(name, count): (&String, &u64)| {
@@ -130,11 +118,6 @@ fn file(function: &str) -> PathBuf {
 
 /// What `function` costs as `make build` packaged it. Without valgrind, or on another processor than the budget's, its
 /// instructions, allocations and page faults are not counted, and a line is printed.
-///
-/// # Panics
-///
-/// When it cannot be counted.
-#[must_use]
 pub async fn cost(function: &str) -> Cost {
     let zip = fs::metadata(packaged_zip(function)).unwrap_or_else(|error| panic!("{error}: run `make build`"));
     let of_tree = function.to_owned();
@@ -149,7 +132,6 @@ pub async fn cost(function: &str) -> Cost {
 }
 
 /// Whether instructions can be counted here. If not, prints a line that says why.
-#[must_use]
 pub fn is_countable() -> bool {
     if !cfg!(target_arch = "x86_64") {
         println!("skipped: instructions and allocations, whose budget is for x86_64");
@@ -175,11 +157,6 @@ async fn instructions(function: &str, executable: &Path) -> Cost {
 }
 
 /// The instructions of a start alone.
-///
-/// # Panics
-///
-/// When `executable` ends before it polls.
-#[must_use]
 pub async fn start(function: &str, executable: &Path) -> Cost {
     let start = callgrind::count(function, executable, 0).await.instructions;
     Cost::from([("start_instructions".to_owned(), start)])
@@ -199,11 +176,6 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// Runs `cargo build` with these `arguments`. Returns the folder with the executables.
-///
-/// # Panics
-///
-/// If it fails.
-#[must_use]
 pub fn debug_build(arguments: &[&str]) -> PathBuf {
     let root = root();
     let mut build = Command::new(env!("CARGO"));

@@ -34,11 +34,7 @@ const FORMATS: [(&str, &str); 6] = [
 ];
 
 /// Checks that the schema `name` of openapi.yaml is that of `T`, the body of a request: it has the same members, and takes
-/// the same values.
-///
-/// # Panics
-///
-/// If there is a difference. The message has the values, and what the type says of them.
+/// the same values. Otherwise panics with the values that differ, and what the type says of them.
 pub fn of_request<T: DeserializeOwned>(name: &str) {
     let schema = component(name);
     let differences = request_differences::<T>(&schema);
@@ -46,11 +42,7 @@ pub fn of_request<T: DeserializeOwned>(name: &str) {
 }
 
 /// Checks that the schema `name` of openapi.yaml is that of `T`, the body of an answer: what the type writes is what the
-/// schema takes. A pattern or format is not compared, because a type of answers seldom has one.
-///
-/// # Panics
-///
-/// If there is a difference. The message has the values, and what the type says of them.
+/// schema takes. A pattern or format is not compared, because a type of answers seldom has one. Otherwise as [`of_request`].
 pub fn of_answer<T: DeserializeOwned + Serialize>(name: &str) {
     let schema = component(name);
     let differences = answer_differences::<T>(&schema);

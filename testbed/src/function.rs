@@ -43,29 +43,16 @@ pub struct Function {
 
 impl Function {
     /// Starts `executable` with Lambda's environment variables and those in `env`, and no others.
-    ///
-    /// # Panics
-    ///
-    /// When it cannot be started.
     pub async fn start(executable: &Path, env: &[(&str, &str)]) -> Self {
         Self::run(Command::new(executable), env).await
     }
 
     /// Like [`Function::start`], for a `command` that has arguments.
-    ///
-    /// # Panics
-    ///
-    /// When it cannot be started.
     pub async fn run(command: Command, env: &[(&str, &str)]) -> Self {
         Self::with(RuntimeApi::start().await, command, env)
     }
 
     /// Like [`Function::run`], with an `api` that has been told what to do.
-    ///
-    /// # Panics
-    ///
-    /// When it cannot be started.
-    #[must_use]
     pub fn with(api: RuntimeApi, mut command: Command, env: &[(&str, &str)]) -> Self {
         command
             .env_clear()
@@ -101,30 +88,17 @@ impl Function {
     }
 
     /// The Runtime API that it polls.
-    #[must_use]
     pub fn runtime_api(&self) -> &RuntimeApi {
         &self.api
     }
 
     /// Gives the function an invocation and waits for the outcome.
-    ///
-    /// # Panics
-    ///
-    /// When the process ends first.
     pub async fn invoke(&mut self, invocation: &Invocation) -> InvocationResult {
         let outcome = self.try_invoke(invocation).await;
         outcome.unwrap_or_else(|status| panic!("the function ended before it answered: {status:?}"))
     }
 
     /// Like [`Function::invoke`], but returns the process's status when it ends first.
-    ///
-    /// # Errors
-    ///
-    /// When the process ends first.
-    ///
-    /// # Panics
-    ///
-    /// When the process cannot be waited for.
     pub async fn try_invoke(&mut self, invocation: &Invocation) -> Result<InvocationResult, ExitStatus> {
         self.polls += 1;
         tokio::select! {
@@ -134,17 +108,12 @@ impl Function {
     }
 
     /// Gives the function an invocation, and returns the pieces of its streamed response as they come.
-    #[must_use]
     pub fn stream(&mut self, invocation: &Invocation) -> Receiver<Piece> {
         self.polls += 1;
         self.api.stream(invocation)
     }
 
     /// Gives the function all of `invocations` at once. The outcomes are in the same order.
-    ///
-    /// # Panics
-    ///
-    /// When the process ends first.
     pub async fn invoke_all(&mut self, invocations: &[Invocation]) -> Vec<InvocationResult> {
         self.polls += invocations.len();
         tokio::select! {
@@ -154,10 +123,6 @@ impl Function {
     }
 
     /// Waits until the function has polled for the `number`th time.
-    ///
-    /// # Panics
-    ///
-    /// When the process ends first.
     pub async fn polled(&mut self, number: usize) {
         tokio::select! {
             () = self.api.polled(number) => {}
@@ -166,10 +131,6 @@ impl Function {
     }
 
     /// Waits until the process has nothing to do.
-    ///
-    /// # Panics
-    ///
-    /// When the process has ended.
     pub async fn idle(&self) {
         let mut last = None;
         loop {
@@ -183,27 +144,17 @@ impl Function {
     }
 
     /// How many bytes it has written to its log.
-    #[must_use]
     pub fn logged(&self) -> u64 {
         self.logged.load(Ordering::Relaxed)
     }
 
     /// The id of the process.
-    ///
-    /// # Panics
-    ///
-    /// When the process has ended.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id().expect("a running process")
     }
 
     /// Ends the process as Lambda does, with `SIGTERM` once it polls for the next invocation. Returns the lines of its
     /// log.
-    ///
-    /// # Panics
-    ///
-    /// When the process has already ended.
     pub async fn terminate(mut self) -> Vec<String> {
         self.polled(self.polls).await;
         let kill = Command::new("kill").arg(self.id().to_string()).status().await;
@@ -212,10 +163,6 @@ impl Function {
     }
 
     /// Waits for the process to end by itself. Returns its status and the lines of its log.
-    ///
-    /// # Panics
-    ///
-    /// When the process cannot be waited for.
     pub async fn end(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.process.wait().await.expect("a child of this process");
         (status, self.output.await.expect("its output was read"))
@@ -234,11 +181,6 @@ fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
 }
 
 /// The executable of an example of this package, which cargo builds along with its tests.
-///
-/// # Panics
-///
-/// When this is not a test.
-#[must_use]
 pub fn example(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("the path of this test");
     let profile = this.parent().and_then(Path::parent).expect("a test is in target/<profile>/deps");
@@ -257,21 +199,11 @@ pub fn outside_of_cargo(command: &mut std::process::Command) -> &mut std::proces
 }
 
 /// The `bootstrap` from the zip that `make build` made for `function`.
-///
-/// # Panics
-///
-/// When there is no such zip.
-#[must_use]
 pub fn packaged(function: &str) -> PathBuf {
     unpacked(function, &packaged_zip(function))
 }
 
 /// The `bootstrap` from `zip`, unpacked into a folder with this `name`.
-///
-/// # Panics
-///
-/// When there is no such zip.
-#[must_use]
 pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
     static UNPACKED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     // Once per process: another test cannot execute a file that is being written.
@@ -280,7 +212,6 @@ pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
 }
 
 /// The zip that `make build` makes for `function`.
-#[must_use]
 pub fn packaged_zip(function: &str) -> PathBuf {
     assert_declared(function);
     target().join("lambda").join(function).join("bootstrap.zip")
@@ -291,10 +222,6 @@ fn target() -> PathBuf {
 }
 
 /// Writes `bytes` to the file `executable` in one step, and makes it executable. An older version of it may be running.
-///
-/// # Errors
-///
-/// When it cannot be written.
 pub fn write_executable(executable: &Path, bytes: &[u8]) -> io::Result<()> {
     executable.parent().map_or(Ok(()), fs::create_dir_all)?;
     let new = executable.with_extension(format!("{}", std::process::id()));

@@ -2,6 +2,12 @@
 //! crate `replay` has.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "so it is with all of it, and tests alone use it"
+)]
 
 pub mod budget;
 mod callgrind;

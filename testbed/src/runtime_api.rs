@@ -125,10 +125,6 @@ struct State {
 
 impl RuntimeApi {
     /// Starts to listen.
-    ///
-    /// # Panics
-    ///
-    /// When the machine has no free loopback port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
@@ -147,7 +143,6 @@ impl RuntimeApi {
     }
 
     /// The value for `AWS_LAMBDA_RUNTIME_API`.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -159,7 +154,6 @@ impl RuntimeApi {
     }
 
     /// When the function polled for the first time.
-    #[must_use]
     pub fn first_poll(&self) -> Option<Instant> {
         self.state.first_poll.get().copied()
     }
@@ -170,25 +164,16 @@ impl RuntimeApi {
     }
 
     /// The first requests that the function sent.
-    #[must_use]
     pub fn sent(&self) -> Vec<Sent> {
         self.state.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands `invocation` to the next poll, and waits for the outcome.
-    ///
-    /// # Panics
-    ///
-    /// When the Runtime API itself has ended.
     pub async fn invoke(&self, invocation: &Invocation) -> InvocationResult {
         self.time(invocation).await.0
     }
 
     /// The same, with the time from the event to the outcome.
-    ///
-    /// # Panics
-    ///
-    /// When the Runtime API itself has ended.
     pub async fn time(&self, invocation: &Invocation) -> (InvocationResult, Duration) {
         let (answered, outcome) = oneshot::channel();
         self.send(invocation, Caller::Waits(answered));
@@ -198,11 +183,6 @@ impl RuntimeApi {
     /// Hands `invocation` to the next poll, and returns the pieces of its streamed response as they come. The function
     /// can send another one only when the earlier one was taken. A caller that goes drops the receiver: the connection is
     /// then closed.
-    ///
-    /// # Panics
-    ///
-    /// When the Runtime API itself has ended.
-    #[must_use]
     pub fn stream(&self, invocation: &Invocation) -> mpsc::Receiver<Piece> {
         let (pieces, receiver) = mpsc::channel(1);
         self.send(invocation, Caller::Reads(pieces));

@@ -23,11 +23,6 @@ pub struct Usage {
 
 impl Usage {
     /// The usage of the process `id`.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such process, or no such `/proc`.
-    #[must_use]
     pub fn of(id: u32) -> Self {
         let process = Path::new("/proc").join(id.to_string());
         let read = |file: &str| fs::read_to_string(process.join(file)).expect("a running process, and Linux");

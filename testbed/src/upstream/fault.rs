@@ -51,7 +51,6 @@ impl Fault {
     pub const ASKS_FOR_A_PAUSE: &str = "answers 503, Retry-After: 60";
 
     /// Every fault, in the order of the table.
-    #[must_use]
     pub fn all() -> Vec<Self> {
         use Behaviour::{
             BadGzip, CloseIdle, Drip, EndlessBody, GzipBomb, LengthTooLong, LengthTooShort, MalformedChunks,
@@ -110,11 +109,6 @@ impl Fault {
     }
 
     /// The fault with this name.
-    ///
-    /// # Panics
-    ///
-    /// If there is none. The message lists those that there are.
-    #[must_use]
     pub fn named(name: &str) -> Self {
         let mut all = Self::all();
         let names: Vec<_> = all.iter().map(|fault| fault.name).collect();
@@ -124,7 +118,6 @@ impl Fault {
 
     /// Starts an upstream that can have this fault. It is well until [`begin`](Self::begin), unless the fault is its
     /// certificate.
-    #[must_use]
     pub fn upstream(&self) -> Upstream {
         match self.does {
             Does::Present(certificate) => Upstream::start_tls(certificate),
@@ -143,10 +136,6 @@ impl Fault {
 
     /// The answer of `function` to its plain case, while its upstream `name` has this fault and its others are well. The
     /// `executable` is `env!("CARGO_BIN_EXE_…")` in a test of the function's package.
-    ///
-    /// # Panics
-    ///
-    /// If there is no answer.
     pub async fn answer_of(&self, function: &str, executable: &str, name: &str) -> HttpAnswer {
         let (well, failing) = (steady_upstream(), self.upstream());
         self.begin(&failing).await;
@@ -166,14 +155,12 @@ impl Fault {
     }
 
     /// Whether the upstream's certificate is at fault, which cannot begin or end while the upstream runs.
-    #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(self.does, Does::Present(_))
     }
 
     /// The time limit of one attempt in milliseconds with which a test notices the fault. It is a minute, which no busy
     /// machine exceeds, unless the fault is that the upstream takes too long.
-    #[must_use]
     pub fn attempt_timeout_ms(&self) -> &'static str {
         if self.what == "upstream-timeout" { "1000" } else { "60000" }
     }

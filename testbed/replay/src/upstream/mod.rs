@@ -137,14 +137,7 @@ impl Upstream {
 
     /// Sets the behaviour for every call once those that [`Upstream::then`] added are used up.
     pub fn always(&self, behaviour: impl Into<Behaviour>) -> &Self {
-        let behaviour = behaviour.into();
-        self.flaky(0, 0.0, behaviour.clone(), behaviour)
-    }
-
-    /// Like [`Upstream::always`], but each call gets the `fault` with this `probability`. The same seed gives the same
-    /// sequence, whatever the timing.
-    pub fn flaky(&self, seed: u64, probability: f64, fault: impl Into<Behaviour>, good: impl Into<Behaviour>) -> &Self {
-        lock(&self.state.script).otherwise(seed, probability, fault.into(), good.into());
+        lock(&self.state.script).otherwise(behaviour.into());
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -57,7 +57,6 @@ fn get() -> String {
 
 impl Request {
     /// The request, and the route of `function` that it matches.
-    #[must_use]
     pub fn call(self, function: &str) -> Call {
         let headers =
             [("accept", "*/*"), ("user-agent", "curl/8.11.0")].map(|(name, value)| (name.into(), Some(value.into())));
@@ -121,9 +120,6 @@ fn matches(route: &str, path: &str) -> bool {
 /// The triggers, with their names from the payloads in events/.
 pub const TRIGGERS: [&str; 6] = ["http-api", "function-url", "rest-api", "alb", "alb-multi-value", "vpc-lattice"];
 
-/// The characters that a path needs percent-encoding for, and a few more.
-const NOT_IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 const TRACE_ID: &str = "Root=1-6b02c6db-5f3a9c1e7d2b4a6880c1e2f3";
 const URL_ID: &str = "abcdefghijklmnopqrstuvwxyz012345";
 
@@ -151,7 +147,6 @@ fn added(trigger: &str) -> Vec<(&'static str, &'static str)> {
 
 impl Call {
     /// A `GET` request for `path`, which may have a query, with `headers`. Its route is the path.
-    #[must_use]
     pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         Self {
@@ -166,32 +161,6 @@ impl Call {
         }
     }
 
-    /// The call in the payload of an HTTP API. `None` if it is not such a payload.
-    #[must_use]
-    pub fn of_http_api(event: &Value) -> Option<Self> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let added = added("http-api");
-        let headers = event["headers"].as_object()?.iter().filter_map(|(name, value)| {
-            let is_added = added.contains(&(name.as_str(), value.as_str()?));
-            (!is_added).then(|| Some((name.clone(), text(value)?)))?
-        });
-        Some(Self {
-            route: text(&event["routeKey"])?,
-            method: text(&event["requestContext"]["http"]["method"])?,
-            path: utf8_percent_encode(event["rawPath"].as_str()?, NOT_IN_A_PATH).to_string(),
-            query: text(&event["rawQueryString"])?,
-            headers: headers.collect(),
-            cookies: event["cookies"].as_array().into_iter().flatten().filter_map(text).collect(),
-            body: text(&event["body"]).map(|body| (body, event["isBase64Encoded"] == true)),
-            claims: event["requestContext"]["authorizer"]["jwt"]["claims"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
-                .collect(),
-        })
-    }
-
     /// The event that `trigger` sends to `function`. `None` if the trigger does not let such a call pass: a REST API, a
     /// load balancer and VPC Lattice send a query as its parameters, so it must not contain control characters or
     /// spaces. A REST API also decodes the parameters, so they must be UTF-8.
@@ -199,7 +168,6 @@ impl Call {
     /// # Panics
     ///
     /// When there is no such trigger.
-    #[must_use]
     pub fn event(&self, trigger: &str, function: &str) -> Option<Value> {
         let is_whole = !self.query.contains(|c: char| c.is_ascii_control() || c.is_whitespace());
         let is_utf_8 = percent_decode_str(&self.query).decode_utf8().is_ok();
@@ -216,7 +184,6 @@ impl Call {
     /// # Panics
     ///
     /// When there is no such trigger.
-    #[must_use]
     pub fn event_of(&self, trigger: &str, function: &str) -> Value {
         match trigger {
             "http-api" | "function-url" => self.version_2(trigger),

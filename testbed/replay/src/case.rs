@@ -1,7 +1,8 @@
 //! The cases in `events/`: requests, and the answers they must get.
 //!
 //! In the folder of a function, `<case>.json` holds a `request` and its `answer`. The payloads of all triggers are made
-//! from it, except those that have a file, `<case>.<trigger>.json`.
+//! from it, except those that have a file, `<case>.<trigger>.json`. If all payloads of a case are files, its answer is alone, in
+//! `<case>.answer.json`.
 //!
 //! Beside them, `items` are those of the tables before the request, and `items_after` those after it: the same, if it is not
 //! there. A function with such cases has the tables of template.yaml in an emulated AWS: [`Tables`].
@@ -9,9 +10,6 @@
 //! Several cases can stand in one file: then `cases` holds them by name, and that of `empty` in `name.json` is `name-empty`.
 //! Each has the members of `request`, and the `items`, that stand beside `cases`, unless it has its own. If there is an `answer`
 //! beside `cases`, that is the case `name`.
-//!
-//! A recorded payload can stand in the place of the request: then the answer is in `<case>.answer.json`, and from
-//! `<case>.http-api.json` the payloads of the other triggers are made.
 //!
 //! `settings.json` holds the environment variables that the function has in tests and under `make run`. In them,
 //! `{upstream}` is the origin (scheme, host and port) of an upstream, which answers every request with `upstream.json`.
@@ -32,7 +30,7 @@ use serde_json::{Map, Value, from_value, json};
 #[cfg(feature = "upstream")]
 use crate::upstream::{Answer, Upstream};
 use crate::{
-    Call, HttpAnswer, Invocation, InvocationResult, Request, TRIGGERS,
+    HttpAnswer, Invocation, InvocationResult, Request, TRIGGERS,
     tables::{self, Items, Tables},
 };
 
@@ -58,8 +56,6 @@ pub struct Case {
     pub name: String,
     payload: Vec<u8>,
     expected: Expected,
-    /// What the payload was made from, or can be.
-    call: Option<Call>,
     items: Option<Items>,
     items_after: Option<Items>,
 }
@@ -93,6 +89,37 @@ impl Written {
         }
         all
     }
+
+    /// Adds the cases of all triggers to `all`, except those that are there by hand and those that are `skipped`.
+    fn made(self, function: &str, name: &str, all: &mut Vec<Case>, skipped: &mut Vec<String>) {
+        let Self { request, answer, items, items_after, .. } = self;
+        let request: Request = from_value(request.into()).unwrap_or_else(|error| panic!("{name}: request: {error}"));
+        let (call, expected) = (request.call(function), answer.unwrap_or_else(|| panic!("{name} has no `answer`")));
+        let unknown = |trigger: &String| !TRIGGERS.contains(&trigger.as_str());
+        assert!(!expected.triggers.iter().flatten().any(unknown), "{name}: `triggers` can be {TRIGGERS:?}");
+        for trigger in TRIGGERS {
+            let name = format!("{name}.{trigger}");
+            let event = if !expected.is_for(trigger) {
+                Err("`triggers` in the answer does not name it")
+            } else if !call.claims.is_empty() && !["http-api", "rest-api"].contains(&trigger) {
+                Err("only HTTP APIs and REST APIs send the claims of a caller")
+            } else {
+                call.event(trigger, function).ok_or("this trigger lets no such query pass")
+            };
+            match event {
+                _ if all.iter().any(|by_hand| by_hand.name == name) => {}
+                Ok(event) => {
+                    let payload = format!("{event:#}\n").into_bytes();
+                    let (expected, items, items_after) = (expected.clone(), items.clone(), items_after.clone());
+                    all.push(Case { name, payload, expected, items, items_after });
+                }
+                Err(why) if expected.triggers.is_none() || !expected.is_for(trigger) => {
+                    skipped.push(format!("{name}: {why}"));
+                }
+                Err(why) => panic!("{name}: the answer names it, but {why}: write the payload by hand"),
+            }
+        }
+    }
 }
 
 #[derive(Clone, Deserialize)]
@@ -119,12 +146,18 @@ struct Expected {
     measured: bool,
 }
 
+impl Expected {
+    /// Whether the case is for `trigger`.
+    fn is_for(&self, trigger: &str) -> bool {
+        self.triggers.as_ref().is_none_or(|triggers| triggers.iter().any(|named| named == trigger))
+    }
+}
+
 /// The names of all functions: each has a folder in `events/`.
 ///
 /// # Panics
 ///
 /// When there is no such folder.
-#[must_use]
 pub fn functions() -> Vec<String> {
     let folders = fs::read_dir(events_folder()).expect("the folder events");
     let mut names: Vec<String> =
@@ -140,7 +173,6 @@ pub fn functions() -> Vec<String> {
 ///
 /// If its settings are not an object of strings, or the emulator of the tables does not start.
 #[cfg(feature = "upstream")]
-#[must_use]
 pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     if let Ok(body) = fs::read_to_string(events_folder().join(function).join(UPSTREAM)) {
         upstream.always(Answer::ok(body).header("content-type", "application/json"));
@@ -155,20 +187,17 @@ fn settings_with(function: &str, origin: &str) -> Vec<(String, String)> {
 }
 
 /// Whether a case of `function` has items in tables.
-#[must_use]
 pub fn has_items(function: &str) -> bool {
-    Cases::of(function).all.iter().any(|case| case.items.is_some() || case.items_after.is_some())
+    Case::all(function).iter().any(|case| case.items.is_some() || case.items_after.is_some())
 }
 
 /// Whether `function` calls the upstream of its tests.
-#[must_use]
 pub fn has_upstream(function: &str) -> bool {
     written_settings(function).values().any(|value| value.contains("{upstream}"))
 }
 
 /// The names of the upstreams of `function` that tests put their own in place of: `PRICES`, if `PRICES_URL` is
 /// `{upstream}` or a path there.
-#[must_use]
 pub fn upstreams(function: &str) -> Vec<String> {
     let is_ours = |(_, value): &(String, String)| value.contains("{upstream}");
     let all = written_settings(function).into_iter().filter(is_ours);
@@ -183,7 +212,6 @@ fn written_settings(function: &str) -> BTreeMap<String, String> {
 
 /// An upstream that always answers the same, in JSON.
 #[cfg(feature = "upstream")]
-#[must_use]
 pub fn steady_upstream() -> Upstream {
     let upstream = Upstream::start();
     upstream.always(Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json"));
@@ -195,7 +223,6 @@ pub fn steady_upstream() -> Upstream {
 /// # Panics
 ///
 /// Outside of such a folder.
-#[must_use]
 pub fn root() -> PathBuf {
     let here = env::current_dir().expect("a current folder");
     let root = here.ancestors().find(|folder| folder.join("events").is_dir() && folder.join("Cargo.lock").is_file());
@@ -228,7 +255,6 @@ impl Case {
     /// # Panics
     ///
     /// When it has none.
-    #[must_use]
     pub fn plain(function: &str) -> Self {
         Self::named(&format!("{function}/plain.http-api"))
     }
@@ -238,7 +264,6 @@ impl Case {
     /// # Panics
     ///
     /// If its answer is an error, which would measure how the function refuses.
-    #[must_use]
     pub fn measured(function: &str) -> Self {
         let is_measured = |case: &Self| case.expected.measured && case.name.ends_with(".http-api");
         let chosen = Self::all(function).into_iter().find(is_measured);
@@ -252,7 +277,6 @@ impl Case {
     }
 
     /// The status that it must get.
-    #[must_use]
     pub fn status(&self) -> u16 {
         self.expected.status
     }
@@ -262,102 +286,76 @@ impl Case {
     /// # Panics
     ///
     /// When there is none.
-    #[must_use]
     pub fn named(name: &str) -> Self {
         let all = name.split_once('/').map(|(function, _)| Self::all(function)).unwrap_or_default();
         all.into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
     }
 
-    /// All cases of `function`, for all triggers.
+    /// All cases of `function`, for all triggers, sorted by name.
     ///
     /// # Panics
     ///
-    /// If the folder cannot be read, a payload has no answer, an answer has no payload, or a payload is needless.
-    #[must_use]
+    /// If the folder cannot be read, a payload has no answer, or an answer has no payload or names a trigger whose
+    /// payload cannot be made.
     pub fn all(function: &str) -> Vec<Self> {
-        let Cases { all, needless, .. } = Cases::of(function);
-        assert!(
-            needless.is_empty(),
-            "these files are made, or are for a trigger that the answer does not name; delete them with \
-             `cargo run --quiet --example events -- --needless | xargs rm`: {}",
-            needless.join(" ")
-        );
-        all
+        Self::in_folder(&folder(function), function).0
     }
 
-    /// The cases in `file`, which is a payload or, without an answer beside it, holds [`Written`] cases.
-    fn read(function: &str, file: &Path) -> Vec<Self> {
+    /// The payloads of `function` that cannot be made, and why.
+    ///
+    /// # Panics
+    ///
+    /// As [`Case::all`] does.
+    pub fn skipped(function: &str) -> Vec<String> {
+        Self::in_folder(&folder(function), function).1
+    }
+
+    fn in_folder(folder: &Path, function: &str) -> (Vec<Self>, Vec<String>) {
+        let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let files = files.map(|file| file.expect("a readable folder").path());
+        let files = files.filter(|file| ![SETTINGS, UPSTREAM].contains(&file_name(file)));
+        let (answers, payloads): (Vec<_>, Vec<_>) = files.partition(|file| file_name(file).ends_with(".answer.json"));
+        for answer in &answers {
+            let case = file_name(answer).trim_end_matches("answer.json");
+            let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
+            assert!(used, "{} is the answer of no payload", answer.display());
+        }
+        let is_written = |file: &PathBuf| {
+            !file.with_extension("answer.json").exists()
+                && file_name(file).trim_end_matches(".json").find('.').is_none()
+        };
+        let (written, by_hand): (Vec<_>, Vec<_>) = payloads.into_iter().partition(is_written);
+        let mut all: Vec<Self> = by_hand.iter().map(|file| Self::by_hand(function, file)).collect();
+        let mut skipped = Vec::new();
+        for file in written {
+            let name = format!("{function}/{}", file_name(&file).trim_end_matches(".json"));
+            for (name, written) in parsed::<Written>(&file).all(&name) {
+                written.made(function, &name, &mut all, &mut skipped);
+            }
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        (all, skipped)
+    }
+
+    /// The case of a payload that is written as it is. Its answer is in a file of its own, or beside the request.
+    fn by_hand(function: &str, file: &Path) -> Self {
         let name = file_name(file).trim_end_matches(".json");
-        let case = name.split('.').next().unwrap_or(name);
-        let (answer, written) =
-            (file.with_file_name(format!("{case}.answer.json")), file.with_file_name(format!("{case}.json")));
-        if answer.exists() {
-            return vec![Self::recorded(function, file, parsed(&answer), (None, None))];
-        }
-        assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
-        let written_case: Written = parsed(&written);
-        if file == written {
-            let all = written_case.all(&format!("{function}/{name}"));
-            return all.into_iter().map(|(name, case)| Self::written(function, &name, case)).collect();
-        }
-        let Written { answer, items, items_after, .. } = written_case;
-        vec![Self::recorded(function, file, expected(&written.display(), answer), (items, items_after))]
-    }
-
-    fn written(function: &str, name: &str, case: Written) -> Self {
-        let Written { request, answer, items, items_after, .. } = case;
-        let request: Request = from_value(request.into()).unwrap_or_else(|error| panic!("{name}: request: {error}"));
-        let (call, expected) = (request.call(function), expected(&name, answer));
-        let (name, payload) = (format!("{name}.http-api"), text(&call.event_of("http-api", function)));
-        Self { name, payload, expected, call: Some(call), items, items_after }.checked()
-    }
-
-    fn recorded(
-        function: &str,
-        file: &Path,
-        expected: Expected,
-        (items, items_after): (Option<Items>, Option<Items>),
-    ) -> Self {
-        let name = format!("{function}/{}", file_name(file).trim_end_matches(".json"));
+        let (case, trigger) = name.split_once('.').unwrap_or((name, ""));
+        let [answer, written] = ["answer.json", "json"].map(|end| file.with_file_name(format!("{case}.{end}")));
+        let (expected, items, items_after): (Expected, _, _) = if answer.exists() {
+            (parsed(&answer), None, None)
+        } else {
+            assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
+            let Written { answer, items, items_after, .. } = parsed(&written);
+            (answer.unwrap_or_else(|| panic!("{} has no `answer`", written.display())), items, items_after)
+        };
+        let is_for = expected.is_for(trigger) || !TRIGGERS.contains(&trigger);
+        assert!(is_for, "{}: `triggers` in the answer does not name it", file.display());
         let payload = fs::read(file).expect("a payload that was listed");
-        let event = serde_json::from_slice(&payload).unwrap_or_default();
-        let call = Call::of_http_api(&event).filter(|call| call.event_of("http-api", function) == event);
-        Self { name, payload, expected, call, items, items_after }.checked()
-    }
-
-    fn checked(self) -> Self {
-        let known = self.triggers().unwrap_or_default().iter().all(|trigger| TRIGGERS.contains(&&**trigger));
-        assert!(known, "{}: `triggers` can be {TRIGGERS:?}", self.name);
-        self
-    }
-
-    /// Empty if the payload is not that of a trigger.
-    fn trigger(&self) -> &str {
-        self.name.split_once('.').map_or("", |(_, trigger)| trigger)
-    }
-
-    /// The triggers that the answer names.
-    fn triggers(&self) -> Option<&[String]> {
-        self.expected.triggers.as_deref()
-    }
-
-    fn is_for(&self, trigger: &str) -> bool {
-        self.triggers().is_none_or(|triggers| triggers.iter().any(|named| named == trigger))
-    }
-
-    /// What `trigger` would send instead of this payload of an HTTP API. Otherwise: why that cannot be made.
-    fn event(&self, trigger: &str, function: &str) -> Result<Value, &'static str> {
-        let call = self.call.as_ref().ok_or(
-            "the HTTP API's payload is not JSON, holds more than a request, or has another context than those made",
-        )?;
-        if !call.claims.is_empty() && !["http-api", "rest-api"].contains(&trigger) {
-            return Err("only HTTP APIs and REST APIs send the claims of a caller");
-        }
-        call.event(trigger, function).ok_or("this trigger lets no such query pass")
+        Self { name: format!("{function}/{name}"), payload, expected, items, items_after }
     }
 
     /// An invocation with the case's payload.
-    #[must_use]
     pub fn invocation(&self) -> Invocation {
         Invocation::new(self.payload.clone())
     }
@@ -430,82 +428,6 @@ impl Case {
     /// Whether the case's trigger reads only `multiValueHeaders`.
     fn has_multi_value_headers(&self) -> bool {
         self.name.ends_with(".rest-api") || self.name.ends_with(".alb-multi-value")
-    }
-}
-
-/// The cases of a function, and what is not one.
-pub struct Cases {
-    /// The cases, sorted by name.
-    pub all: Vec<Case>,
-    /// The payloads that cannot be made, and why.
-    pub skipped: Vec<String>,
-    /// The files in the repository that are equal to what is made, or whose trigger the case is not for.
-    pub needless: Vec<String>,
-}
-
-impl Cases {
-    /// Reads the cases of `function`, and makes those of the other triggers.
-    ///
-    /// # Panics
-    ///
-    /// If the folder cannot be read, a payload has no answer, or an answer has no payload or names a trigger whose
-    /// payload cannot be made.
-    #[must_use]
-    pub fn of(function: &str) -> Self {
-        Self::in_folder(&folder(function), function)
-    }
-
-    fn in_folder(folder: &Path, function: &str) -> Self {
-        let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let mut files: Vec<PathBuf> = files.map(|file| file.expect("a readable folder").path()).collect();
-        files.retain(|file| ![SETTINGS, UPSTREAM].contains(&file_name(file)));
-        files.sort();
-        let (answers, mut payloads): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|file| file_name(file).ends_with(".answer.json"));
-        for answer in &answers {
-            let case = file_name(answer).trim_end_matches("answer.json");
-            let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
-            assert!(used, "{} is the answer of no payload", answer.display());
-        }
-        let (mut made, mut skipped, mut needless) = (Vec::new(), Vec::new(), Vec::new());
-        let mut all: Vec<Case> = Vec::new();
-        // `<case>.json` comes before `<case>.http-api.json`, which replaces what is made from it.
-        payloads.sort_by_key(|file| file_name(file).matches('.').count());
-        for case in payloads.iter().flat_map(|payload| Case::read(function, payload)) {
-            if let Some(written) = all.iter_mut().find(|other| other.name == case.name) {
-                needless.extend(
-                    (written.call.is_some() && case.call == written.call).then(|| format!("events/{}.json", case.name)),
-                );
-                *written = case;
-            } else {
-                all.push(case);
-            }
-        }
-        for source in all.iter().filter(|case| case.trigger() == "http-api") {
-            for trigger in TRIGGERS.into_iter().filter(|trigger| *trigger != "http-api") {
-                let name = format!("{}{trigger}", source.name.trim_end_matches("http-api"));
-                let written = all.iter().find(|case| case.name == name);
-                let event = source.event(trigger, function);
-                if let Some(written) = written {
-                    let is_made = event.is_ok_and(|event| serde_json::from_slice(&written.payload).ok() == Some(event));
-                    needless.extend((is_made || !source.is_for(trigger)).then(|| format!("events/{name}.json")));
-                } else if !source.is_for(trigger) {
-                    skipped.push(format!("{name}: `triggers` in the answer does not name it"));
-                } else {
-                    match event {
-                        Ok(event) => {
-                            made.push(Case { name, payload: text(&event), call: None, ..source.clone() });
-                        }
-                        Err(why) if source.triggers().is_none() => skipped.push(format!("{name}: {why}")),
-                        Err(why) => panic!("{name}: the answer names it, but {why}: write the payload by hand"),
-                    }
-                }
-            }
-        }
-        all.extend(made);
-        all.retain(|case| !TRIGGERS.contains(&case.trigger()) || case.is_for(case.trigger()));
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { all, skipped, needless }
     }
 }
 
@@ -582,11 +504,6 @@ async fn replay_with_settings(function: &str) {
     assert!(again.status.success() && !told.contains("running 0 tests"), "{why}");
 }
 
-/// The answer that is written for `what`.
-fn expected(what: &dyn std::fmt::Display, answer: Option<Expected>) -> Expected {
-    answer.unwrap_or_else(|| panic!("{what} has no `answer`"))
-}
-
 /// The JSON of a problem with these members, and those that follow from them.
 fn problem_of(status: u16, members: &Map<String, Value>) -> Value {
     let name = members.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -605,10 +522,6 @@ fn parsed<T: DeserializeOwned>(file: &Path) -> T {
     serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn text(event: &Value) -> Vec<u8> {
-    format!("{event:#}\n").into_bytes()
-}
-
 fn file_name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
@@ -623,7 +536,7 @@ fn differs(what: &str, expected: impl std::fmt::Display, actual: impl std::fmt::
 
 #[cfg(test)]
 mod tests {
-    use std::panic::catch_unwind;
+    use std::{panic::catch_unwind, slice};
 
     use serde_json::json;
 
@@ -640,8 +553,6 @@ mod tests {
     fn what_is_made_can_be_written_by_hand_or_restricted() {
         let folder = env::temp_dir().join(format!("cases-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let answer = |more: &str| format!(r#"{{ "status": 200, "headers": {{}}, "body": ""{more} }}"#);
-        let event = |trigger| Call::get("/", &[("user-agent", "curl")]).event_of(trigger, "any");
         let read = |files: &[(&str, String)]| {
             for file in fs::read_dir(&folder).expect("a folder") {
                 fs::remove_file(file.expect("a file").path()).expect("a file");
@@ -649,52 +560,52 @@ mod tests {
             for (file, content) in files {
                 fs::write(folder.join(file), content).expect("a file");
             }
-            let Cases { all, skipped, needless } = Cases::in_folder(&folder, "any");
+            let (all, skipped) = Case::in_folder(&folder, "any");
             assert!(skipped.iter().all(|skipped| skipped.contains(": ")), "{skipped:?}");
-            let triggers: Vec<String> = all.iter().map(|case| case.trigger().into()).collect();
-            (triggers.join(" "), skipped.len(), needless.join(" "))
+            let is_by_hand = |case: &Case| case.payload == b"by hand";
+            let told =
+                |case: &Case| format!("{}{}", &case.name["any/".len()..], if is_by_hand(case) { "!" } else { "" });
+            (all.iter().map(told).collect::<Vec<_>>().join(" "), skipped.len())
         };
-        let source = ("plain.http-api.json", event("http-api").to_string());
-        let all = "alb alb-multi-value function-url http-api rest-api vpc-lattice";
-        let plain = ("plain.answer.json", answer(""));
-        assert_eq!(read(&[plain.clone(), source.clone()]), (all.into(), 0, String::new()));
-        let (alb, own) = (("plain.alb.json", event("alb").to_string()), ("plain.rest-api.json", "{}".into()));
-        let written = [plain.clone(), source.clone(), alb.clone(), own.clone()];
-        assert_eq!(read(&written), (all.into(), 0, "events/any/plain.alb.json".into()));
-        let restricted = ("plain.answer.json", answer(r#", "triggers": ["http-api", "vpc-lattice"]"#));
-        let needless = "events/any/plain.rest-api.json events/any/plain.alb.json";
-        let written = [restricted.clone(), source.clone(), alb, own];
-        assert_eq!(read(&written), ("http-api vpc-lattice".into(), 2, needless.into()));
+        let answer = |more: &str| format!(r#"{{ "status": 200{more} }}"#);
+        let case = |request: &str, more: &str| {
+            format!(r#"{{ "request": {{ "path": "/"{request} }}, "answer": {} }}"#, answer(more))
+        };
+        let of_all = |case: &str| TRIGGERS.map(|trigger| format!("{case}.{trigger}"));
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names.join(" ")
+        };
+        let plain = ("plain.json", case("", ""));
+        let all = sorted(of_all("plain").into());
+        assert_eq!(read(slice::from_ref(&plain)), (all.clone(), 0));
+        let by_hand = ["plain.alb.json", "plain.http-api.json"].map(|file| (file, "by hand".to_owned()));
+        let written = all.replace("plain.alb ", "plain.alb! ").replace("http-api", "http-api!");
+        assert_eq!(read(&[&[plain][..], &by_hand].concat()), (written, 0));
+        let alone = ("plain.answer.json", answer(""));
+        assert_eq!(read(&[slice::from_ref(&alone), &by_hand].concat()), ("plain.alb! plain.http-api!".into(), 0));
+        let of_nobody = [("none.answer.json", answer("")), ("none.json", "by hand".to_owned())];
+        assert_eq!(read(&of_nobody), ("none!".into(), 0));
 
-        let mut claims = event("http-api");
-        claims["requestContext"]["authorizer"] = json!({ "jwt": { "claims": { "sub": "ada" }, "scopes": null } });
-        let with_claims = (source.0, claims.to_string());
-        assert_eq!(read(&[plain.clone(), with_claims.clone()]), ("http-api rest-api".into(), 4, String::new()));
-        claims["unknown"] = true.into();
-        assert_eq!(read(&[plain.clone(), (source.0, claims.to_string())]), ("http-api".into(), 5, String::new()));
+        let two = r#", "triggers": ["http-api", "vpc-lattice"]"#;
+        let restricted = ("plain.json", case("", two));
+        assert_eq!(read(slice::from_ref(&restricted)), ("plain.http-api plain.vpc-lattice".into(), 4));
+        let claims = r#", "claims": { "sub": "ada" }"#;
+        assert_eq!(read(&[("plain.json", case(claims, ""))]), ("plain.http-api plain.rest-api".into(), 4));
         // No load balancer and no REST API lets a raw space pass.
-        let raw = Call::get("/?a=b c", &[]).event_of("http-api", "any").to_string();
-        assert_eq!(read(&[plain.clone(), (source.0, raw)]), ("function-url http-api".into(), 4, String::new()));
-
-        let case = ("plain.json", format!(r#"{{ "request": {{ "path": "/" }}, "answer": {} }}"#, answer("")));
-        assert_eq!(read(std::slice::from_ref(&case)), (all.into(), 0, String::new()));
-        let equal = (
-            "plain.http-api.json",
-            Call::get("/", &[("accept", "*/*"), ("user-agent", "curl/8.11.0")]).event_of("http-api", "any").to_string(),
-        );
-        assert_eq!(read(&[case.clone(), equal]), (all.into(), 0, "events/any/plain.http-api.json".into()));
+        let raw = ("plain.json", case("", "").replace("/\"", "/?a=b c\""));
+        assert_eq!(read(&[raw]), ("plain.function-url plain.http-api".into(), 4));
         let several = |cases: &str| ("plain.json", format!(r#"{{ "items": {{}}, "cases": {{ {cases} }} }}"#));
-        let (a, b) = (format!(r#""a": {}"#, case.1), format!(r#""b": {}"#, case.1));
-        assert_eq!(read(&[several(&a)]), (all.into(), 0, String::new()));
-        assert_eq!(read(&[several(&format!("{a}, {b}"))]).0, format!("{all} {all}"));
-        let by_hand = [case.clone(), ("plain.http-api.json", "{}".into()), ("plain.alb.json", "{}".into())];
-        // From a payload that is no request, none can be made.
-        assert_eq!(read(&by_hand), ("alb http-api".into(), 4, String::new()));
+        let both = several(&format!(r#""a": {}, "b": {}"#, case("", ""), case("", "")));
+        assert_eq!(read(&[both]), (sorted([of_all("plain-a"), of_all("plain-b")].concat()), 0));
 
-        let unknown = ("plain.answer.json", answer(r#", "triggers": ["http"]"#));
-        let no_answer = ("plain.http-api.json", "{}".into());
-        assert!(catch_unwind(|| read(&[no_answer])).is_err());
-        for refused in [[restricted, with_claims], [unknown, source]] {
+        for refused in [
+            vec![("plain.json", case(claims, two))],
+            vec![("plain.json", case("", r#", "triggers": ["http"]"#))],
+            vec![restricted, ("plain.alb.json", "by hand".to_owned())],
+            vec![("plain.http-api.json", "by hand".to_owned())],
+            vec![alone],
+        ] {
             assert!(catch_unwind(|| read(&refused)).is_err(), "{refused:?}");
         }
     }
@@ -705,7 +616,6 @@ mod tests {
             name: "any/plain.http-api".to_owned(),
             payload: Vec::new(),
             expected: serde_json::from_value(json!({ "status": 200, "body_base64": base64 })).expect("an answer"),
-            call: None,
             items: None,
             items_after: None,
         };
@@ -751,7 +661,6 @@ mod tests {
                 payload: Vec::new(),
                 expected: from_value(json!({ "status": 409, "headers": headers, "problem": written }))
                     .expect("an answer"),
-                call: None,
                 items: None,
                 items_after: None,
             };

@@ -85,13 +85,11 @@ impl HttpAnswer {
     }
 
     /// The value of a header. Empty if there is none.
-    #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
     /// The type of the problem in the body, without `urn:problem-type:`. Empty if the body is not a problem.
-    #[must_use]
     pub fn problem(&self) -> String {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let problem = body["type"].as_str().unwrap_or_default();

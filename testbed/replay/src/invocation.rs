@@ -10,6 +10,7 @@ use crate::Call;
 
 /// One event for a function, with what Lambda says about it.
 #[derive(Clone)]
+#[must_use]
 pub struct Invocation {
     /// The event.
     pub payload: Vec<u8>,
@@ -25,7 +26,6 @@ pub struct Invocation {
 
 impl Invocation {
     /// An invocation with a deadline in ten seconds.
-    #[must_use]
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -40,13 +40,11 @@ impl Invocation {
     }
 
     /// A `GET` request through an HTTP API, for `path`, which may have a query, with `headers`.
-    #[must_use]
     pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
         Self::new(Call::get(path, headers).event_of("http-api", "testbed").to_string())
     }
 
     /// A request for `path` with any `method` and a body in JSON, through an HTTP API.
-    #[must_use]
     pub fn with_json(method: &str, path: &str, body: &str) -> Self {
         let call = Call::get(path, &[("content-type", "application/json")]);
         let call = Call { method: method.to_owned(), body: Some((body.to_owned(), false)), ..call };
@@ -54,7 +52,6 @@ impl Invocation {
     }
 
     /// The same with a deadline after `timeout`.
-    #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let deadline = SystemTime::now() + timeout;
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -62,7 +59,6 @@ impl Invocation {
     }
 
     /// The same with the header `name`, or without it.
-    #[must_use]
     pub fn with_header(mut self, name: &'static str, value: Option<&'static str>) -> Self {
         self.headers.push((name, value));
         self

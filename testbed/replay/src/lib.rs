@@ -23,6 +23,7 @@
 //! [`Case`] has the cases one by one, for tests that send them elsewhere, and [`Call`] makes any request's event.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+#![allow(clippy::must_use_candidate, reason = "a test whose result is not used does no harm")]
 
 mod call;
 mod case;
@@ -35,7 +36,7 @@ pub mod upstream;
 pub use call::{Call, Request, TRIGGERS};
 #[doc(hidden)]
 pub use case::assert_declared;
-pub use case::{Case, Cases, functions, has_items, has_upstream, replay, root, upstreams};
+pub use case::{Case, functions, has_items, has_upstream, replay, root, upstreams};
 #[cfg(feature = "upstream")]
 pub use case::{settings, steady_upstream};
 pub use http_answer::HttpAnswer;

@@ -69,7 +69,6 @@ struct Emulated {
 
 impl Tables {
     /// The tables of a function with these [`settings`](crate::settings()).
-    #[must_use]
     pub fn of(settings: &[(String, String)]) -> Self {
         // The last one counts.
         Self::with(|name| settings.iter().rev().find(|(setting, _)| setting == name).map(|(_, value)| value.clone()))

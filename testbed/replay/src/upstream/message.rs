@@ -116,7 +116,6 @@ pub struct Request {
 
 impl Request {
     /// The first header of this name, in any spelling.
-    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }

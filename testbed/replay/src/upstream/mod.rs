@@ -88,13 +88,11 @@ struct Counts {
 
 impl Upstream {
     /// Starts an `http` upstream on a free port of 127.0.0.1. It answers `200` until it is told otherwise.
-    #[must_use]
     pub fn start() -> Self {
         Self::start_with(None)
     }
 
     /// Starts an `https` upstream. Its certificate is signed by the CA of [`Upstream::ca_file`].
-    #[must_use]
     pub fn start_tls(certificate: Certificate) -> Self {
         Self::start_with(Some(certificate))
     }
@@ -116,7 +114,6 @@ impl Upstream {
     }
 
     /// The URL of `path`, which begins with a slash. The host is 127.0.0.1, so that no test waits for DNS.
-    #[must_use]
     pub fn url(&self, path: &str) -> String {
         let scheme = if self.state.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}{path}", self.address)
@@ -124,7 +121,6 @@ impl Upstream {
 
     /// The PEM file of the CA that signed the certificate, for `UPSTREAM_CA_FILE`; `None` without TLS. It is deleted
     /// with the upstream. All upstreams of a process have the same CA.
-    #[must_use]
     pub fn ca_file(&self) -> Option<&Path> {
         self.state.tls.as_ref().map(|tls| &*tls.ca_file)
     }
@@ -171,19 +167,16 @@ impl Upstream {
     }
 
     /// How many requests have arrived (their heads, to the empty line).
-    #[must_use]
     pub fn calls(&self) -> usize {
         self.state.counts.borrow().calls
     }
 
     /// How many connections were accepted, those that were reset at once included.
-    #[must_use]
     pub fn connections(&self) -> usize {
         self.state.counts.borrow().connections
     }
 
     /// The requests in their order of arrival: the last 20,000.
-    #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.state.requests).iter().cloned().collect()
     }

@@ -12,7 +12,6 @@ use hyper::{
     header::HOST,
 };
 use hyper_util::rt::TokioIo;
-use indicatif::ProgressBar;
 use serde::Serialize;
 use testbed::{Usage, upstream::Upstream};
 use tokio::{net::TcpStream, task::spawn_local};
@@ -29,8 +28,6 @@ use crate::{
 const CONCURRENCIES: [usize; 3] = [1, 8, 64];
 /// How often each of them is measured.
 const TURNS: usize = 5;
-/// The steps that this adds to the progress bar.
-pub(crate) const STEPS: usize = 1 + TURNS * CONCURRENCIES.len();
 
 #[derive(Serialize)]
 pub(crate) struct Fetch {
@@ -53,15 +50,13 @@ pub(crate) struct Concurrent {
     pub(crate) latency_us: Spread,
 }
 
-pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str, progress: &ProgressBar) -> Fetch {
+pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str) -> Fetch {
     let uncached = Threaded::start("no-store", false);
     let cached = Threaded::start("max-age=3600", false);
-    progress.set_message("fetch: added latency");
     let (direct_us, uncached_us, cached_us) = latencies(fetch, effort, &uncached, &cached).await;
     let connections_per_10000 = connections(fetch, effort, &uncached).await;
-    progress.inc(1);
     keep_to(cores);
-    let concurrent = concurrent(fetch, effort, &cached, progress).await;
+    let concurrent = concurrent(fetch, effort, &cached).await;
     Fetch { direct_us, uncached_us, cached_us, connections_per_10000, concurrent }
 }
 
@@ -111,7 +106,7 @@ async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> 
     (uncached.upstream.connections() - before) as f64 * 10_000.0 / effort.many as f64
 }
 
-async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progress: &ProgressBar) -> Vec<Concurrent> {
+async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded) -> Vec<Concurrent> {
     let mut functions = Vec::new();
     for in_flight in CONCURRENCIES {
         let mut env = cached.settings(&fetch.function);
@@ -123,7 +118,6 @@ async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progre
     let cores = thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..TURNS {
         for (in_flight, function, rates, latencies) in &mut functions {
-            progress.set_message(format!("fetch: {in_flight} in flight"));
             let (start, measurer) = (Instant::now(), Usage::of(process::id()).cpu);
             let times = function.invoke(effort.many).await;
             let elapsed = start.elapsed();
@@ -133,7 +127,6 @@ async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded, progre
                 rates.push(times.len() as f64 / time.as_secs_f64());
             }
             latencies.extend::<Vec<Duration>>(times);
-            progress.inc(1);
         }
     }
     let concurrent = |(in_flight, _, [all, own], latencies): (usize, _, [Vec<f64>; 2], Vec<Duration>)| Concurrent {

@@ -1,11 +1,12 @@
-//! What grows with the size of a body, with requests in flight and with the number of URLs: `make growth`.
+//! What grows with the size of a body, with requests in flight and with the number of URLs, and what a stream takes: `make growth`.
 //!
-//! It measures examples: one that sends a body back, and one that calls an upstream with the URL that its caller names.
+//! It measures examples: one that sends a body back, one that calls an upstream with the URL that its caller names, and two that
+//! stream, ours and that of `lambda_http`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use testbed::{Call, Function, Invocation, InvocationResult, Usage, example, upstream::Answer};
+use testbed::{Call, Function, Invocation, InvocationResult, Piece, Usage, example, upstream::Answer};
 
 use crate::{
     candidate::Threaded,
@@ -20,6 +21,9 @@ const IN_FLIGHT: [usize; 3] = [1, 8, 64];
 const URLS: [usize; 3] = [1, 100, 10_000];
 /// Invocations for each number of requests in flight and URLs, after one for each URL.
 const MANY: usize = 10_000;
+/// A stream, and how many short ones are for each such.
+const STREAM_BYTES: usize = 200_000_000;
+const SHORT: usize = 20;
 
 pub(crate) async fn print() {
     let mut rows = Vec::new();
@@ -41,6 +45,8 @@ pub(crate) async fn print() {
     let columns =
         "URLs | first call of each: median, µs | after that: median, µs | p99, µs | from the cache | resident, MB";
     table("Requests in flight, each with two calls of an upstream", columns, rows.into_iter());
+    let columns = "first byte of 100 bytes: median, µs | 200 MB: median, MB/s";
+    table("Streams, and an answer as a whole", columns, streams().await.into_iter());
 }
 
 /// Sends a body to a function that sends it back.
@@ -78,6 +84,45 @@ async fn calls(in_flight: usize, urls: usize) -> Vec<String> {
     let memory = format!("{:.1}", Usage::of(function.id()).resident as f64 / 1e6);
     let cells = [in_flight.to_string(), urls.to_string()].into_iter().chain(times);
     cells.chain([format!("{:.0} %", cached * 100.0), memory]).collect()
+}
+
+async fn streams() -> Vec<Vec<String>> {
+    let mut ours = Function::start(&example("stream_probe"), &[("INVOKE_MODE", "RESPONSE_STREAM")]).await;
+    let mut official = Function::start(&example("official_stream"), &[]).await;
+    let whole = Function::start(&example("stream_probe"), &[]).await;
+    let (mut first, mut all) = ([const { Vec::new() }; 3], [const { Vec::new() }; 2]);
+    for _ in 0..TURNS {
+        for _ in 0..SHORT {
+            first[0].push(stream_of(&mut ours, 100).await.0);
+            first[1].push(stream_of(&mut official, 100).await.0);
+            first[2].extend(invoke(&whole, [probe(100)].into_iter(), 1).await);
+        }
+        all[0].push(stream_of(&mut ours, STREAM_BYTES).await.1);
+        all[1].push(stream_of(&mut official, STREAM_BYTES).await.1);
+    }
+    let first = first.map(|times| format!("{:.0}", Spread::of_times(&times).median));
+    let rates = all.map(|times| format!("{:.0}", STREAM_BYTES as f64 / Spread::of_times(&times).median));
+    let names = ["`stream`", "`lambda_http`", "as a whole"].map(str::to_owned);
+    let rates = rates.into_iter().chain([String::new()]);
+    names.into_iter().zip(first).zip(rates).map(|((name, first), rate)| vec![name, first, rate]).collect()
+}
+
+fn probe(bytes: usize) -> Invocation {
+    let call = Call::get(&format!("/?bytes={bytes}"), &[]);
+    Invocation::new(call.event_of("function-url", "probe").to_string())
+}
+
+/// How long the first byte of a body takes, and all of it.
+async fn stream_of(function: &mut Function, bytes: usize) -> (Duration, Duration) {
+    let (began, mut first) = (Instant::now(), None);
+    let mut pieces = function.stream(&probe(bytes));
+    while let Some(piece) = pieces.recv().await {
+        let Piece::Data(piece) = piece else { panic!("{piece:?}") };
+        if piece.starts_with(b"x") {
+            first.get_or_insert_with(|| began.elapsed());
+        }
+    }
+    (first.expect("a body"), began.elapsed())
 }
 
 /// Sends `invocations`, `at_a_time`. Returns how long each took.

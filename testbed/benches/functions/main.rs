@@ -17,7 +17,6 @@ mod share;
 
 use std::{env, fs, path::Path};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use testbed::budget;
 use tokio::{runtime::Builder, task::LocalSet};
 
@@ -69,16 +68,12 @@ async fn measure(full: bool) -> Report {
         let named: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
         candidates.retain(|candidate| named.is_empty() || named.contains(&candidate.name));
     }
-    let shared = share::measure(&candidates, effort, &ProgressBar::hidden()).await;
-    let steps = candidates.len() * (effort.starts + effort.batches) + fetch::STEPS;
-    let progress = ProgressBar::new(steps as u64);
-    progress.set_style(ProgressStyle::with_template("{msg:24} {wide_bar} {eta}").expect("a template"));
-    let mut rows = measure_candidates(&candidates, effort, &progress).await;
+    let shared = share::measure(&candidates, effort).await;
+    let mut rows = measure_candidates(&candidates, effort).await;
     let fetch = match candidates.iter().find(|candidate| candidate.name == "fetch") {
-        Some(fetch) => Some(fetch::measure(fetch, effort, &cores, &progress).await),
+        Some(fetch) => Some(fetch::measure(fetch, effort, &cores).await),
         None => None,
     };
-    progress.finish_and_clear();
     if full {
         for row in rows.iter_mut().filter(|row| row.ours) {
             row.counts = budget::cost(&row.name).await;
@@ -87,7 +82,7 @@ async fn measure(full: bool) -> Report {
     Report { shared, rows, fetch }
 }
 
-async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: &ProgressBar) -> Vec<Row> {
+async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row> {
     let tls = Threaded::start("no-store", true);
     let plain = Threaded::start("max-age=3600", false);
     let mut samples: Vec<Samples> = candidates.iter().map(|_| Samples::default()).collect();
@@ -98,9 +93,7 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
         random.shuffle(&mut order);
         for &at in &order {
             let candidate = &candidates[at];
-            progress.set_message(format!("{}: start", candidate.name));
             start(candidate, &tls.settings(&candidate.function), &mut samples[at]).await;
-            progress.inc(1);
         }
     }
     let mut functions = Vec::new();
@@ -112,7 +105,6 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
         random.shuffle(&mut order);
         for &at in &order {
             let (function, logged) = &mut functions[at];
-            progress.set_message(format!("{}: warm", candidates[at].name));
             let (cpu, logged_before) = (function.usage().cpu, function.logged());
             let times = function.invoke(effort.batch).await;
             let cpu = function.usage().cpu.saturating_sub(cpu).div_f64(effort.batch as f64);
@@ -120,7 +112,6 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort, progress: 
                 samples[at].add_times("warm_us", &times);
                 samples[at].add_times("warm_cpu_us", &[cpu]);
                 *logged += function.logged() - logged_before;
-                progress.inc(1);
             }
         }
     }

@@ -162,72 +162,61 @@ impl Report {
         self.print_targets();
     }
 
-    /// Prints the project's targets, if the candidates for the comparison are there.
+    /// Prints the project's targets, of the candidates that are there.
     fn print_targets(&self) {
+        let p95_ms = |name: &str, memory_mb: u64| {
+            let shared = self.shared.iter().find(|shared| shared.name == name && shared.has(memory_mb))?;
+            Some(shared.spreads["first_answer_us"].p95 / 1e3)
+        };
+        let of = |name: &str, value: fn(&Row) -> f64| self.row(name).map(value);
+        let start: fn(&Row) -> f64 = |row| row.spreads["first_poll_us"].minimum;
+        let answer: fn(&Row) -> f64 = |row| row.spreads["first_answer_us"].minimum;
+        let cpu: fn(&Row) -> f64 = |row| row.spreads["first_answer_cpu_us"].median;
+        let warm: fn(&Row) -> f64 = |row| row.spreads["warm_us"].median;
+        let zip: fn(&Row) -> f64 = |row| row.zip_bytes as f64 / 1e6;
+        let resident: fn(&Row) -> f64 = |row| row.spreads["resident_bytes"].median / 1e6;
+        let after_answer: fn(&Row) -> f64 = |row| row.spreads["resident_after_answer_bytes"].median / 1e6;
+        let ratio = |value, name, other| Some(of(name, value)? / of(other, value)?);
+        let ratio_of_p95 = |name, other| Some(p95_ms(name, 128)? / p95_ms(other, 128)?);
+        // One slice is 20 ms.
+        let fetch_ms = of("fetch", |row| 1.5 * row.spreads["first_answer_us"].median / 1e3 + 20.0);
+        let fetch = self.fetch.as_ref();
+        let most = fetch.and_then(|fetch| fetch.concurrent.last());
+        let own = |concurrent: &Concurrent| concurrent.own_per_second.median;
+        let speed_up = fetch.and_then(|fetch| Some(own(fetch.concurrent.first()?) / own(most?)));
         println!("\n| what | must be | is | |\n| --- | ---: | ---: | --- |");
-        let target = |what: &str, most: f64, is: f64| {
+        for (what, most, is) in [
+            ("`hello` first answer at 128 MB, p95 / bare", 0.5, ratio_of_p95("hello", "bare")),
+            ("`time` first answer at 128 MB, p95 / bare", 0.5, ratio_of_p95("time", "bare")),
+            ("`hello` first answer at 128 MB, p95 / davidrs", 0.4, ratio_of_p95("hello", "davidrs")),
+            ("`fetch` first answer at 256 MB, over TLS, p95, ms", fetch_ms.unwrap_or_default(), p95_ms("fetch", 256)),
+            ("`hello` start / bare", 0.6, ratio(start, "hello", "bare")),
+            ("`hello` start / lean", 0.75, ratio(start, "hello", "lean")),
+            ("`hello` start / floor", 3.0, ratio(start, "hello", "floor")),
+            ("`hello` start / davidrs", 0.6, ratio(start, "hello", "davidrs")),
+            ("`hello` start / node", 0.05, ratio(start, "hello", "node")),
+            ("`hello` start / python", 0.05, ratio(start, "hello", "python")),
+            ("`hello` CPU of the first answer / bare", 0.65, ratio(cpu, "hello", "bare")),
+            ("`hello` CPU of the first answer / floor", 1.25, ratio(cpu, "hello", "floor")),
+            ("`fetch` start / hello", 1.4, ratio(start, "fetch", "hello")),
+            ("`fetch` first answer, over TLS / naive", 0.5, ratio(answer, "fetch", "naive")),
+            ("`hello` warm / bare", 0.8, ratio(warm, "hello", "bare")),
+            ("`hello` warm / davidrs", 0.7, ratio(warm, "hello", "davidrs")),
+            ("`hello` warm / lean", 1.3, ratio(warm, "hello", "lean")),
+            ("`fetch` warm, out of its cache / hello", 1.3, ratio(warm, "fetch", "hello")),
+            ("`hello` zip, MB", 1.3, of("hello", zip)),
+            ("`hello` resident, MB", 3.0, of("hello", resident)),
+            ("`time` zip, MB", 1.3, of("time", zip)),
+            ("`time` resident, MB", 3.0, of("time", resident)),
+            ("`fetch` zip, MB", 3.6, of("fetch", zip)),
+            ("`fetch` resident after answer, MB", 8.0, of("fetch", after_answer)),
+            ("`fetch` uncached, added µs", 80.0, fetch.map(|it| it.uncached_us.median - it.direct_us.median)),
+            ("time for an answer, 64 in flight / 1", 0.2, speed_up),
+            ("p99 / median at 64 in flight", 10.0, most.map(|it| it.latency_us.p99 / it.latency_us.median)),
+        ] {
+            let Some(is) = is else { continue };
             let reached = if is <= most { "reached" } else { "missed" };
             println!("| {what} | ≤ {} | {is:.2} | {reached} |", (most * 100.0).round() / 100.0);
-        };
-        let p95_of = |name: &str, memory_mb: u64| {
-            let shared = self.shared.iter().find(|shared| shared.name == name && shared.has(memory_mb));
-            shared.map(|shared| shared.spreads["first_answer_us"].p95 / 1e3)
-        };
-        for name in ["hello", "time"] {
-            if let (Some(is), Some(bare)) = (p95_of(name, 128), p95_of("bare", 128)) {
-                target(&format!("`{name}` first answer at 128 MB, p95 / bare"), 0.5, is / bare);
-            }
-        }
-        if let (Some(is), Some(davidrs)) = (p95_of("hello", 128), p95_of("davidrs", 128)) {
-            target("`hello` first answer at 128 MB, p95 / davidrs", 0.4, is / davidrs);
-        }
-        if let (Some(is), Some(whole)) = (p95_of("fetch", 256), self.row("fetch")) {
-            // One slice is 20 ms.
-            let most = 1.5 * whole.spreads["first_answer_us"].median / 1e3 + 20.0;
-            target("`fetch` first answer at 256 MB, over TLS, p95, ms", most, is);
-        }
-        let first_poll: Value = |row| row.spreads["first_poll_us"].minimum;
-        let first_answer: Value = |row| row.spreads["first_answer_us"].minimum;
-        let cpu: Value = |row| row.spreads["first_answer_cpu_us"].median;
-        let warm: Value = |row| row.spreads["warm_us"].median;
-        for (what, most, of, over, value) in [
-            ("start", 0.6, "hello", "bare", first_poll),
-            ("start", 0.75, "hello", "lean", first_poll),
-            ("start", 3.0, "hello", "floor", first_poll),
-            ("start", 0.6, "hello", "davidrs", first_poll),
-            ("start", 0.05, "hello", "node", first_poll),
-            ("start", 0.05, "hello", "python", first_poll),
-            ("CPU of the first answer", 0.65, "hello", "bare", cpu),
-            ("CPU of the first answer", 1.25, "hello", "floor", cpu),
-            // If somebody has put builds of an older commit beside the candidates.
-            ("CPU of the first answer", 0.85, "hello", "hello-old", cpu),
-            ("CPU of the first answer", 0.8, "fetch", "fetch-old", cpu),
-            ("start", 1.4, "fetch", "hello", first_poll),
-            ("first answer, over TLS", 0.5, "fetch", "naive", first_answer),
-            ("warm", 0.8, "hello", "bare", warm),
-            ("warm", 0.7, "hello", "davidrs", warm),
-            ("warm", 1.3, "hello", "lean", warm),
-            ("warm, out of its cache", 1.3, "fetch", "hello", warm),
-        ] {
-            if let (Some(of), Some(over)) = (self.row(of), self.row(over)) {
-                target(&format!("`{}` {what} / {}", of.name, over.name), most, value(of) / value(over));
-            }
-        }
-        for (name, zip, when, resident) in
-            [("hello", 1.3, "", 3.0), ("time", 1.3, "", 3.0), ("fetch", 3.6, "_after_answer", 8.0)]
-        {
-            if let Some(row) = self.row(name) {
-                target(&format!("`{name}` zip, MB"), zip, row.zip_bytes as f64 / 1e6);
-                let bytes = row.spreads[&*format!("resident{when}_bytes")];
-                target(&format!("`{name}` resident{}, MB", when.replace('_', " ")), resident, bytes.median / 1e6);
-            }
-        }
-        let Some(fetch) = &self.fetch else { return };
-        target("`fetch` uncached, added µs", 80.0, fetch.uncached_us.median - fetch.direct_us.median);
-        if let [one, .., most] = &fetch.concurrent[..] {
-            let own = |concurrent: &Concurrent| concurrent.own_per_second.median;
-            target("time for an answer, 64 in flight / 1", 0.2, own(one) / own(most));
-            target("p99 / median at 64 in flight", 10.0, most.latency_us.p99 / most.latency_us.median);
         }
     }
 
@@ -235,8 +224,6 @@ impl Report {
         self.rows.iter().find(|row| row.name == name)
     }
 }
-
-type Value = fn(&Row) -> f64;
 
 fn print_fetch(fetch: &Fetch) {
     let row = |(name, spread): (&str, &Spread)| {

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
@@ -138,7 +137,7 @@ fn billed_ms(times_us: &[f64]) -> f64 {
 }
 
 /// Measures all candidates with all shares, in turns. Without a quota it prints a line and returns nothing.
-pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: &ProgressBar) -> Vec<QuotaRow> {
+pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<QuotaRow> {
     let full = effort.starts > 1;
     let shares: Vec<(u64, Duration)> =
         MEMORY_MB.iter().flat_map(|memory| PERIODS.map(|period| (*memory, period))).collect();
@@ -160,7 +159,6 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort, progress: 
             random.shuffle(&mut order);
             for &at in &order {
                 let candidate = candidates[at];
-                progress.set_message(format!("{}: {memory_mb} MB", candidate.name));
                 let new_quota = || Quota::new(memory_mb, period).expect("another cgroup");
                 let samples = &mut measured[at];
                 let env = tls.settings(&candidate.function);

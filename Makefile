@@ -180,8 +180,8 @@ bench: build ## compare the functions with the bare runtime, minimal functions, 
 	$(addprefix sh ,$(wildcard testbed/bench/candidates.sh))
 	cargo bench --bench functions
 
-growth: ## measure what grows with bodies, URLs, requests in flight and endpoints
-	cargo build --profile bench --example probe --example quotes
+growth: ## measure streams, and what grows with bodies, URLs, requests in flight and endpoints
+	cargo build --profile bench --example probe --example quotes --example stream_probe --example official_stream
 	cargo bench --bench functions -- growth
 	$(addprefix python3 ,$(wildcard testbed/bench/endpoints.py))
 

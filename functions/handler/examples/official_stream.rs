@@ -1,4 +1,4 @@
-//! What `stream_probe` does with `bytes`, by AWS's own crate: `testbed/examples/streams.rs` compares the two.
+//! What `stream_probe` does with `bytes`, by AWS's own crate: `make growth` compares the two.
 
 use std::convert::Infallible;
 

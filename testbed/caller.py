@@ -11,13 +11,14 @@ import os
 import re
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from settings import Handler
 
 KEY = Path(__file__).resolve().parents[1] / "target" / "local" / "key.pem"
 ISSUER = "https://localhost/development"
@@ -77,10 +78,7 @@ def runtime_api(address: str, protected: list) -> ThreadingHTTPServer:
     """A Runtime API between a function and the one at `address`: what the function gets has the caller in it."""
     behind = urlsplit(address if "//" in address else f"//{address}")
 
-    class RuntimeApi(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class RuntimeApi(Handler):
         def setup(self) -> None:
             super().setup()
             # One for each connection of the function. cargo-lambda may read a body after it has answered: it must stay open.
@@ -146,9 +144,6 @@ def runtime_api(address: str, protected: list) -> ThreadingHTTPServer:
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     return ThreadingHTTPServer(("127.0.0.1", 0), RuntimeApi)
 

@@ -32,13 +32,18 @@ def serve(server: ThreadingHTTPServer) -> str:
     return f"127.0.0.1:{server.server_port}"
 
 
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 def upstream_with(body: bytes) -> ThreadingHTTPServer:
     """A server that answers with `body`."""
 
-    class Upstream(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class Upstream(Handler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
             self.send_response(200)
@@ -49,9 +54,6 @@ def upstream_with(body: bytes) -> ThreadingHTTPServer:
                 self.wfile.write(body)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     return ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
 

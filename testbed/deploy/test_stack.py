@@ -18,14 +18,9 @@ from stack import LATE_MS, followed, line  # noqa: E402
 STACK = "stacked"
 
 
-def stack(aws: Aws, command: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "testbed/stack.py", command, "dev", "--stack-name", STACK, *more],
-        cwd=ROOT,
-        env=emulator_environment(aws.endpoint),
-        capture_output=True,
-        text=True,
-    )
+def stack(aws: Aws, command: str, stage: str = "dev") -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "testbed/stack.py", command, stage, "--stack-name", STACK]
+    return subprocess.run(arguments, cwd=ROOT, env=emulator_environment(aws.endpoint), capture_output=True, text=True)
 
 
 def said(aws: Aws, command: str) -> str:
@@ -113,13 +108,7 @@ def test_without_credentials_a_deployment_stops_before_anything_is_built(tmp_pat
 
 
 def test_an_unknown_stage_is_reported(aws: Aws) -> None:
-    done = subprocess.run(
-        [sys.executable, "testbed/stack.py", "url", "staging"],
-        cwd=ROOT,
-        env=emulator_environment(aws.endpoint),
-        capture_output=True,
-        text=True,
-    )
+    done = stack(aws, "url", "staging")
     assert done.returncode == 1 and "samconfig.toml has no table for it" in done.stderr
 
 

@@ -134,6 +134,23 @@ class Resource:
         return "_".join(filter(None, [METHODS[method][0], self.suffix.lower()]))
 
 
+def check_name(variable: str, name: str) -> None:
+    """Refuses a name that no endpoint can have, or that something has already."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 32:
+        raise Refused(
+            f"{variable}={name}: a name has lower-case letters and digits, with single hyphens between them, begins "
+            "with a letter, and has at most 32 characters; as in `make new NAME=shop-orders`."
+        )
+    if name in CARGOS:
+        raise Refused(f"{variable}={name}: cargo keeps a folder of its own under that name; choose another one.")
+    for there in (f"functions/{name}", f"events/{name}", f"{name}/Cargo.toml"):
+        if (ROOT / there).exists():
+            raise Refused(f"{variable}={name}: {there} already exists.")
+    id = name.replace("-", "")
+    if re.search(rf"^  {id}Function:$", read("template.yaml"), re.MULTILINE):
+        raise Refused(f"{variable}={name}: template.yaml has a {id}Function already.")
+
+
 class Endpoint:
     def __init__(
         self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str = "", table: str = ""
@@ -151,13 +168,7 @@ class Endpoint:
         self.parameters = [name for resource in self.resources for name in resource.parameters]
 
     def check(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name) or len(self.name) > 32:
-            raise Refused(
-                f"NAME={self.name}: a name has lower-case letters and digits, with single hyphens between them, begins "
-                "with a letter, and has at most 32 characters; as in `make new NAME=shop-orders`."
-            )
-        if self.name in CARGOS:
-            raise Refused(f"NAME={self.name}: cargo keeps a folder of its own under that name; choose another one.")
+        check_name("NAME", self.name)
         names = [upstream.name for upstream in self.upstreams]
         if any(not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 20 for name in names):
             raise Refused(f"UPSTREAMS={','.join(names)}: a name is as in UPSTREAMS=prices,exchange-rates, of at most 20 characters.")
@@ -174,11 +185,6 @@ class Endpoint:
             raise Refused("STREAM=yes: an endpoint that streams is made with GET alone, and with one of UPSTREAMS at most; docs/streams.md says what else can stream.")
         if self.table and (self.upstreams or self.stream):
             raise Refused(f"TABLE={self.table.name}: an endpoint with a table is made without UPSTREAMS and STREAM; add them by hand.")
-        for there in (f"functions/{self.name}", f"events/{self.name}", f"{self.name}/Cargo.toml"):
-            if (ROOT / there).exists():
-                raise Refused(f"NAME={self.name}: {there} already exists.")
-        if re.search(rf"^  {self.id}Function:$", read("template.yaml"), re.MULTILINE):
-            raise Refused(f"NAME={self.name}: template.yaml has a {self.id}Function already.")
         if re.search(rf"^      operationId: [a-z]+{self.id.capitalize()}$", read("openapi.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: openapi.yaml has operations of {self.id.capitalize()} already.")
         routes = router()
@@ -454,13 +460,6 @@ async fn a_failing_upstream_becomes_a_problem() {{
             own += "      # 80 % of its Timeout.\n      SlowMs: 20000\n"
         if own:
             text = insert(text, r"(?<=\nMappings:\n)(  #.*\n)*  Functions:\n", f"    {self.name}:\n{own}", after=True)
-        # Of the API: those of a function URL are indented more.
-        text = append(text, r"\n          AllowMethods: ", *self.methods, *["HEAD"] * ("GET" in self.methods))
-        if any(method in WITH_BODY for method in self.methods):
-            text = append(text, r"\n          AllowHeaders: ", "content-type")
-        if self.table:
-            sent, answered = self.table.headers(self.resources)
-            text = append(append(text, r"\n          AllowHeaders: ", *sent), r"\n          ExposeHeaders: ", *answered)
         return text
 
     def stream_settings(self, settings: str) -> str:
@@ -671,12 +670,10 @@ def insert(text: str, place: str, what: str, after: bool = False) -> str:
     return text[:at] + what + text[at:]
 
 
-def append(text: str, place: str, *items: str) -> str:
-    """Returns `text` with `items` at the end of the list after `place`, but for those that it has."""
-    listed = re.search(rf"{place}\[([^\]]*)\]", text)
-    before = listed[1].split(", ") if listed and listed[1] else []
-    more = [item for item in items if item not in before]
-    return insert(text, rf"{place}\[[^\]]*(?=\])", ", " * bool(before and more) + ", ".join(more), after=True)
+def append(text: str, place: str, item: str) -> str:
+    """Returns `text` with `item` at the end of the list after `place`."""
+    is_empty = re.search(rf"{place}\[\]", text)
+    return insert(text, rf"{place}\[[^\]]*(?=\])", item if is_empty else f", {item}", after=True)
 
 
 def write(endpoint: Endpoint) -> None:

@@ -15,15 +15,13 @@ import subprocess
 import sys
 
 from emulator import TABLES, tables
-from new import CARGOS, ROOT, ROUTES, SHARED, Refused, components, is_pretty, pretty, read, router, used
+from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, used
 
 # What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
 BASIC = {name for _, name in used("".join(components("TABLE").values()))}
 
 # The loops over all functions stay, even without a name in them.
 LOOPS = ("Functions", "Urls")
-# Any page may send these, and no operation lists them: see pages_may_do_what_the_contract_has in testbed/deploy/proofs.py.
-ALWAYS = {"accept", "authorization", "traceparent"}
 
 
 def sections(text: str) -> list[str]:
@@ -78,9 +76,7 @@ class Endpoint:
 
     def remove(self) -> dict[str, str]:
         """The content of each changed file."""
-        openapi, gone = self.without_paths()
-        files = {ROUTES: self.without_routes(), "openapi.yaml": openapi, "template.yaml": self.without_functions()}
-        files["template.yaml"] = narrowed(files["template.yaml"], openapi, gone)
+        files = {ROUTES: self.without_routes(), "openapi.yaml": self.without_paths(), "template.yaml": self.without_functions()}
         ours = "|".join(map(re.escape, self.ids))
         if left := sorted(set(re.findall(rf"\b(?:{ours})(?:Function|Role|Logs)\b", code(files["template.yaml"])))):
             raise Refused(f"template.yaml needs {', '.join(left)} elsewhere: remove first what refers to it.")
@@ -175,8 +171,8 @@ class Endpoint:
                     return True
         return False
 
-    def without_paths(self) -> tuple[str, str]:
-        """openapi.yaml without the paths of the endpoint and what only they refer to, and what was removed."""
+    def without_paths(self) -> str:
+        """openapi.yaml without the paths of the endpoint and what only they refer to."""
         kept, gone = sections(read("openapi.yaml")), ""
         routes = {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}
         for number, section in enumerate(kept):
@@ -208,16 +204,11 @@ class Endpoint:
                         group[1] = "" if unused and len(left) == 1 else joined(left, re.search(r"\n*\Z", group[1])[0])
                     kept[number] = "".join(text for _, text in groups)
             if "".join(kept) == before:
-                return before, gone
+                return before
 
     def rename(self, to: str) -> dict[str, str]:
-        check(to)
-        for there in (f"functions/{to}", f"events/{to}", f"{to}/Cargo.toml"):
-            if (ROOT / there).exists():
-                raise Refused(f"TO={to}: {there} already exists.")
+        check_name("TO", to)
         new_id = to.replace("-", "")
-        if re.search(rf"^  {new_id}Function:$", read("template.yaml"), re.MULTILINE):
-            raise Refused(f"TO={to}: template.yaml has a {new_id}Function already.")
         path = (rf"(?<![\w/.-])/{self.name}(?![\w-])", f"/{to}")
         if any(re.sub(*path, route) != route and re.sub(*path, route) in router() for route in self.routes):
             raise Refused(f"TO={to}: another endpoint has the path /{to}.")
@@ -270,11 +261,6 @@ class Endpoint:
         return files
 
 
-def check(name: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 32 or name in CARGOS:
-        raise Refused(f"TO={name}: a name is as `make new` takes it; as in `make rename NAME=orders TO=purchases`.")
-
-
 def items(text: str) -> list[str]:
     """The items of a list in one line, which may be lists."""
     found, depth = [""], 0
@@ -285,21 +271,6 @@ def items(text: str) -> list[str]:
         else:
             found[-1] += character
     return [item.strip() for item in found if item.strip()]
-
-
-def narrowed(template: str, openapi: str, gone: str) -> str:
-    """`template` with CORS only for methods and headers that the contract still has."""
-
-    def has(text: str, name: str) -> bool:
-        header = rf"(?i)^ +{re.escape(name)}:(?=$| \{{)|\bname: {re.escape(name)}$"
-        body = name == "content-type" and "requestBody:" in text
-        return body or re.search(rf"(?m){header}" if name.islower() else rf"(?m)^    {name.lower()}:", text) is not None
-
-    for what in ("AllowMethods", "AllowHeaders", "ExposeHeaders"):
-        given = re.search(rf"{what}: \[([^\]]*)\]", template)[1]
-        kept = [name for name in items(given) if name in ALWAYS or not has(gone, name) or has(openapi, name)]
-        template = template.replace(f"{what}: [{given}]", f"{what}: [{', '.join(kept)}]")
-    return template
 
 
 def lock() -> None:

@@ -119,15 +119,6 @@ links = ["aws"]
 """,
         )
 
-    def headers(self, resources: list) -> tuple[list[str], list[str]]:
-        """The request headers that a page sends, and the headers of answers that it reads."""
-        listed, item = resources
-        sent = ["idempotency-key"] * ("POST" in listed.methods) + ["if-none-match"] * ("GET" in item.methods)
-        sent += ["if-match"] * bool({"PUT", "PATCH", "DELETE"} & {*item.methods})
-        answered = ["etag"] * ("POST" in listed.methods or item.methods != ["DELETE"])
-        answered += ["link"] * ("GET" in listed.methods) + ["location"] * ("POST" in listed.methods)
-        return sent, [*answered, "www-authenticate"]
-
     def openapi(self, endpoint: str, resources: list) -> str:
         """The paths."""
         listed, item = resources

@@ -12,10 +12,10 @@ first line says what it does. `migrate(root)` changes the files below `root`, a 
 change already. A test of it stands in testbed/deploy/test_update.py.
 """
 
-import importlib.util
 import io
 import json
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -100,11 +100,9 @@ def migrate(base: str) -> list[str]:
     done = []
     for file in sorted((ROOT / MIGRATIONS).glob("[0-9]*.py")):
         if content(base, f"{MIGRATIONS}{file.name}") is None:
-            spec = importlib.util.spec_from_file_location(file.stem, file)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            module.migrate(ROOT)
-            done.append(f"{file.stem}: {module.__doc__.splitlines()[0]}")
+            migration = runpy.run_path(str(file))
+            migration["migrate"](ROOT)
+            done.append(f"{file.stem}: {migration['__doc__'].splitlines()[0]}")
     return done
 
 

@@ -137,14 +137,12 @@ def functions_have_what_all_have(template: dict) -> list[str]:
     groups = set()
     for name, function in functions(template).items():
         own = name.removesuffix("Function")
-        group, errors = {"Ref": f"{own}Logs"}, {"Ref": f"{own}Errors"}
-        groups.add(group["Ref"])
+        errors = {"Ref": f"{own}Errors"}
+        groups.add(f"{own}Logs")
         for part in ("Logs", "Errors", "Throttles", "ServerErrorRate", "Slow"):
             made = resources.get(own + part)
             if not made or made.get("Condition") != resources[name].get("Condition"):
                 wrong.append(f"{name} has no {own}{part} with its condition: add it to the loop Functions in template.yaml")
-        if function["LoggingConfig"].get("LogGroup") != group:
-            wrong.append(f"{name} does not log into {group}")
         if function["DeploymentPreference"].get("Alarms") != {"Fn::If": ["IsProd", [errors], [NO_VALUE]]}:
             wrong.append(f"{name} does not roll back on {errors} in prod")
         if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:
@@ -162,8 +160,7 @@ def functions_have_what_all_have(template: dict) -> list[str]:
 def alarms_watch_what_is_written(template: dict, namespace: str) -> list[str]:
     """Each alarm and each graph reads metrics of AWS, or of the namespace that the functions are compiled with."""
     used = {node["Namespace"] for node in walk(template["Resources"]) if isinstance(node.get("Namespace"), str)}
-    used |= set(re.findall(r"SEARCH\('\{([^,]+),", str(of_type(template, "AWS::CloudWatch::Dashboard"))))
-    used |= set(re.findall(r"SEARCH\(\\'\{([^,]+),", str(of_type(template, "AWS::CloudWatch::Dashboard"))))
+    used |= set(re.findall(r"SEARCH\(\\?'\{([^,]+),", str(of_type(template, "AWS::CloudWatch::Dashboard"))))
     return [
         f"template.yaml reads metrics of {found}, but METRICS_NAMESPACE in .cargo/config.toml is {namespace}"
         for found in sorted(used) if not found.startswith("AWS/") and found != namespace
@@ -255,15 +252,12 @@ def named(resources: object) -> Iterator[str]:
         elif "Fn::If" in resource:
             yield from named(resource["Fn::If"][1:])
         elif "Fn::Sub" in resource:
-            yield re.sub(r"\$\{(\w+)(\.Arn)?\}", r"\1", resource["Fn::Sub"]) if is_below(resource) else str(resource["Fn::Sub"])
+            below = re.match(r"\$\{\w+(\.Arn)?\}", text := str(resource["Fn::Sub"]))
+            yield re.sub(r"\$\{(\w+)(\.Arn)?\}", r"\1", text) if below else text
         elif "Fn::GetAtt" in resource:
             yield ".".join(resource["Fn::GetAtt"]).removesuffix(".Arn")
         elif resource != NO_VALUE:
             yield resource.get("Ref", str(resource))
-
-
-def is_below(resource: dict) -> bool:
-    return re.match(r"\$\{\w+(\.Arn)?\}", str(resource["Fn::Sub"])) is not None
 
 
 def data_is_kept_and_caches_go(template: dict, declared: dict[str, dict]) -> list[str]:
@@ -408,52 +402,6 @@ def urls_are_signed_and_stream_as_told(template: dict, declared: dict[str, dict]
         told = function.get("Environment", {}).get("Variables", {}).get("INVOKE_MODE", "BUFFERED")
         if mode != told:
             wrong.append(f"the InvokeMode of the URL of {name} is {mode}, but the function is told {told}: set its variable INVOKE_MODE to {mode}")
-    return wrong
-
-
-# Scripts may always read these: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
-SAFE_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
-# Scripts do not need these, or may not see them.
-FOR_BROWSERS = {"set-cookie", "vary", "x-content-type-options"}
-HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
-
-
-def pages_may_do_what_the_contract_has(template: dict, spec: dict) -> list[str]:
-    """With CORS on, a page may use openapi.yaml's methods and request headers, send a token, and read its response headers."""
-    wrong = []
-    cors = of_type(template, "AWS::Serverless::HttpApi")["Api"]["Properties"]["CorsConfiguration"]["Fn::If"][1]
-
-    def resolved(node: dict) -> dict:
-        kind, name = node["$ref"].split("/")[-2:] if "$ref" in node else (None, None)
-        return spec["components"][kind][name] if name else node
-
-    methods, sent, got = set(), {"accept", "authorization", "traceparent"}, set()
-    for item in spec["paths"].values():
-        for method, operation in item.items():
-            if method not in HTTP_METHODS:
-                continue
-            methods.add(method.upper())
-            sent |= {"content-type"} if "requestBody" in operation else set()
-            parameters = [resolved(one) for one in (*item.get("parameters", []), *operation.get("parameters", []))]
-            sent |= {parameter["name"].lower() for parameter in parameters if parameter["in"] == "header"}
-            for status, answer in operation["responses"].items():
-                headers = {header.lower() for header in resolved(answer).get("headers", {})}
-                # A browser follows a redirect by itself.
-                got |= headers - {"location"} if re.fullmatch("3(0[1-378]|XX)", str(status).upper()) else headers
-    # Any endpoint can answer with the headers of `handler`'s problems.
-    known = {header for answer in spec["components"]["responses"].values() for header in answer.get("headers", {})}
-    for what, needed, more in [
-        ("AllowMethods", methods - {"OPTIONS"}, set()),
-        # No page can set `cookie`.
-        ("AllowHeaders", sent - {"cookie"}, set()),
-        ("ExposeHeaders", got - SAFE_HEADERS - FOR_BROWSERS, known),
-    ]:
-        given = set(cors.get(what) or [])
-        line = f"{what}: [{', '.join(sorted(needed | (given & more)))}]"
-        if missing := sorted(needed - given):
-            wrong.append(f"openapi.yaml has {missing}: write `{line}` into CorsConfiguration in template.yaml")
-        if unused := sorted(given - needed - more):
-            wrong.append(f"openapi.yaml has no {unused}: write `{line}` into CorsConfiguration in template.yaml")
     return wrong
 
 

@@ -16,6 +16,7 @@ import pytest
 import requests
 from aws import Aws
 from harness import ROOT, environment, free_port, in_ci, process, wait_for
+from test_new import committed
 
 PAGE = (ROOT / "docs/crates.md").read_text()
 MANIFEST = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
@@ -82,14 +83,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a repository with the files that git tracks here or would add, and with a tag."""
     # Cargo keeps its clones under this name.
     name = f"crates-{secrets.token_hex(8)}"
-    repository = tmp_path_factory.mktemp("repository") / name
-    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    for file in filter(lambda file: (ROOT / file).is_file(), listed):
-        (repository / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, repository / file)
-    run(repository, "git", "init", "--quiet")
-    run(repository, "git", "add", "--all", "--force")
-    run(repository, "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message=all")
+    repository = committed(tmp_path_factory.mktemp("repository") / name)
     run(repository, "git", "tag", f"v{VERSION}")
     yield f"file://{repository}"
     for clone in (HOME / "git").glob(f"*/{name}-*"):

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-import proofs
 import pytest
 from harness import ROOT, environment, in_ci
 from samcli.yamlhelper import yaml_parse
@@ -30,19 +29,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     it compares paths within the workspace and the times of files."""
     if (ROOT / "functions/madeseats").exists():
         pytest.skip("this is such a copy, in which `make services` runs the other tests")
-    copy = tmp_path_factory.mktemp("copy")
-    listed = subprocess.check_output(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
-    ).splitlines()
-    for file in filter(lambda file: (ROOT / file).exists(), listed):
-        (copy / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / file, copy / file)
-    for command in (
-        "git init --quiet",
-        "git add --all --force",
-        "git -c user.name=test -c user.email=test@example.com commit --quiet --message=all",
-    ):
-        subprocess.run(command.split(), cwd=copy, check=True)
+    copy = committed(tmp_path_factory.mktemp("copy"))
     (copy / ".venv").symlink_to(ROOT / ".venv")
     # .gitignore names the folder, which a link is not.
     (copy / ".git/info/exclude").write_text(".venv\n")
@@ -55,6 +42,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (copy / "testbed/src/lib.rs").touch()
     yield copy
     shutil.rmtree(copy / "target")
+
+
+def committed(copy: Path) -> Path:
+    """Makes `copy` a new repository with the files that git tracks here, or would add."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for file in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
+        if (ROOT / file).is_file():
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, copy / file)
+    for command in ("init", "add --all --force", "-c user.name=test -c user.email=test@example.com commit --message=all"):
+        subprocess.run(["git", *command.split()], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    return copy
 
 
 def link(source: str, target: str) -> None:
@@ -125,7 +124,6 @@ def make_services(copy: Path) -> None:
             edit(copy, "openapi.yaml", (re.escape(path.splitlines()[0]) + r"\n(    .+\n)+", path.replace("\\", r"\\")))
         (copy / "paths.yaml").unlink()
     change_by_hand(copy)
-    let_pages_do_what_the_contract_has(copy)
 
 
 def edit(copy: Path, file: str, *changes: tuple[str, str]) -> None:
@@ -157,17 +155,6 @@ def change_by_hand(copy: Path) -> None:
          f'        "204": {{ {answer} }}\n{others}'))
     case = {"request": {"method": "DELETE", "path": "/madelater/all"}, "answer": {"status": 204, "headers": {"content-type": None}}}
     (copy / events / "delete.json").write_text(json.dumps(case))
-
-
-def let_pages_do_what_the_contract_has(copy: Path) -> None:
-    """Writes the lines that the proof asks for."""
-    template = yaml_parse((copy / "template.yaml").read_text())
-    template["Resources"] = {name: it for name, it in template["Resources"].items() if isinstance(it, dict)}
-    spec = yaml_parse((copy / "openapi.yaml").read_text())
-    for told in proofs.pages_may_do_what_the_contract_has(template, spec):
-        line, name = re.search(r"`((\w+): \[.*\])`", told).groups()
-        # A function URL's is indented more.
-        edit(copy, "template.yaml", (rf"\n          {name}: \[.*\]", rf"\n          {line}"))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +280,7 @@ def test_an_endpoint_that_something_else_needs_is_not_removed(copy: Path) -> Non
     for wanted, why in (("NAME=madeorders", "needs madeordersFunction elsewhere"), ("NAME=madenone", "no such endpoint")):
         done = run(copy, "make", "remove", wanted)
         assert done.returncode != 0 and why in done.stderr and changes(copy) == set(), done.stdout + done.stderr
-    for to, why in (("hello", "already exists"), ("Orders", "as `make new` takes it")):
+    for to, why in (("hello", "already exists"), ("Orders", "a name has lower-case letters")):
         done = run(copy, "make", "rename", "NAME=madeorders", f"TO={to}")
         assert done.returncode != 0 and why in done.stderr and changes(copy) == set(), done.stdout + done.stderr
     passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")

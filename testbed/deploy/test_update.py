@@ -1,8 +1,8 @@
 """`make update` brings what is new to a team's repository, without a conflict in what is the team's."""
 
-import importlib.util
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -170,7 +170,7 @@ def test_the_first_repository_that_can_be_updated_gets_the_newest(copy: Path, ne
     # Nothing of theirs has changed but for what a migration wrote. A crate that has come since was nobody's before.
     after = teams(copy)
     assert [file for file in before if not (copy / file).exists()] == []
-    assert {file for file, text in after.items() if before.get(file) != text} == {"CargoLambda.toml", "openapi.yaml"}
+    assert {file for file, text in after.items() if before.get(file) != text} == {"CargoLambda.toml", "openapi.yaml", "template.yaml"}
     assert re.findall(r"^\+(?!\+\+).*", git(copy, "diff", "HEAD~1", "openapi.yaml"), re.MULTILINE) == []
     assert re.findall('"(.*)" = ', after["CargoLambda.toml"]) == ["/docs", "/docs/{file}", "/parcels", "/rates", "/stickers/{*name}"]
     assert (copy / "Cargo.toml").read_text() == (newer / "Cargo.toml").read_text()
@@ -188,10 +188,7 @@ def test_the_first_repository_that_can_be_updated_gets_the_newest(copy: Path, ne
 
 
 def migrate(name: str, root: Path) -> None:
-    spec = importlib.util.spec_from_file_location("migration", ROOT / "testbed/migrations" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.migrate(root)
+    runpy.run_path(str(ROOT / f"testbed/migrations/{name}.py"))["migrate"](root)
 
 
 # As it was, and as the update.py that came with it leaves it: with the newer part of ours, and no line between the parts.
@@ -213,3 +210,12 @@ def test_empty_groups_of_the_contract_are_dropped(tmp_path: Path) -> None:
     for _ in range(2):
         migrate("0002-drop-empty-groups", tmp_path)
         assert (tmp_path / "openapi.yaml").read_text().rstrip("\n") == (head + schemas).rstrip("\n")
+
+
+def test_pages_may_use_all_headers_of_the_api(tmp_path: Path) -> None:
+    lists = "AllowMethods: [GET, HEAD]\n{0}AllowHeaders: [accept, authorization]\n{0}ExposeHeaders: [x-request-id]\n"
+    api, function_url = (" " * indent + lists.format(" " * indent) for indent in (10, 12))
+    (tmp_path / "template.yaml").write_text(api + function_url)
+    for _ in range(2):
+        migrate("0003-allow-pages-all-headers", tmp_path)
+        assert (tmp_path / "template.yaml").read_text() == re.sub(": .*", ': ["*"]', api).replace('Headers: ["*"]', 'Headers: [authorization, "*"]', 1) + function_url

@@ -28,7 +28,7 @@ use tokio::{
 
 use replay::assert_declared;
 
-use crate::{Invocation, InvocationResult, Piece, RuntimeApi, Usage};
+use crate::{Invocation, InvocationResult, Piece, RuntimeApi, Usage, root};
 
 /// A running function and the Runtime API it polls. It is killed when this is dropped.
 pub struct Function {
@@ -200,25 +200,29 @@ pub fn outside_of_cargo(command: &mut std::process::Command) -> &mut std::proces
 
 /// The `bootstrap` from the zip that `make build` made for `function`.
 pub fn packaged(function: &str) -> PathBuf {
-    unpacked(function, &packaged_zip(function))
-}
-
-/// The `bootstrap` from `zip`, unpacked into a folder with this `name`.
-pub fn unpacked(name: &str, zip: &Path) -> PathBuf {
     static UNPACKED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     // Once per process: another test cannot execute a file that is being written.
     let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
-    unpacked.entry(name.to_owned()).or_insert_with(|| unpack(name, zip)).clone()
+    let unpack = || unpack(function).unwrap_or_else(|error| panic!("{function}: {error}; run `make build`"));
+    unpacked.entry(function.to_owned()).or_insert_with(unpack).clone()
+}
+
+fn unpack(function: &str) -> io::Result<PathBuf> {
+    let zip = fs::read(packaged_zip(function))?;
+    let archive = ZipArchive::from_slice(&zip).map_err(io::Error::other)?;
+    let bootstrap = archive.entries().next_entry().map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
+    let bootstrap = archive.get_entry(bootstrap.wayfinder()).map_err(io::Error::other)?;
+    let mut bytes = Vec::new();
+    bootstrap.verifying_reader(DeflateDecoder::new(bootstrap.data())).read_to_end(&mut bytes)?;
+    let executable = root().join("target/tmp/packaged").join(function).join("bootstrap");
+    write_executable(&executable, &bytes)?;
+    Ok(executable)
 }
 
 /// The zip that `make build` makes for `function`.
 pub fn packaged_zip(function: &str) -> PathBuf {
     assert_declared(function);
-    target().join("lambda").join(function).join("bootstrap.zip")
-}
-
-fn target() -> PathBuf {
-    crate::root().join("target")
+    root().join("target/lambda").join(function).join("bootstrap.zip")
 }
 
 /// Writes `bytes` to the file `executable` in one step, and makes it executable. An older version of it may be running.
@@ -228,19 +232,4 @@ pub fn write_executable(executable: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(&new, bytes)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
     fs::rename(new, executable)
-}
-
-fn unpack(name: &str, zip: &Path) -> PathBuf {
-    let executable = target().join("tmp/packaged").join(name).join("bootstrap");
-    let unpack = || -> io::Result<()> {
-        let zip = fs::read(zip)?;
-        let archive = ZipArchive::from_slice(&zip).map_err(io::Error::other)?;
-        let bootstrap = archive.entries().next_entry().map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
-        let bootstrap = archive.get_entry(bootstrap.wayfinder()).map_err(io::Error::other)?;
-        let mut bytes = Vec::new();
-        bootstrap.verifying_reader(DeflateDecoder::new(bootstrap.data())).read_to_end(&mut bytes)?;
-        write_executable(&executable, &bytes)
-    };
-    unpack().unwrap_or_else(|error| panic!("{}: {error}; run `make build`", zip.display()));
-    executable
 }

@@ -25,7 +25,7 @@ pub mod upstream {
     pub use replay::upstream::*;
 }
 
-pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, unpacked, write_executable};
+pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, write_executable};
 pub use replay::{
     Call, Case, HttpAnswer, Invocation, InvocationResult, Request, Streamed, TRIGGERS, Tables, functions, has_items,
     has_upstream, replay, root, settings, steady_upstream, upstreams,

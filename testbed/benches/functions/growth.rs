@@ -60,10 +60,11 @@ async fn body(kind: &str, text: String, is_base64: bool) -> Vec<String> {
     let before = Usage::of(function.id()).resident;
     let times = invoke(&function, (0..TURNS).map(|_| Invocation::new(&*invocation.payload)), 1).await;
     let peak = (Usage::of(function.id()).peak - before) as f64;
-    let (event, ms) = (invocation.payload.len(), Spread::of_times(&times).map(|us| us / 1e3));
-    let cells = [format!("{:.2}", ms.median), format!("{:.2}", ms.p99), format!("{:.1}", peak / 1e6)];
-    let sizes = [kind.to_owned(), bytes.to_string(), event.to_string()];
-    sizes.into_iter().chain(cells).chain([format!("{:.1}", peak / event as f64)]).collect()
+    let (event, times) = (invocation.payload.len(), Spread::of_times(&times));
+    let cells = [kind.to_owned(), bytes.to_string(), event.to_string()];
+    let ms = [times.median, times.p99].map(|us| format!("{:.2}", us / 1e3));
+    let memory = [peak / 1e6, peak / event as f64].map(|number| format!("{number:.1}"));
+    [&cells[..], &ms, &memory].concat()
 }
 
 /// Sends requests for `urls` URLs, all in turn.
@@ -82,8 +83,8 @@ async fn calls(in_flight: usize, urls: usize) -> Vec<String> {
     let (first, later) = (Spread::of_times(&first), Spread::of_times(&later));
     let times = [first.median, later.median, later.p99].map(|us| format!("{us:.0}"));
     let memory = format!("{:.1}", Usage::of(function.id()).resident as f64 / 1e6);
-    let cells = [in_flight.to_string(), urls.to_string()].into_iter().chain(times);
-    cells.chain([format!("{:.0} %", cached * 100.0), memory]).collect()
+    let [in_flight, urls] = [in_flight, urls].map(|number| number.to_string());
+    [&[in_flight, urls], &times[..], &[format!("{:.0} %", cached * 100.0), memory]].concat()
 }
 
 async fn streams() -> Vec<Vec<String>> {

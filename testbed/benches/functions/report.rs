@@ -1,6 +1,6 @@
 //! The results, for people and for programs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
 use serde::Serialize;
 use testbed::budget::Cost;
@@ -103,13 +103,6 @@ impl Spread {
         Self { minimum, p25, median, p75, p95, p99 }
     }
 
-    /// The same in another unit.
-    pub(crate) fn map(self, unit: impl Fn(f64) -> f64) -> Self {
-        let Self { minimum, p25, median, p75, p95, p99 } = self;
-        let [minimum, p25, median, p75, p95, p99] = [minimum, p25, median, p75, p95, p99].map(unit);
-        Self { minimum, p25, median, p75, p95, p99 }
-    }
-
     /// Of `times`, in microseconds.
     pub(crate) fn of_times(times: &[Duration]) -> Self {
         Self::of(times.iter().map(|time| time.as_secs_f64() * 1e6))
@@ -121,21 +114,16 @@ impl Report {
     pub(crate) fn print(&self) {
         share::print(&self.shared);
         let start = |row: &Row| {
-            let ms = |name: &str| row.spreads[name].map(|value| value / 1e3);
-            let mb = |bytes: f64| format!("{:.1}", bytes / 1e6);
-            vec![
-                row.name.clone(),
-                format!("{:.2}", ms("first_poll_us").minimum),
-                quartiles(&row.spreads["first_poll_us"], 1e3),
-                format!("{:.2}", ms("first_poll_cpu_us").median),
-                format!("{:.2}", ms("first_answer_us").minimum),
-                format!("{:.2}", ms("first_answer_cpu_us").median),
-                format!("{:.0}", row.spreads["page_faults"].median),
-                mb(row.spreads["resident_bytes"].median),
-                mb(row.spreads["resident_after_answer_bytes"].median),
-                mb(row.peak_bytes as f64),
-                format!("{:.0}", row.zip_bytes as f64 / 1e3),
-            ]
+            let of = |name: &str| row.spreads[name];
+            let ms = |us: f64| format!("{:.2}", us / 1e3);
+            let poll = of("first_poll_us");
+            let poll = [ms(poll.minimum), quartiles(&poll, 1e3), ms(of("first_poll_cpu_us").median)];
+            let answer = [ms(of("first_answer_us").minimum), ms(of("first_answer_cpu_us").median)];
+            let faults = format!("{:.0}", of("page_faults").median);
+            let memory = ["resident_bytes", "resident_after_answer_bytes"].map(|name| of(name).median);
+            let memory = [memory[0], memory[1], row.peak_bytes as f64].map(|bytes| format!("{:.1}", bytes / 1e6));
+            let zip = format!("{:.0}", row.zip_bytes as f64 / 1e3);
+            [slice::from_ref(&row.name), &poll[..], &answer, &[faults], &memory, &[zip]].concat()
         };
         table(
             "Start (minimum; median, quartiles), memory and size",
@@ -143,12 +131,11 @@ impl Report {
             self.rows.iter().map(start),
         );
         let warm = |row: &Row| {
-            let count = |name| row.counts.get(name).map_or_else(String::new, u64::to_string);
-            let times = &row.spreads["warm_us"];
-            let mut cells = vec![row.name.clone(), quartiles(times, 1.0), format!("{:.0}", times.p99)];
-            cells.extend([format!("{:.1}", row.spreads["warm_cpu_us"].median), format!("{:.0}", row.logged_bytes)]);
-            cells.extend(["start_instructions", "warm_instructions", "warm_allocations"].map(count));
-            cells
+            let counts = ["start_instructions", "warm_instructions", "warm_allocations"];
+            let counts = counts.map(|name| row.counts.get(name).map_or_else(String::new, u64::to_string));
+            let (times, cpu) = (&row.spreads["warm_us"], row.spreads["warm_cpu_us"].median);
+            let times = [quartiles(times, 1.0), format!("{:.0}", times.p99), format!("{cpu:.1}")];
+            [slice::from_ref(&row.name), &times[..], &[format!("{:.0}", row.logged_bytes)], &counts].concat()
         };
         table(
             "Warm, from the event to the answer (`fetch` out of its cache)",
@@ -230,18 +217,15 @@ fn print_fetch(fetch: &Fetch) {
         let added = spread.median - fetch.direct_us.median;
         vec![name.into(), quartiles(spread, 1.0), format!("{:.0}", spread.p99), format!("{added:+.0}")]
     };
-    table(
-        "`fetch`, µs: its upstream called directly, through it, and out of its cache",
-        "median, quartiles | p99 | added, median",
-        [("direct", &fetch.direct_us), ("uncached", &fetch.uncached_us), ("cached", &fetch.cached_us)]
-            .into_iter()
-            .map(row),
-    );
+    let rows = [("direct", &fetch.direct_us), ("uncached", &fetch.uncached_us), ("cached", &fetch.cached_us)].map(row);
+    let title = "`fetch`, µs: its upstream called directly, through it, and out of its cache";
+    table(title, "median, quartiles | p99 | added, median", rows.into_iter());
     println!("\nConnections opened for 10,000 of the uncached: {:.0}", fetch.connections_per_10000);
     let row = |concurrent: &Concurrent| {
-        let rates = [concurrent.per_second.median, concurrent.own_per_second.median].map(|rate| format!("{rate:.0}"));
-        let times = [quartiles(&concurrent.latency_us, 1.0), format!("{:.0}", concurrent.latency_us.p99)];
-        [concurrent.in_flight.to_string()].into_iter().chain(rates).chain(times).collect()
+        let Concurrent { in_flight, per_second, own_per_second, latency_us } = concurrent;
+        let rates = [per_second, own_per_second].map(|rate| format!("{:.0}", rate.median));
+        let times = [quartiles(latency_us, 1.0), format!("{:.0}", latency_us.p99)];
+        [&[in_flight.to_string()], &rates[..], &times].concat()
     };
     table(
         "`fetch` out of its cache, `AWS_LAMBDA_MAX_CONCURRENCY` and as many in flight",

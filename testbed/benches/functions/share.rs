@@ -8,6 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio, id},
+    slice,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread::sleep,
     time::Duration,
@@ -195,15 +196,13 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
 /// Prints a table in Markdown.
 pub(crate) fn print(all: &[QuotaRow]) {
     let row = |shared: &QuotaRow| {
-        let ms = |name: &str| shared.spreads[name].map(|value| value / 1e3);
-        let (first, after, warm) = (ms("first_answer_us"), ms("after_init_us"), ms("warm_us"));
-        let cells = [shared.memory_mb.to_string(), shared.period_ms.to_string()].into_iter();
-        let times = [first.minimum, first.median, first.p95].map(|ms| format!("{ms:.1}"));
+        let ms = |us: f64| format!("{:.1}", us / 1e3);
+        let [first, after, warm] = ["first_answer_us", "after_init_us", "warm_us"].map(|name| shared.spreads[name]);
         let throttled = format!("{:.0}", shared.spreads["throttled"].median);
-        let warm = [format!("{:.2}", warm.median), format!("{:.1}", warm.p99)];
-        let after = [after.median, after.p95].map(|ms| format!("{ms:.1}"));
-        let cells = cells.chain(times).chain([throttled]).chain(after).chain(warm);
-        [shared.name.clone()].into_iter().chain(cells).collect()
+        let [memory, period] = [shared.memory_mb, shared.period_ms].map(|number| number.to_string());
+        let first = [first.minimum, first.median, first.p95].map(ms);
+        let after = [ms(after.median), ms(after.p95), format!("{:.2}", warm.median / 1e3), ms(warm.p99)];
+        [&[shared.name.clone(), memory, period], &first[..], &[throttled], &after].concat()
     };
     table(
         "With Lambda's share of a core, ms",
@@ -218,9 +217,9 @@ pub(crate) fn print_bill(all: &[QuotaRow], logged_bytes: impl Fn(&str) -> f64) {
     let row = |shared: &QuotaRow| {
         let (time, log) = (shared.dollars(), logged_bytes(&shared.name) / 1e3 * LOG_GB);
         let billed = [format!("{:.1}", shared.billed_warm_ms), format!("{:.0}", shared.billed_start_ms)];
-        let costs =
-            [format!("{time:.3}"), format!("{:.2}", time * 100.0), format!("{log:.2}"), format!("{:.0}", log * 100.0)];
-        [shared.name.clone()].into_iter().chain(billed).chain(costs).collect()
+        let time = [format!("{time:.3}"), format!("{:.2}", time * 100.0)];
+        let log = [format!("{log:.2}"), format!("{:.0}", log * 100.0)];
+        [slice::from_ref(&shared.name), &billed[..], &time, &log].concat()
     };
     table(
         &format!("The bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests", MEMORY_MB[0]),

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 from emulator import TABLES
-from table import Table, head_of
+from table import Table, head_of, uses
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +31,10 @@ METHODS = {
     "DELETE": ("remove", "NO_CONTENT", 204),
 }
 WITH_BODY = ("POST", "PUT", "PATCH")
+GONE = """    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+"""
 
 # Of a line in a file of events/.
 WIDTH = 140
@@ -242,11 +246,6 @@ links = ["aws", "http"]
         has_body = any(method in WITH_BODY for method in self.methods)
         answers = self.methods != ["DELETE"] and not self.stream
         several = len(self.resources) > 1
-        kind = "Routes" if several else "Resource"
-        used = ["Problem", "Request", kind, "Response"] + (["stream"] * (not self.upstreams) if self.stream else ["http::StatusCode"]) + ["body"] * has_body + ["json"] * answers
-        used += sorted({resource.methods[0].lower() for resource in self.resources})
-        used += ["path"] * bool(self.parameters) + ["routes"] * several
-        others = ["use tokio::try_join;\n"] * (len(self.upstreams) > 1) + ["use upstream::Upstream;\n"] * bool(self.upstreams)
         statics = "".join(
             f"""
 /// The environment variable `{upstream.static}_URL` says where it is. docs/upstream.md lists its other settings.
@@ -260,15 +259,15 @@ static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
             made.append(operations + (f'.at("{resource.route}")' if several or resource.parameters else ""))
         endpoint = f"routes([{', '.join(made)}])" if several else made[0]
         operations = "".join(self.operation(resource, method) for resource in self.resources for method in resource.methods)
-        derives = ["Deserialize"] * has_body + ["Serialize"] * answers
+        derives = ", ".join(["Deserialize"] * has_body + ["Serialize"] * answers)
         strict = "#[serde(deny_unknown_fields)]\n" if has_body else ""
         message = f"""
 /// The JSON body of {"a request and " if has_body else ""}an answer.
-#[derive({", ".join(derives)})]
+#[derive({derives})]
 {strict}struct Message {{
     message: String,
 }}
-"""
+""" * bool(derives)
         if self.upstreams:
             message = """
 /// The JSON body of an upstream's response: write here what the endpoint needs of it.
@@ -276,25 +275,16 @@ static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
 struct Answer {
     message: String,
 }
-""" * answers + message.replace("a request and an answer", "a request") * has_body
-            derives = ["Deserialize", "Serialize"] * (has_body or answers)
-        serde = f"use serde::{{{', '.join(derives)}}};\n" if len(derives) > 1 else "".join(
-            f"use serde::{name};\n" for name in derives
-        )
-        return f"""//! {self.routes()}: say here what it is for.
-
-use std::process::ExitCode;
-
-use handler::{{{", ".join(sorted(used, key=order))}}};
-{serde}{"".join(others)}{statics}
+""" * answers + message.replace("a request and an answer", "a request").replace(derives, "Deserialize, Serialize") * has_body
+        code = f"""{statics}
 fn main() -> ExitCode {{
     handler::run(endpoint())
 }}
 
-fn endpoint() -> {kind} {{
+fn endpoint() -> {"Routes" if several else "Resource"} {{
     {endpoint}
 }}
-{message if derives else ""}{operations}
+{message}{operations}
 #[cfg(test)]
 mod tests {{
     #[tokio::test]
@@ -303,21 +293,21 @@ mod tests {{
     }}
 }}
 """
+        return f"//! {self.routes()}: say here what it is for.\n\nuse std::process::ExitCode;\n\n{uses(code)}{code}"
 
     def operation(self, resource: Resource, method: str) -> str:
-        function, status = resource.function(method), METHODS[method][1]
+        status = f"StatusCode::{METHODS[method][1]}"
+        # No variables, because a parameter can have the name of a keyword or of a function.
+        values = [f'path(&request, "{name}")?' for name in resource.parameters]
+        checks = "".join(f"    {value};\n" for value in values)
         if self.upstreams:
             body = self.calls(resource, method)
         elif method in WITH_BODY:
-            checks = "".join(f'    path(&request, "{name}")?;\n' for name in resource.parameters)
-            body = f"{checks}    let message: Message = body(&request, 16 * 1024)?;\n"
-            body += f"    json(StatusCode::{status}, &message)\n"
+            body = f"{checks}    let message: Message = body(&request, 16 * 1024)?;\n    json({status}, &message)\n"
         elif method == "DELETE":
-            checks = "".join(f'    path(&request, "{name}")?;\n' for name in resource.parameters)
-            body = f"{checks}    let mut response = Response::default();\n"
-            body += f"    *response.status_mut() = StatusCode::{status};\n    Ok(response)\n"
+            body = checks + GONE
         elif self.stream:
-            values = [f'path(&request, "{name}")?' for name in resource.parameters] or [f'"{self.name}"']
+            values = values or [f'"{self.name}"']
             message = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.to_owned()"
             body = f"""    let message = {message};
     Ok(stream("text/plain; charset=utf-8", move |pieces| async move {{
@@ -325,15 +315,13 @@ mod tests {{
         pieces.send(message).await
     }}))
 """
-        elif resource.parameters:
-            # No variables, because a parameter can have the name of a keyword or of a function.
-            values = [f'path(&request, "{name}")?' for name in resource.parameters]
+        elif values:
             told = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.into()"
-            body = f"    let message = {told};\n    json(StatusCode::{status}, &Message {{ message }})\n"
+            body = f"    let message = {told};\n    json({status}, &Message {{ message }})\n"
         else:
-            body = f'    json(StatusCode::{status}, &Message {{ message: "{self.name}".into() }})\n'
+            body = f'    json({status}, &Message {{ message: "{self.name}".into() }})\n'
         request = "request" if "&request" in body else "_request"
-        return f"\nasync fn {function}({request}: Request) -> Result<Response, Problem> {{\n{body}}}\n"
+        return f"\nasync fn {resource.function(method)}({request}: Request) -> Result<Response, Problem> {{\n{body}}}\n"
 
     def calls(self, resource: Resource, method: str) -> str:
         """The body of an operation that asks all upstreams at once."""
@@ -352,10 +340,9 @@ mod tests {{
         if self.stream:
             return f"{calls}    Ok({names[0]}.pass_on(&request))\n"
         all_of_them = f"try_join!({', '.join(names)})?" if len(names) > 1 else f"{names[0]}.await?"
-        status = METHODS[method][1]
         if method == "DELETE":
-            return f"{read}{calls}    {all_of_them};\n    let mut response = Response::default();\n    *response.status_mut() = StatusCode::{status};\n    Ok(response)\n"
-        return f"{read}{calls}    json(StatusCode::{status}, &{all_of_them})\n"
+            return f"{calls}    {all_of_them};\n{GONE}"
+        return f"{read}{calls}    json(StatusCode::{METHODS[method][1]}, &{all_of_them})\n"
 
     def test(self) -> str:
         names = ", ".join(f'"{upstream.static}"' for upstream in self.upstreams)
@@ -616,11 +603,6 @@ def with_components(openapi: str, paths: str, prefix: str) -> str:
         elif missing:
             openapi = insert(openapi, rf"(?<=\n  {group}:\n)", missing)
     return openapi
-
-
-def order(name: str) -> tuple:
-    """The order in which rustfmt sorts imports."""
-    return (name[0].islower(), name)
 
 
 def local(route: str) -> str:

@@ -29,6 +29,17 @@ ID = "019a8b3c4d5e6f708192a3b4c5d6"
 JSON = {"content-type": "application/json"}
 
 
+# What a main.rs imports, if it uses it, in the order of rustfmt.
+NAMES = {
+    "data": ["Item", "Table", "idempotent"],
+    "handler": ["Problem", "Request", "Resource", "Response", "Routes", "Text", "body", "claim", "delete", "get", "http::StatusCode", "json"]
+    + ["patch", "path", "post", "put", "routes", "stream"],
+    "serde": ["Deserialize", "Serialize"],
+    "tokio": ["try_join"],
+    "upstream": ["Upstream"],
+}
+
+
 class Table:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -99,11 +110,7 @@ links = ["aws"]
         left_out = (all_of_them - own) | {name for name, users in TYPES.items() if not methods & set(users)}
         blocks = [block for block in text.split("\n\n") if not re.search(rf"\b(async fn|struct) ({'|'.join(left_out) or '!'})\b", block)]
         code = re.sub(rf".*::<({'|'.join(left_out)})>.*\n", "", "\n\n".join(blocks))
-        names = ["Problem", "Request", "Response", "Routes", "Text", "body", "claim", *(method.lower() for method in ITEM), "post", "path", "routes"]
-        for crate, imported in (("DATA", ["Item", "Table", "idempotent"]), ("HANDLER", names)):
-            used = [name for name in imported if name[0].isupper() or re.search(rf"(?<![.\w]){name}\(", code)]
-            code = code.replace(crate, ", ".join(used + ["http::StatusCode"] * (crate == "HANDLER" and "StatusCode" in code)))
-        return code
+        return code.replace("USES\n", uses(code))
 
     def policy(self, endpoint: str, resources: list) -> str:
         return filled("policy.yaml", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
@@ -218,3 +225,13 @@ def head_of(get: str) -> str:
 def filled(file: str, **values: str) -> str:
     """A text of `FOLDER` with its words in capitals replaced."""
     return re.sub("|".join(values), lambda found: values[found[0]], (FOLDER / file).read_text())
+
+
+def uses(code: str) -> str:
+    """The lines that import what `code` uses."""
+    code, lines = re.sub(r'"[^"]*"|//.*', "", code), ""
+    for crate, names in NAMES.items():
+        used = [name for name in names if re.search(rf"(?<![.\w]){name.removeprefix('http::')}\b", code)]
+        listed = ", ".join(used)
+        lines += f"use {crate}::{listed if len(used) == 1 else '{' + listed + '}'};\n" * bool(used)
+    return lines

@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use data::{DATA};
-use handler::{HANDLER};
-use serde::{Deserialize, Serialize};
+USES
 
 /// The table's name is in the environment variable. A message's partition key is the caller whose it is, and its sort key
 /// begins with `message#`.

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 from emulator import TABLES
-from table import Table, head_of, uses
+from table import Table, head_of, part, uses
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -401,7 +401,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
         if self.table:
             head, settings = self.table.settings(self.id)
             place = r"(?=  # The resources that every function has\.\n)"
-            text = text if TABLES in text else insert(text, place, read("testbed/new/table/tables.yaml"))
+            text = text if TABLES in text else insert(text, place, part("tables"))
             text = insert(append(text, TABLES, self.table.prefix), place, self.table.policy(self.id, self.resources))
         if self.stream:
             settings = self.stream_settings(settings)
@@ -513,7 +513,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
         text = insert(text, r"(?=  # The resources that every function has\.\n)", policies)
         if "  Fn::ForEach::Upstreams:\n" not in text:
             namespace = tomllib.loads(read(".cargo/config.toml"))["env"]["METRICS_NAMESPACE"]
-            loop = read("testbed/new/upstreams.yaml").replace("NAMESPACE", namespace)
+            loop = part("upstreams", NAMESPACE=namespace)
             text = insert(text, r"  Fn::ForEach::Functions:\n(?:    .*\n|\n(?=    ))*\n", loop, after=True)
         return append(text, r"  Fn::ForEach::Upstreams:\n    - Name\n    - ", self.name)
 

@@ -1,6 +1,6 @@
 """What `make new … TABLE=parcels` adds to an endpoint: a table, and the code, cases and contract of a caller's own items in it.
 
-new.py inserts it. The texts are in testbed/new/table, for all methods; what the endpoint does not have is left out.
+new.py inserts it. The texts are in testbed/new, for all methods; what the endpoint does not have is left out.
 """
 
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emulator import tables
 
-FOLDER = Path(__file__).resolve().parent / "new/table"
+FOLDER = Path(__file__).resolve().parent / "new"
 
 # For each path: the methods that it can have, and for each the function of main.rs and the actions on the table.
 LIST = {
@@ -96,7 +96,7 @@ links = ["aws"]
         made = [call.replace("(create)", "(idempotent(&MESSAGES, create))") for call in made]
         chains = [".".join(made), ".".join(f"{method.lower()}({ITEM[method][0]})" for method in item.methods)]
         text = filled(
-            "main.rs",
+            "table.rs",
             ROUTES=routes,
             VARIABLE=self.variable,
             RESOURCES=", ".join(f'{chain}.at("{resource.route}")' for chain, resource in zip(chains, resources, strict=True)),
@@ -113,7 +113,7 @@ links = ["aws"]
         return code.replace("USES\n", uses(code))
 
     def policy(self, endpoint: str, resources: list) -> str:
-        return filled("policy.yaml", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
+        return part("policy", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
 
     def settings(self, endpoint: str) -> tuple[str, str]:
         """The lines of the function's block that are for its table."""
@@ -224,7 +224,12 @@ def head_of(get: str) -> str:
 
 def filled(file: str, **values: str) -> str:
     """A text of `FOLDER` with its words in capitals replaced."""
-    return re.sub("|".join(values), lambda found: values[found[0]], (FOLDER / file).read_text())
+    return re.sub("|".join(values) or "$.", lambda found: values[found[0]], (FOLDER / file).read_text())
+
+
+def part(name: str, **values: str) -> str:
+    """A part of template.yaml, with its words in capitals replaced."""
+    return re.search(rf"(?m)^{name}:\n((?:  .*\n|\n)+)", filled("template.yaml", **values))[1]
 
 
 def uses(code: str) -> str:

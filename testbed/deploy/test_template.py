@@ -324,8 +324,7 @@ def test_loops_mean_the_same_on_aws(change: Change) -> None:
 
 
 def test_a_first_upstream_gets_the_loop_that_the_template_has() -> None:
-    written = (ROOT / "testbed/new/upstreams.yaml").read_text().replace("NAMESPACE", NAMESPACE)
-    assert written.replace("- []", f"- [{CALLS}]") in re.sub(r"(?m)^    - \[.*$", f"    - [{CALLS}]", FILES["template.yaml"])
+    assert new.part("upstreams", NAMESPACE=NAMESPACE).replace("- []", f"- [{CALLS}]") in re.sub(r"(?m)^    - \[.*$", f"    - [{CALLS}]", FILES["template.yaml"])
 
 
 def test_routes_agree_refuses_another_router_and_other_events() -> None:

@@ -120,28 +120,26 @@ fn matches(route: &str, path: &str) -> bool {
 /// The triggers, with their names from the payloads in events/.
 pub const TRIGGERS: [&str; 6] = ["http-api", "function-url", "rest-api", "alb", "alb-multi-value", "vpc-lattice"];
 
+/// Those whose events have the cookies in a list of their own.
+const HAS_COOKIES: [&str; 2] = ["http-api", "function-url"];
+
 const TRACE_ID: &str = "Root=1-6b02c6db-5f3a9c1e7d2b4a6880c1e2f3";
 const URL_ID: &str = "abcdefghijklmnopqrstuvwxyz012345";
 
 /// The headers that a trigger adds. The first one is the `host` of the caller's request.
 fn added(trigger: &str) -> Vec<(&'static str, &'static str)> {
-    let forwarded = [("x-forwarded-port", "443"), ("x-forwarded-proto", "https")];
-    let mut added = match trigger {
-        "http-api" => vec![("host", "api.example.com"), ("x-forwarded-for", "192.0.2.10")],
-        "function-url" => vec![
-            ("host", "abcdefghijklmnopqrstuvwxyz012345.lambda-url.us-east-1.on.aws"),
-            ("x-amzn-tls-cipher-suite", "TLS_AES_128_GCM_SHA256"),
-            ("x-amzn-tls-version", "TLSv1.3"),
-            ("x-forwarded-for", "2001:db8::10"),
-        ],
-        "rest-api" => {
-            vec![("host", "f6g7h8i9j0.execute-api.us-east-1.amazonaws.com"), ("x-forwarded-for", "192.0.2.10")]
-        }
+    let (host, caller) = match trigger {
+        "http-api" => ("api.example.com", "192.0.2.10"),
+        "function-url" => ("abcdefghijklmnopqrstuvwxyz012345.lambda-url.us-east-1.on.aws", "2001:db8::10"),
+        "rest-api" => ("f6g7h8i9j0.execute-api.us-east-1.amazonaws.com", "192.0.2.10"),
         "vpc-lattice" => return vec![("host", "service.example.com"), ("x-forwarded-for", "192.0.2.10")],
-        _ => vec![("host", "www.example.com"), ("x-forwarded-for", "192.0.2.10")],
+        _ => ("www.example.com", "192.0.2.10"),
     };
-    added.extend(forwarded);
-    added.push(("x-amzn-trace-id", TRACE_ID));
+    let mut added = vec![("host", host), ("x-forwarded-for", caller), ("x-amzn-trace-id", TRACE_ID)];
+    added.extend([("x-forwarded-port", "443"), ("x-forwarded-proto", "https")]);
+    if trigger == "function-url" {
+        added.extend([("x-amzn-tls-cipher-suite", "TLS_AES_128_GCM_SHA256"), ("x-amzn-tls-version", "TLSv1.3")]);
+    }
     added
 }
 
@@ -195,7 +193,8 @@ impl Call {
         }
     }
 
-    /// The headers and those that the trigger adds, sorted by name. Headers with the same name keep their order.
+    /// The headers, those that the trigger adds, and the cookies in one header if it has no other place for them: sorted by name.
+    /// Headers with the same name keep their order.
     fn headers(&self, trigger: &str) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
         for (name, value) in added(trigger) {
@@ -203,17 +202,10 @@ impl Call {
                 headers.push((name.to_owned(), value.to_owned()));
             }
         }
-        headers.sort_by(|(a, _), (b, _)| a.cmp(b));
-        headers
-    }
-
-    /// The same, with the cookies in one header, as a caller sends them.
-    fn headers_with_cookies(&self, trigger: &str) -> Vec<(String, String)> {
-        let mut headers = self.headers(trigger);
-        if !self.cookies.is_empty() {
-            let at = headers.partition_point(|(name, _)| name.as_str() < "cookie");
-            headers.insert(at, ("cookie".into(), self.cookies.join("; ")));
+        if !self.cookies.is_empty() && !HAS_COOKIES.contains(&trigger) {
+            headers.push(("cookie".into(), self.cookies.join("; ")));
         }
+        headers.sort_by(|(a, _), (b, _)| a.cmp(b));
         headers
     }
 
@@ -300,7 +292,7 @@ impl Call {
 
     fn version_1(&self) -> Value {
         let resource = self.route.split_once(' ').map_or("/", |(_, path)| path);
-        let mut headers = self.headers_with_cookies("rest-api");
+        let mut headers = self.headers("rest-api");
         headers.retain(|(name, _)| name != "content-length");
         let headers: Vec<_> = headers.into_iter().map(|(name, value)| (title_case(&name), value)).collect();
         let parameters = self.decoded_parameters();
@@ -357,7 +349,7 @@ impl Call {
     }
 
     fn load_balancer(&self, function: &str, multi_value: bool) -> Value {
-        let headers = self.headers_with_cookies("alb");
+        let headers = self.headers("alb");
         let (parameters, arn) = (self.parameters(), "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup");
         let mut event = json!({
             "requestContext": { "elb": { "targetGroupArn": format!("{arn}/{function}/6d0ecf831eec9f09") } },
@@ -380,7 +372,7 @@ impl Call {
             "version": "2.0",
             "path": self.path,
             "method": self.method,
-            "headers": lists(self.headers_with_cookies("vpc-lattice")),
+            "headers": lists(self.headers("vpc-lattice")),
             "queryStringParameters": lists(self.parameters()),
         });
         let mut event = self.with_body(event, None);

@@ -610,20 +610,21 @@ mod tests {
         }
     }
 
+    /// What the case that expects this says of an answer, in which `{request_id}` is the invocation's.
+    fn check(expected: Value, answer: &Value) -> Result<(), String> {
+        let (name, expected) = ("any/plain.http-api".to_owned(), from_value(expected).expect("an answer"));
+        let case = Case { name, payload: Vec::new(), expected, items: None, items_after: None };
+        let invocation = Invocation::new("");
+        let answer = answer.to_string().replace("{request_id}", &invocation.request_id);
+        case.check(&invocation, &InvocationResult::Response(answer))
+    }
+
     #[test]
     fn exact_bytes_can_be_expected_and_some_headers_always_are() {
-        let case = |base64: &str| Case {
-            name: "any/plain.http-api".to_owned(),
-            payload: Vec::new(),
-            expected: serde_json::from_value(json!({ "status": 200, "body_base64": base64 })).expect("an answer"),
-            items: None,
-            items_after: None,
-        };
         let check = |base64: &str, unsure: &str| {
-            let invocation = Invocation::new("");
-            let headers = json!({ "x-content-type-options": unsure, "x-request-id": invocation.request_id });
+            let headers = json!({ "x-content-type-options": unsure, "x-request-id": "{request_id}" });
             let answer = json!({ "statusCode": 200, "headers": headers, "body": "/wA=", "isBase64Encoded": true });
-            case(base64).check(&invocation, &InvocationResult::Response(answer.to_string()))
+            check(json!({ "status": 200, "body_base64": base64 }), &answer)
         };
         assert_eq!(check("/wA=", "nosniff"), Ok(()));
         assert!(check("/w==", "nosniff").is_err_and(|difference| difference == "body: expected /w==, got /wA="));
@@ -656,24 +657,15 @@ mod tests {
     #[test]
     fn what_follows_from_a_problem_is_not_written() {
         let check = |written: Value, headers: Value, told: Value| {
-            let case = Case {
-                name: "any/plain.http-api".to_owned(),
-                payload: Vec::new(),
-                expected: from_value(json!({ "status": 409, "headers": headers, "problem": written }))
-                    .expect("an answer"),
-                items: None,
-                items_after: None,
-            };
-            let invocation = Invocation::new("");
             let mut body = json!({ "type": "urn:problem-type:no-such-seat", "title": "No such seat", "status": 409 });
-            body["instance"] = format!("urn:uuid:{}", invocation.request_id).into();
+            body["instance"] = "urn:uuid:{request_id}".into();
             body.as_object_mut().expect("an object").extend(told.as_object().cloned().unwrap_or_default());
-            let headers = json!({
-                "x-content-type-options": "nosniff", "x-request-id": invocation.request_id,
+            let given = json!({
+                "x-content-type-options": "nosniff", "x-request-id": "{request_id}",
                 "content-type": "application/problem+json", "cache-control": "no-store",
             });
-            let answer = json!({ "statusCode": 409, "headers": headers, "body": body.to_string() });
-            case.check(&invocation, &InvocationResult::Response(answer.to_string()))
+            let answer = json!({ "statusCode": 409, "headers": given, "body": body.to_string() });
+            check(json!({ "status": 409, "headers": headers, "problem": written }), &answer)
         };
         let written = json!({ "type": "no-such-seat" });
         let full = json!({ "type": "no-such-seat", "detail": "The last seat is 300.", "seats": 300 });

@@ -11,7 +11,6 @@ mod candidate;
 mod fetch;
 mod growth;
 mod lambda;
-mod plot;
 mod report;
 mod share;
 
@@ -54,7 +53,7 @@ fn main() {
         fs::write(folder.join("results.json"), json + "\n").expect("the folder target/bench");
         println!("\nwritten: target/bench/results.json and performance.svg");
     }
-    plot::draw(&report, full);
+    report::draw(&report, full);
 }
 
 async fn measure(full: bool) -> Report {

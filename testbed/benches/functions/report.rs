@@ -1,6 +1,6 @@
-//! The results, for people and for programs.
+//! The results, for people and for programs, and a picture of them for light and dark pages.
 
-use std::{collections::BTreeMap, slice, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path, slice, time::Duration};
 
 use serde::Serialize;
 use testbed::budget::Cost;
@@ -237,4 +237,87 @@ fn print_fetch(fetch: &Fetch) {
 fn quartiles(spread: &Spread, unit: f64) -> String {
     let [p25, median, p75] = [spread.p25, spread.median, spread.p75].map(|value| value / unit);
     if unit > 1.0 { format!("{median:.2} ({p25:.2}…{p75:.2})") } else { format!("{median:.0} ({p25:.0}…{p75:.0})") }
+}
+
+/// On both axes, in ms; each shows those within its range.
+const TICKS: [f64; 12] = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0];
+
+/// The colours of text, of the grid, of this repository's functions, and of others.
+const STYLE: &str = "<style>
+svg { --text: #1f2328; --grid: #e1e4e8; --ours: #bc4c00; --other: #6e7781 }
+@media (prefers-color-scheme: dark) { svg { --text: #e6edf3; --grid: #30363d; --ours: #ffa657; --other: #8b949e } }
+</style>
+";
+
+/// Draws the picture, and writes it into target/bench if `keep` is set.
+pub(crate) fn draw(report: &Report, keep: bool) {
+    let svg = picture(report);
+    assert!(report.rows.iter().any(|row| svg.contains(&row.name)), "a picture without its subject");
+    if keep {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/performance.svg");
+        fs::write(file, svg).expect("the folder target/bench");
+    }
+}
+
+/// A candidate's name, whether it is ours, and its times.
+type Line<'a> = (&'a str, bool, &'a Spreads);
+
+/// With the smallest share of a core that Lambda gives, or with a whole core if there is no quota. The quickest is at the top;
+/// other builds of a function, such as `hello-opt-3`, are left out.
+fn lines(report: &Report) -> (&'static str, Vec<Line<'_>>) {
+    let smallest = report.shared.iter().filter(|row| row.is_smallest());
+    let mut lines: Vec<Line<'_>> = smallest.map(|row| (&*row.name, row.ours, &row.spreads)).collect();
+    let share = if lines.is_empty() { "a whole core" } else { "128 MB" };
+    if lines.is_empty() {
+        lines = report.rows.iter().map(|row| (&*row.name, row.ours, &row.spreads)).collect();
+    }
+    lines.retain(|(name, ..)| !name.contains('-'));
+    let start = |line: &Line<'_>| line.2["first_answer_us"].median;
+    lines.sort_by(|one, other| start(one).total_cmp(&start(other)));
+    (share, lines)
+}
+
+fn picture(report: &Report) -> String {
+    let (share, lines) = lines(report);
+    let height = 70 + 22 * lines.len();
+    let mut svg = format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" font-family="sans-serif" font-size="13" fill="var(--text)">{STYLE}"#
+    );
+    let start = |Spread { minimum, median, p95, .. }| [minimum, median, p95];
+    half(&mut svg, &format!("exec to first answer with {share}, ms"), 110.0..460.0, &lines, ("first_answer_us", start));
+    let warm = |Spread { minimum, median, p99, .. }| [minimum, median, p99];
+    half(&mut svg, &format!("warm with {share}, ms"), 500.0..840.0, &lines, ("warm_us", warm));
+    for (at, (name, ours, _)) in lines.iter().enumerate() {
+        let color = if *ours { "ours" } else { "text" };
+        let _ = write!(svg, r#"<text x="10" y="{}" fill="var(--{color})">{name}</text>"#, 54 + 22 * at);
+    }
+    svg + "</svg>\n"
+}
+
+/// Draws the times of this name between these `x`, on a logarithmic axis. `value` is the start of a line, its dot, and its end.
+fn half(
+    svg: &mut String,
+    caption: &str,
+    x: std::ops::Range<f64>,
+    lines: &[Line<'_>],
+    (times, value): (&str, fn(Spread) -> [f64; 3]),
+) {
+    let values: Vec<[f64; 3]> = lines.iter().map(|line| value(line.2[times]).map(|time| time / 1e3)).collect();
+    let least = values.iter().map(|[least, ..]| *least).fold(f64::INFINITY, f64::min) * 0.8;
+    let most = values.iter().map(|[.., most]| *most).fold(0.0, f64::max) * 1.3;
+    let place = |ms: f64| x.start + (x.end - x.start) * (ms / least).ln() / (most / least).ln();
+    let bottom = 45 + 22 * lines.len();
+    let mut add = |element: String| svg.extend([&*element, "\n"]);
+    add(format!(r#"<text x="{}" y="20" font-size="16">{caption}</text>"#, x.start));
+    for tick in TICKS.into_iter().filter(|tick| (least..most).contains(tick)) {
+        let x = place(tick);
+        add(format!(r#"<path d="M{x:.1} 32V{bottom}" stroke="var(--grid)"/>"#));
+        add(format!(r#"<text x="{x:.1}" y="{}" text-anchor="middle">{tick}</text>"#, bottom + 16));
+    }
+    for (at, (line, values)) in lines.iter().zip(values).enumerate() {
+        let (color, y) = (if line.1 { "ours" } else { "other" }, 49 + 22 * at);
+        let [start, dot, end] = values.map(place);
+        add(format!(r#"<path d="M{start:.1} {y}H{end:.1}" stroke="var(--{color})" stroke-width="3"/>"#));
+        add(format!(r#"<circle cx="{dot:.1}" cy="{y}" r="5" fill="var(--{color})"/>"#));
+    }
 }

@@ -162,10 +162,6 @@ impl Call {
     /// The event that `trigger` sends to `function`. `None` if the trigger does not let such a call pass: a REST API, a
     /// load balancer and VPC Lattice send a query as its parameters, so it must not contain control characters or
     /// spaces. A REST API also decodes the parameters, so they must be UTF-8.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such trigger.
     pub fn event(&self, trigger: &str, function: &str) -> Option<Value> {
         let is_whole = !self.query.contains(|c: char| c.is_ascii_control() || c.is_whitespace());
         let is_utf_8 = percent_decode_str(&self.query).decode_utf8().is_ok();
@@ -178,10 +174,6 @@ impl Call {
     }
 
     /// The event of [`Call::event`], even if `trigger` lets no such call pass.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such trigger.
     pub fn event_of(&self, trigger: &str, function: &str) -> Value {
         match trigger {
             "http-api" | "function-url" => self.version_2(trigger),

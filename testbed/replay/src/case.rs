@@ -154,10 +154,6 @@ impl Expected {
 }
 
 /// The names of all functions: each has a folder in `events/`.
-///
-/// # Panics
-///
-/// When there is no such folder.
 pub fn functions() -> Vec<String> {
     let folders = fs::read_dir(events_folder()).expect("the folder events");
     let mut names: Vec<String> =
@@ -168,10 +164,6 @@ pub fn functions() -> Vec<String> {
 
 /// The environment variables that `function` has in tests, with its upstream at `upstream`, which from now on answers with
 /// the function's `upstream.json`, if there is one. If its cases have items, it gets tables of its own.
-///
-/// # Panics
-///
-/// If its settings are not an object of strings, or the emulator of the tables does not start.
 #[cfg(feature = "upstream")]
 pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     if let Ok(body) = fs::read_to_string(events_folder().join(function).join(UPSTREAM)) {
@@ -219,10 +211,6 @@ pub fn steady_upstream() -> Upstream {
 }
 
 /// The folder with `events` and Cargo.lock that this runs in, which may be a copy of the one that it was compiled in.
-///
-/// # Panics
-///
-/// Outside of such a folder.
 pub fn root() -> PathBuf {
     let here = env::current_dir().expect("a current folder");
     let root = here.ancestors().find(|folder| folder.join("events").is_dir() && folder.join("Cargo.lock").is_file());
@@ -251,19 +239,12 @@ fn folder(function: &str) -> PathBuf {
 
 impl Case {
     /// The case of a plain request to `function` through an HTTP API. Every function has one.
-    ///
-    /// # Panics
-    ///
-    /// When it has none.
     pub fn plain(function: &str) -> Self {
         Self::named(&format!("{function}/plain.http-api"))
     }
 
-    /// The case that the budget and the bench measure: the one whose answer says so, or else the plain one.
-    ///
-    /// # Panics
-    ///
-    /// If its answer is an error, which would measure how the function refuses.
+    /// The case that the budget and the bench measure: the one whose answer says so, or else the plain one. It must be one that
+    /// succeeds.
     pub fn measured(function: &str) -> Self {
         let is_measured = |case: &Self| case.expected.measured && case.name.ends_with(".http-api");
         let chosen = Self::all(function).into_iter().find(is_measured);
@@ -282,30 +263,17 @@ impl Case {
     }
 
     /// The case with this name, such as `hello/name.rest-api`.
-    ///
-    /// # Panics
-    ///
-    /// When there is none.
     pub fn named(name: &str) -> Self {
         let all = name.split_once('/').map(|(function, _)| Self::all(function)).unwrap_or_default();
         all.into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
     }
 
     /// All cases of `function`, for all triggers, sorted by name.
-    ///
-    /// # Panics
-    ///
-    /// If the folder cannot be read, a payload has no answer, or an answer has no payload or names a trigger whose
-    /// payload cannot be made.
     pub fn all(function: &str) -> Vec<Self> {
         Self::in_folder(&folder(function), function).0
     }
 
     /// The payloads of `function` that cannot be made, and why.
-    ///
-    /// # Panics
-    ///
-    /// As [`Case::all`] does.
     pub fn skipped(function: &str) -> Vec<String> {
         Self::in_folder(&folder(function), function).1
     }
@@ -361,10 +329,6 @@ impl Case {
     }
 
     /// Puts the items into `tables` that are there before the request, and no others.
-    ///
-    /// # Panics
-    ///
-    /// When the emulator of the tables does not take them.
     pub fn prepare(&self, tables: &Tables) {
         tables.set(self.items.as_ref().unwrap_or(&Items::new()));
     }
@@ -432,11 +396,8 @@ impl Case {
 }
 
 /// Replays all cases of `function` in this process: from the event to the answer for the trigger, this is the code that
-/// runs on Lambda. If the function has settings, another process replays them, with the settings in its environment.
-///
-/// # Panics
-///
-/// If a case does not get the answer that it must get. The message lists all such cases.
+/// runs on Lambda. If the function has settings, another process replays them, with the settings in its environment. Panics
+/// with all cases that do not get their answer.
 pub async fn replay(function: &str, endpoint: impl Endpoint) {
     if env::var_os(HAS_SETTINGS).is_none() && (!written_settings(function).is_empty() || has_items(function)) {
         return replay_with_settings(function).await;

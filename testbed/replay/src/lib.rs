@@ -20,14 +20,16 @@
 //! }
 //! ```
 //!
+//! All of it panics if it cannot go on, as when a case or the settings of a function are malformed; the message says why.
+//!
 //! [`Case`] has the cases one by one, for tests that send them elsewhere, and [`Call`] makes any request's event.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
+#![allow(clippy::missing_panics_doc, reason = "the crate's documentation says it of all")]
 #![allow(clippy::must_use_candidate, reason = "a test whose result is not used does no harm")]
 
 mod call;
 mod case;
-mod http_answer;
 mod invocation;
 mod tables;
 #[cfg(feature = "upstream")]
@@ -39,6 +41,5 @@ pub use case::assert_declared;
 pub use case::{Case, functions, has_items, has_upstream, replay, root, upstreams};
 #[cfg(feature = "upstream")]
 pub use case::{settings, steady_upstream};
-pub use http_answer::HttpAnswer;
-pub use invocation::{Invocation, InvocationResult, Streamed};
+pub use invocation::{HttpAnswer, Invocation, InvocationResult, Streamed};
 pub use tables::Tables;

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -39,12 +38,8 @@ def python() -> str:
 
 
 def static_libc() -> str:
-    if not sys.platform.startswith("linux"):
-        return ""
-    with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
-        source.write("int main(void) { return 0; }")
-        source.flush()
-        return "libc.a" if said("sh", "-c", f"cc -static -o /dev/null {source.name} && echo yes") else ""
+    compiles = "echo 'int main(void) { return 0; }' | cc -static -x c -o /dev/null - && echo libc.a"
+    return said("sh", "-c", compiles) if sys.platform.startswith("linux") else ""
 
 
 def nightly() -> str:

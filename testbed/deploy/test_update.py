@@ -27,17 +27,7 @@ FIRST = said("git", "log", "--diff-filter=A", "--format=%H", "--", "testbed/upda
 # What a team writes into files of its own.
 ALARM = """  ParcelsBusy:
     Type: AWS::CloudWatch::Alarm
-    Properties:
-      AlarmDescription: More parcels than ever.
-      Namespace: AWS/Lambda
-      MetricName: Invocations
-      Dimensions: [{ Name: FunctionName, Value: !Ref parcelsFunction }]
-      Statistic: Sum
-      Period: 300
-      EvaluationPeriods: 1
-      Threshold: 10000
-      ComparisonOperator: GreaterThanThreshold
-      TreatMissingData: notBreaching
+    Properties: { Namespace: AWS/Lambda, MetricName: Invocations, Dimensions: [{ Name: FunctionName, Value: !Ref parcelsFunction }] }
 
 """
 WEIGHED = """

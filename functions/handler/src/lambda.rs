@@ -49,7 +49,6 @@ use tracing::{Instrument, error, warn};
 
 #[cfg(feature = "stream")]
 use {
-    crate::log::StreamEnd,
     base64::{Engine, prelude::BASE64_STANDARD},
     lambda_http::http::header::{CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
 };
@@ -254,7 +253,6 @@ impl Lambda {
             Outgoing::Json(json) => self.post(Request::builder(), path, headers, json.into()).await.map(drop),
             #[cfg(feature = "stream")]
             Outgoing::Stream(stream) => {
-                let (body, begun) = *stream;
                 let request = Request::builder()
                     .header(RESPONSE_MODE, "streaming")
                     .header(CONTENT_TYPE, "application/vnd.awslambda.http-integration-response")
@@ -262,7 +260,7 @@ impl Lambda {
                     .header(TRAILER, FUNCTION_ERROR_TYPE)
                     .header(TRAILER, FUNCTION_ERROR_BODY);
                 // Boxed, because most answers are no streams.
-                begun.end(self.post(request, path, headers, body)).boxed().await
+                stream.send(|body| self.post(request, path, headers, body)).boxed().await
             }
         }
     }
@@ -338,10 +336,10 @@ pub(crate) fn init_failed(address: &str, cause: &Error) {
 /// The trailers that report the failure of a stream. The log has its cause.
 #[cfg(feature = "stream")]
 #[cold]
-pub(crate) fn stream_failure(end: StreamEnd) -> HeaderMap {
+pub(crate) fn stream_failure(end: &str) -> HeaderMap {
     let (kind, message) = match end {
-        StreamEnd::Deadline => ("Runtime.StreamDeadline", "the time for this request ran out"),
-        StreamEnd::Panic => (PANIC, "the function panicked"),
+        "deadline" => ("Runtime.StreamDeadline", "the time for this request ran out"),
+        "panic" => (PANIC, "the function panicked"),
         _ => ("Runtime.StreamError", "the stream failed"),
     };
     let body = BASE64_STANDARD.encode(failure(kind, message));

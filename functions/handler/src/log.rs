@@ -21,8 +21,6 @@ use std::{
 
 use tracing::level_filters::LevelFilter;
 
-#[cfg(feature = "stream")]
-pub(crate) use invocation::StreamEnd;
 pub(crate) use invocation::{Ended, InvocationSpan};
 pub use invocation::{count, count_with, record, record_with};
 pub(crate) use line::Format;

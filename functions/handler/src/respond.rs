@@ -26,6 +26,9 @@ use crate::{
     trigger::Trigger,
 };
 
+#[cfg(feature = "stream")]
+use crate::stream::Begun;
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is sent to Lambda.
@@ -33,7 +36,7 @@ pub(crate) enum Outgoing {
     /// The JSON for the trigger.
     Json(Pieces),
     #[cfg(feature = "stream")]
-    Stream(Box<(lambda_runtime_api_client::body::Body, crate::stream::Begun)>),
+    Stream(Box<Begun>),
 }
 
 impl Outgoing {
@@ -80,11 +83,12 @@ pub(crate) fn respond<E: Endpoint>(
         let (invocation, event, endpoint) = started?;
         let Event { trigger, is_head, streams, request, .. } = event;
         let served = async {
-            let called = call(endpoint, request, context, (!streams).then(|| trigger.max_answer_bytes()));
+            let is_whole = !streams && !is_head;
+            let called = call(endpoint, request, context, is_whole.then(|| trigger.max_answer_bytes()));
             let outcome = caught_async(called).await.unwrap_or_else(panicked);
             #[cfg(feature = "stream")]
             if streams {
-                return Outgoing::Stream(Box::new(crate::stream::begin(&invocation, is_head, outcome)));
+                return Outgoing::Stream(Box::new(Begun { invocation: invocation.clone(), is_head, outcome }));
             }
             Outgoing::Json(finish(&invocation, trigger, is_head, outcome))
         };
@@ -172,11 +176,9 @@ async fn call(
     let endpoint = endpoint.ok_or_else(Problem::panicked)?;
     let request = request.map_err(|malformed| Problem::malformed_request(malformed.0))?.with_lambda_context(context);
     trace::keep(&request);
-    #[cfg(feature = "stream")]
-    let is_head = request.method() == Method::HEAD;
     let answering = dispatch(endpoint, request);
     #[cfg(feature = "stream")]
-    let answering = crate::stream::collected(answering, is_head, most);
+    let answering = crate::stream::collected(answering, most);
     let deadline = deadline::deadline();
     let given_up = async {
         match deadline {

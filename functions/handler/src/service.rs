@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use lambda_http::{
     Error,
     http::{self, header::ACCEPT_ENCODING},
@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::{
     Body, Endpoint, Problem, Request, Response, caught::caught_async, log::InvocationSpan, respond::dispatch,
-    takes_binary,
+    run::INVOKE_MODE, takes_binary,
 };
 
 /// Makes an endpoint from a tower service: an axum `Router`, or any other service that answers a request with an
@@ -78,7 +78,7 @@ where
         return crate::stream::of_service(parts, body);
         // Base64 and JSON only make it longer.
         #[cfg(not(feature = "stream"))]
-        Ok(Response::from_parts(parts, whole(body, crate::trigger::MAX_ANSWER_BYTES).await.map_err(problem)?))
+        Ok(Response::from_parts(parts, whole(body, crate::trigger::MAX_ANSWER_BYTES).await?))
     }
 }
 
@@ -87,11 +87,18 @@ pub(crate) fn problem(error: impl Into<Error>) -> Problem {
 }
 
 /// All of a body, of at most `most` bytes.
-pub(crate) async fn whole<B>(body: B, most: usize) -> Result<Body, Error>
+pub(crate) async fn whole<B>(body: B, most: usize) -> Result<Body, Problem>
 where
     B: http_body::Body<Error: Into<Error>>,
 {
-    let body = Limited::new(body, most).collect().await?.to_bytes();
+    let collected = Limited::new(body, most).collect().await.map_err(|error| match error.downcast::<LengthLimitError>() {
+        Ok(_) => Problem::internal().because(format!(
+            "the body has more than {most} bytes, and is sent as a whole: {INVOKE_MODE} is not RESPONSE_STREAM, or this \
+             trigger cannot stream"
+        )),
+        Err(error) => problem(error),
+    });
+    let body = collected?.to_bytes();
     Ok(match String::from_utf8(body.into()) {
         Ok(text) if text.is_empty() => Body::Empty,
         Ok(text) => Body::Text(text),

@@ -7,6 +7,7 @@ mod sent;
 
 use std::{
     future::ready,
+    mem,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,7 +17,7 @@ use futures_util::{
     stream::{poll_fn, select},
 };
 use http_body::Frame;
-use http_body_util::{BodyExt, LengthLimitError, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use lambda_http::{
     Error,
     http::{
@@ -30,14 +31,9 @@ use tokio::{
     task::yield_now,
 };
 
-pub(crate) use sent::{Begun, begin};
+pub(crate) use sent::Begun;
 
-use crate::{
-    Body, Problem, Response,
-    caught::caught,
-    run::INVOKE_MODE,
-    service::{problem, whole},
-};
+use crate::{Body, Problem, Response, service::whole};
 
 /// The body beside a stream. Unlike `Body::Empty`, it tells a layer its size, so that none begins to compress it.
 const NO_BODY: Body = Body::Text(String::new());
@@ -100,8 +96,10 @@ pub fn stream_body<B>(body: B) -> Response
 where
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
+    let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+    let body = body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into);
     let mut response = Response::new(NO_BODY);
-    response.extensions_mut().insert(Streamed::new(body));
+    response.extensions_mut().insert(Streamed(Arc::new(Mutex::new(body.boxed_unsync()))));
     response
 }
 
@@ -200,27 +198,15 @@ impl Events {
 
 /// A body in a response's extensions, which are cloned with it.
 #[derive(Clone)]
-pub(crate) struct Streamed(Arc<Mutex<Option<UnsyncBoxBody<Bytes, Error>>>>);
+pub(crate) struct Streamed(Arc<Mutex<UnsyncBoxBody<Bytes, Error>>>);
 
 impl Streamed {
-    fn new<B>(body: B) -> Self
-    where
-        B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
-    {
-        let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-        let body = body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into);
-        Self(Arc::new(Mutex::new(Some(body.boxed_unsync()))))
-    }
-
     /// Takes the body of `response`, unless such a response has none (RFC 9110, sections 9.3.2, 15.3.5 and 15.4.5).
     fn take(response: &mut Response, is_head: bool) -> Option<UnsyncBoxBody<Bytes, Error>> {
-        let streamed: Self = response.extensions_mut().remove()?;
-        let body = streamed.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            caught(|| drop(body));
-            return None;
-        }
-        body
+        let has_none = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let Self(body) = response.extensions_mut().remove().filter(|_| !has_none)?;
+        let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(mem::take(&mut *body))
     }
 }
 
@@ -233,9 +219,12 @@ pub(crate) fn of_service<B>(mut parts: Parts, body: B) -> Result<Response, Probl
 where
     B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
 {
-    let is_empty = body.size_hint().exact() == Some(0) || body.is_end_stream();
-    if !is_empty && parts.extensions.insert(Streamed::new(body)).is_some() {
-        return Err(Problem::internal().because("a layer changed the body of a stream, of which it sees only the head"));
+    if body.size_hint().exact() != Some(0) && !body.is_end_stream() {
+        if parts.extensions.get::<Streamed>().is_some() {
+            let cause = "a layer changed the body of a stream, of which it sees only the head";
+            return Err(Problem::internal().because(cause));
+        }
+        parts.extensions.extend(stream_body(body).into_parts().0.extensions);
     }
     Ok(Response::from_parts(parts, NO_BODY))
 }
@@ -243,23 +232,14 @@ where
 /// The answer of an endpoint. `most` is how many bytes of a stream are collected; without it, the stream is sent.
 pub(crate) async fn collected(
     answering: impl Future<Output = Result<Response, Problem>>,
-    is_head: bool,
     most: Option<usize>,
 ) -> Result<Response, Problem> {
     let mut response = answering.await?;
-    let Some(most) = most else { return Ok(response) };
-    if let Some(body) = Streamed::take(&mut response, is_head) {
-        let refused = |error: Error| {
-            if !error.is::<LengthLimitError>() {
-                return problem(error);
-            }
-            Problem::internal().because(format!(
-                "the stream has more than {most} bytes, and is sent as a whole: {INVOKE_MODE} is not RESPONSE_STREAM, or \
-                 this trigger cannot stream"
-            ))
-        };
+    if let Some(most) = most
+        && let Some(body) = Streamed::take(&mut response, false)
+    {
         // Boxed, because most answers are no streams.
-        *response.body_mut() = whole(body, most).boxed().await.map_err(refused)?;
+        *response.body_mut() = whole(body, most).boxed().await?;
     }
     Ok(response)
 }
@@ -276,6 +256,7 @@ mod tests {
         self,
         header::{ETAG, SET_COOKIE},
     };
+    use lambda_runtime_api_client::body::Body as Sent;
     use serde_json::{Value, json};
     use tower::{service_fn, util::MapResponseLayer};
     use tower_http::{compression::CompressionLayer, cors::CorsLayer, set_header::SetResponseHeaderLayer};
@@ -294,10 +275,14 @@ mod tests {
         observed_for(Duration::ZERO, endpoint).await
     }
 
-    /// The prelude, the body, the number of trailers, and the line, of an invocation that Lambda ends after `limit`.
-    async fn observed_for(limit: Duration, endpoint: impl Endpoint) -> (Value, String, usize, Value) {
-        const URL: &[u8] = br#"{"rawPath": "/", "headers": {"accept-encoding": "gzip"}, "requestContext":
-            {"domainName": "a.lambda-url.us-east-1.on.aws", "http": {"method": "GET"}}}"#;
+    const URL: &[u8] = br#"{"rawPath": "/", "headers": {"accept-encoding": "gzip"}, "requestContext":
+        {"domainName": "a.lambda-url.us-east-1.on.aws", "http": {"method": "GET"}}}"#;
+
+    /// Sends the answer to an invocation that Lambda ends after `limit` with `post`, and returns the line.
+    async fn sent<F>(limit: Duration, endpoint: impl Endpoint, post: impl FnOnce(Sent) -> F) -> Value
+    where
+        F: Future<Output = Result<bool, Error>>,
+    {
         let line = Arc::new(Mutex::new(Value::Null));
         let written = Arc::clone(&line);
         let write = move |line: &[u8]| *written.lock().unwrap() = serde_json::from_slice(line).unwrap();
@@ -306,24 +291,31 @@ mod tests {
         let deadline = SystemTime::now() + limit;
         context.deadline = deadline.duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
         let answering = respond(&log, Duration::ZERO, &endpoint, Bytes::from_static(URL), context, true).boxed();
-        let mut sent = None;
-        answer_then_finish(async {
+        let sending = async {
             let Outgoing::Stream(stream) = answering.await.unwrap() else { panic!("no stream") };
-            let (body, begun) = *stream;
-            let sending = async {
-                sent = Some(body.collect().await.unwrap());
-                Ok(true)
-            };
-            begun.end(sending).await.unwrap();
-        })
-        .boxed()
-        .await;
-        let sent = sent.unwrap();
-        let trailers = sent.trailers().map_or(0, http::HeaderMap::len);
-        let sent = String::from_utf8(sent.to_bytes().into()).unwrap();
+            stream.send(post).await.unwrap();
+        };
+        answer_then_finish(sending).boxed_local().await;
+        line.lock().unwrap().take()
+    }
+
+    /// The prelude, the body, the number of trailers, and the line, of an invocation that Lambda ends after `limit`.
+    async fn observed_for(limit: Duration, endpoint: impl Endpoint) -> (Value, String, usize, Value) {
+        let (mut sent_bytes, mut trailers) = (Vec::new(), None);
+        let post = async |mut body: Sent| {
+            // As hyper, it reads nothing after the trailers.
+            while trailers.is_none() {
+                match body.frame().await.unwrap().unwrap().into_data() {
+                    Ok(piece) => sent_bytes.extend(piece),
+                    Err(frame) => trailers = Some(frame.into_trailers().unwrap().len()),
+                }
+            }
+            Ok(true)
+        };
+        let line = sent(limit, endpoint, post).await;
+        let sent = String::from_utf8(sent_bytes).unwrap();
         let (prelude, body) = sent.split_once("\0\0\0\0\0\0\0\0").unwrap();
-        let line = line.lock().unwrap().take();
-        (serde_json::from_str(prelude).unwrap(), body.to_owned(), trailers, line)
+        (serde_json::from_str(prelude).unwrap(), body.to_owned(), trailers.unwrap(), line)
     }
 
     #[tokio::test]
@@ -384,6 +376,26 @@ mod tests {
         };
         let observed = observed_for(Duration::from_mins(1), endpoint).await;
         assert!(is_ended_by_the_deadline(&observed), "{observed:?}");
+    }
+
+    /// Lambda has responded already, so the connection is not closed.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_given_up_does_not_seem_complete() {
+        let endpoint = |_: Request| async {
+            Ok(stream("text/plain", |pieces| async move {
+                loop {
+                    pieces.send("x").await?;
+                }
+            }))
+        };
+        let mut unread = None;
+        let line = sent(Duration::from_mins(1), endpoint, |body| {
+            unread = Some(body);
+            async { Ok(true) }
+        });
+        let line = line.await;
+        assert_eq!((&line["stream"], &line["problem"]), (&json!("deadline"), &json!("deadline-exceeded")));
+        assert!(unread.unwrap().collect().await.is_err());
     }
 
     /// The clock runs: while it is paused, it moves only if all wait.

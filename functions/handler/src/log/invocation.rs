@@ -203,21 +203,8 @@ pub(crate) struct Ended {
     duration: Duration,
 }
 
-/// How a stream ended.
-#[derive(Clone, Copy, Default)]
-#[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "there are no streams"))]
-pub(crate) enum StreamEnd {
-    Complete,
-    /// Nobody reads it any more, as far as the function can know that.
-    #[default]
-    CallerGone,
-    Deadline,
-    Error,
-    Panic,
-}
-
-/// A stream that has ended, and when its first byte was sent.
-type EndedStream = (StreamEnd, Option<Duration>);
+/// How a stream ended (`complete`, `caller-gone`, `deadline`, `error` or `panic`), and when its first byte was sent.
+type EndedStream = (&'static str, Option<Duration>);
 
 impl InvocationSpan {
     /// Starts an invocation from its `event` and `context`. `init` is how long the process took to start.
@@ -341,8 +328,7 @@ impl InvocationSpan {
     ) {
         let (now, duration) = (SystemTime::now(), self.0.started.elapsed());
         let passed_on = self.recorded().problem.take();
-        let is_failure = status.is_server_error()
-            || matches!(stream, Some((StreamEnd::Deadline | StreamEnd::Error | StreamEnd::Panic, _)));
+        let is_failure = status.is_server_error() || matches!(stream, Some(("deadline" | "error" | "panic", _)));
         let answer = (status, is_failure, bytes_out, stream);
         let line = self.line(answer, problem.or(passed_on.as_deref()), now, duration);
         // Its cause is the endpoint's, whose `drop` may panic.
@@ -408,13 +394,6 @@ impl InvocationSpan {
         }
         line.field("bytes_out", bytes_out);
         if let Some((end, first_byte)) = stream {
-            let end = match end {
-                StreamEnd::Complete => "complete",
-                StreamEnd::CallerGone => "caller-gone",
-                StreamEnd::Deadline => "deadline",
-                StreamEnd::Error => "error",
-                StreamEnd::Panic => "panic",
-            };
             line.field("stream", end);
             if let Some(first_byte) = first_byte {
                 line.field("first_byte_ms", first_byte);

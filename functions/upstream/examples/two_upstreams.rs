@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use handler::{Problem, Request, Response, get, path};
+use handler::{Problem, Request, Response, get, path, query};
 use upstream::Upstream;
 
 static PRICES: Upstream = Upstream::new("PRICES");
@@ -13,11 +13,14 @@ fn main() -> ExitCode {
     handler::run(get(pass_on).put(change).at("/{upstream}/{item}"))
 }
 
-/// Answers with an item, in the language that the caller wants.
+/// Answers with an item, in the language that the caller wants, and as it arrives if `streamed` says so.
 async fn pass_on(request: Request) -> Result<Response, Problem> {
     let mut sent = upstream(&request)?.get("/{}", [path(&request, "item")?]);
     if let Some(language) = request.headers().get("accept-language") {
         sent = sent.header("accept-language", language);
+    }
+    if query(&request, "streamed", 4)?.is_some() {
+        return Ok(sent.stream().await?.pass_on(&request));
     }
     Ok(sent.send().await?.pass_on(&request))
 }

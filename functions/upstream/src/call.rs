@@ -96,7 +96,8 @@ impl Inner {
     /// Before that, asks what other environments know. `trace` continues the trace of the request.
     pub(crate) async fn call(&self, mut stored: Option<Arc<Entry>>, job: &Job, trace: HeaderMap) -> CallResult {
         let Job { prepared, deadline, .. } = job;
-        let fleet = self.fleet.as_ref().filter(|_| prepared.uses_cache());
+        let uses_cache = prepared.uses_cache();
+        let fleet = self.fleet.as_ref().filter(|_| uses_cache || prepared.is_streamed());
         let began = Instant::now();
         let Answer { permission, later } = match fleet {
             Some(fleet) if !self.breaker.is_waiting() => {
@@ -136,7 +137,7 @@ impl Inner {
         let is_healthy = result.tally.is_healthy;
         let mut invalidated = Vec::new();
         if let Ok(entry) = &result.response {
-            if prepared.uses_cache() {
+            if uses_cache {
                 self.cache.put(prepared, entry, began);
             } else {
                 invalidated = self.invalidate(prepared, entry.headers());
@@ -153,7 +154,7 @@ impl Inner {
             if lease.is_some() && is_of_use && is_healthy == Some(false) && !self.breaker.is_open() {
                 result.tally.opened |= self.breaker.hold(OPEN_FOR);
             }
-            if let (None, Some(fleet)) = (self.cache.get(prepared), fleet)
+            if let (true, None, Some(fleet)) = (uses_cache, self.cache.get(prepared), fleet)
                 && let Some(late) = fleet.late_response(prepared).await
             {
                 self.cache.put(prepared, &late, began);
@@ -161,7 +162,7 @@ impl Inner {
             }
         }
         result.shared = shared;
-        let response = result.response.as_ref().ok().filter(|_| purpose.is_some_and(Purpose::renews));
+        let response = result.response.as_ref().ok().filter(|_| uses_cache && purpose.is_some_and(Purpose::renews));
         let response = response.map(|response| (Arc::clone(prepared), Arc::clone(response)));
         let is_verdict = lease.is_some() || result.tally.opened;
         let open_for = self.breaker.open_for().filter(|left| is_verdict && !left.is_zero());

@@ -3,6 +3,7 @@ emulator's DynamoDB."""
 
 import json
 import subprocess
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -196,9 +197,24 @@ def test_all_urls_of_an_upstream_have_one_verdict_and_another_upstream_has_its_o
     for path in ("a", "b"):
         answer = fleet.ask(f"/prices/{path}")
         assert (answer.status, "circuit-breaker-open" in answer.cache_status) == (200, True), path
-    assert fleet.ask("/prices/never-asked-before").status == 503
+    for path in ("/prices/never-asked-before", "/prices/a?streamed=yes", "/prices/never-asked-before?streamed=yes"):
+        assert fleet.ask(path).status == 503, path
     assert fleet.prices.asked == []
     assert fleet.ask("/rates/a").cache_status == "upstream; fwd=miss; fwd-status=200"
+
+
+def test_a_stream_finds_out_whether_the_upstream_is_well_again_and_is_not_shared(
+    fleet: Fleet, aws: Aws, table: str
+) -> None:
+    dynamodb = aws.client("dynamodb")
+    cacheable, fleet.prices.headers, fleet.prices.status = fleet.prices.headers, {"retry-after": "300"}, 503
+    assert fleet.ask("/prices/a").status == 502
+    [verdict] = [item for item in dynamodb.scan(TableName=table)["Items"] if "open_until" in item]
+    dynamodb.put_item(TableName=table, Item=verdict | {"open_until": {"N": str(int(time.time() * 1000) - 1000)}})
+    fleet.prices.headers, fleet.prices.status = cacheable, 200
+    assert fleet.ask("/prices/b?streamed=yes").status == 200
+    assert not [item for item in dynamodb.scan(TableName=table)["Items"] if "open_until" in item]
+    assert fleet.ask("/prices/b").cache_status == "upstream; fwd=miss; fwd-status=200"
 
 
 def test_only_requests_for_the_same_url_wait_for_each_other(fleet: Fleet) -> None:

@@ -88,7 +88,7 @@ impl Fleet {
     }
 
     /// Asks the others before a call for `request`. `stored` is this environment's own response, and `is_unhealthy` its own
-    /// view of the upstream.
+    /// view of the upstream. A request that no stored response may answer learns only whether the upstream may be called.
     pub(crate) async fn ask(
         &self,
         request: &Prepared,
@@ -99,7 +99,7 @@ impl Fleet {
         let keys = self.table.keyspace().keys(request);
         let mut answer = Answer { permission: Permission::Call, later: None };
         if self.is_to_be_asked(&keys, is_unhealthy) {
-            answer.permission = self.permission(&keys, stored, &mut answer.later, deadline).await;
+            answer.permission = self.permission(&keys, request.uses_cache(), stored, &mut answer.later, deadline).await;
         }
         answer
     }
@@ -108,6 +108,7 @@ impl Fleet {
     async fn permission(
         &self,
         keys: &Keys,
+        uses_cache: bool,
         mut stored: Option<Arc<Entry>>,
         later: &mut Option<Arc<Entry>>,
         deadline: Instant,
@@ -121,7 +122,11 @@ impl Fleet {
         loop {
             let Some(items) = self.read(keys, give_up_at).await else { return Permission::Call };
             let now = SystemTime::now();
-            let response = self.valid_response(keys, &items);
+            let verdict = items.verdict(now);
+            if !uses_cache && verdict == Verdict::Healthy {
+                return Permission::Call;
+            }
+            let response = self.valid_response(keys, &items).filter(|_| uses_cache);
             let received = stored.as_ref().map(|stored| stored.received());
             if let Some(response) = response.as_ref().filter(|response| received < Some(response.received())) {
                 stored = Some(Arc::clone(response));
@@ -135,7 +140,7 @@ impl Fleet {
             let is_shared =
                 response.as_ref().map(|response| response.received()) == stored.as_ref().map(|s| s.received());
             let is_due = response.is_none_or(|response| self.is_due(&response, now));
-            let (lease, purpose) = match items.verdict(now) {
+            let (lease, purpose) = match verdict {
                 Verdict::Open(left) => return Permission::Fail(Failure::Open(left)),
                 Verdict::ProbeDue => (items.probe, Purpose::Probe),
                 Verdict::Healthy if is_due => (items.renewal, Purpose::Renew),

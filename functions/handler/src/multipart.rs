@@ -87,26 +87,22 @@ pub fn multipart(
 
 fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'static str> {
     let delimiter = format!("--{boundary}");
-    // Where a line ends before each delimiter, where the delimiter's own line ends, and whether it is the last one.
-    let delimiters = find_iter(body, &delimiter).filter_map(|at| {
-        let end = if at == 0 { 0 } else { body.get(..at)?.strip_suffix(b"\r\n")?.len() };
-        let after = body.get(at + delimiter.len()..)?;
-        let padding = after.iter().take_while(|byte| b" \t".contains(byte)).count();
-        let is_last = after.starts_with(b"--");
-        // Otherwise it only begins like a delimiter.
-        let is_one = is_last || after.get(padding..)?.starts_with(b"\r\n");
-        is_one.then_some((end, at + delimiter.len() + padding, is_last))
-    });
     // What comes before the first delimiter is no part.
-    let (mut parts, mut start) = (Vec::new(), None);
-    for (end, next, is_last) in delimiters {
-        if let Some(part) = start.and_then(|start| body.get(start..end)) {
-            parts.push(Part::read(part)?);
+    let (mut parts, mut start, mut at) = (Vec::new(), None, 0);
+    for end in find_iter(body, b"\r\n").chain([body.len()]) {
+        let after = body[at..end].strip_prefix(delimiter.as_bytes());
+        let is_last = after.is_some_and(|after| after.starts_with(b"--"));
+        // Otherwise the line only begins like a delimiter.
+        if is_last || after.is_some_and(|after| after.iter().all(|byte| b" \t".contains(byte))) {
+            if let Some(start) = start {
+                parts.push(Part::read(&body[start..at])?);
+            }
+            if is_last {
+                return Ok(parts);
+            }
+            start = Some(end);
         }
-        if is_last {
-            return Ok(parts);
-        }
-        start = Some(next);
+        at = end + 2;
     }
     Err(if start.is_none() {
         "The body does not have its boundary."
@@ -116,28 +112,23 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'static s
 }
 
 impl<'a> Part<'a> {
-    /// Reads what is between two delimiters.
+    /// Reads what is between two delimiters, from the end of the line of the first one.
     fn read(part: &'a [u8]) -> Result<Self, &'static str> {
         const UNREADABLE: &str = "The headers of a part are malformed.";
-        let (head, bytes) = match find(part, b"\r\n\r\n") {
-            Some(end) => part.split_at(end),
-            // The line's end before the delimiter is also the one after the headers.
-            None => (part.strip_suffix(b"\r\n").ok_or(UNREADABLE)?, &[][..]),
-        };
+        let (head, bytes) = part.split_at(find(part, b"\r\n\r\n").ok_or(UNREADABLE)?);
         let head = str::from_utf8(head).map_err(|_| UNREADABLE)?;
-        let (mut disposition, mut content_type) = ("", None);
-        for line in head.split("\r\n").skip(1) {
-            let (name, value) = line.split_once(':').ok_or(UNREADABLE)?;
-            if name.eq_ignore_ascii_case("content-disposition") {
-                disposition = value.trim();
-            } else if name.eq_ignore_ascii_case("content-type") {
-                content_type = Some(value.trim());
-            }
-        }
+        let fields: Option<Vec<_>> = head.split("\r\n").skip(1).map(|line| line.split_once(':')).collect();
+        let fields = fields.ok_or(UNREADABLE)?;
+        let value = |name: &str| {
+            let field = fields.iter().rfind(|(found, _)| found.eq_ignore_ascii_case(name));
+            field.map(|(_, value)| value.trim())
+        };
+        let disposition = value("content-disposition").unwrap_or_default();
         let is_field = media(disposition).eq_ignore_ascii_case("form-data") && !head.contains('\0');
         let name = parameter(disposition, "name").filter(|_| is_field).ok_or("A part has no name.")?;
-        let bytes = bytes.strip_prefix(b"\r\n\r\n").unwrap_or_default();
-        Ok(Self { name, file_name: parameter(disposition, "filename"), content_type, bytes })
+        // The line's end before the delimiter may also be the one after the headers.
+        let bytes = bytes[4..].strip_suffix(b"\r\n").unwrap_or_default();
+        Ok(Self { name, file_name: parameter(disposition, "filename"), content_type: value("content-type"), bytes })
     }
 }
 

@@ -8,10 +8,11 @@ use lambda_http::http::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::{Body, Problem, Request, Response};
+use crate::{Body, Problem, Request, Response, negotiate::split};
 
-/// The characters that an entity tag cannot hold, and the one that escapes them.
-const NOT_IN_A_TAG: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+/// The characters that an entity tag cannot hold, the one that escapes them, and one that some readers take for an escape
+/// (RFC 9110, section 8.8.3).
+const NOT_IN_A_TAG: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'\\');
 
 /// Which version of a resource an answer shows, or a request is about.
 ///
@@ -151,24 +152,9 @@ pub fn lists_etag(etags: &[u8], etag: &[u8]) -> bool {
     lists(etags, |tag| opaque(tag) == opaque(etag))
 }
 
-fn lists(mut etags: &[u8], is_it: impl Fn(&[u8]) -> bool) -> bool {
-    loop {
-        let start = etags.iter().position(|byte| !b" \t,".contains(byte));
-        etags = start.map_or(&[][..], |start| &etags[start..]);
-        let tag = opaque(etags);
-        let prefix = etags.len() - tag.len();
-        // A tag may hold a comma.
-        let end = match tag.split_first() {
-            None => return false,
-            Some((b'"', rest)) => rest.iter().position(|byte| *byte == b'"').map(|end| end + 2),
-            Some(_) => tag.iter().position(|byte| b" \t,".contains(byte)),
-        };
-        let (tag, rest) = etags.split_at(prefix + end.unwrap_or(tag.len()));
-        if tag == b"*" || is_it(tag) {
-            return true;
-        }
-        etags = rest;
-    }
+fn lists(etags: &[u8], is_it: impl Fn(&[u8]) -> bool) -> bool {
+    let mut tags = split(str::from_utf8(etags).unwrap_or_default(), ',').map(str::trim);
+    tags.any(|tag| tag == "*" || is_it(tag.as_bytes()))
 }
 
 /// An entity tag without the prefix of a weak tag: section 8.8.3.2.

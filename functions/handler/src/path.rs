@@ -63,57 +63,39 @@ pub(crate) fn find<'a>(resources: &'a [Resource], request: &mut Request) -> Resu
 /// parameter.
 fn matching<'a>(resources: &'a [Resource], path: &str) -> Option<(&'a Resource, Parameters)> {
     let matching = resources.iter().filter_map(|resource| Some((resource, matched(resource.declared(), path)?)));
-    let ranks = |resource: &'a Resource| parts(resource.declared()).map(Part::rank);
-    matching.min_by(|(one, _), (other, _)| ranks(one).cmp(ranks(other)))
+    let kinds = |resource: &'a Resource| parts(resource.declared()).map(|(kind, _)| kind);
+    matching.min_by(|(one, _), (other, _)| kinds(one).cmp(kinds(other)))
 }
 
 /// Whether two declared paths match the same paths.
 pub(crate) fn are_equal(one: &str, other: &str) -> bool {
-    parts(one).map(Part::place).eq(parts(other).map(Part::place))
+    let places = |declared| parts(declared).map(|(kind, text)| (kind, if kind == Kind::Text { text } else { "" }));
+    places(one).eq(places(other))
 }
 
-/// What stands between the slashes of a declared path.
-#[derive(Clone, Copy)]
-enum Part<'a> {
-    Text(&'a str),
-    Parameter(&'a str),
+/// What can stand between the slashes of a declared path. The first kind is the most exact one.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+enum Kind {
+    Text,
+    Parameter,
     /// `{name+}`.
-    Rest(&'a str),
+    Rest,
 }
 
-impl<'a> Part<'a> {
-    fn name(self) -> Option<&'a str> {
-        if let Self::Parameter(name) | Self::Rest(name) = self { Some(name) } else { None }
-    }
-
-    /// Lower is more exact.
-    fn rank(self) -> u8 {
-        match self {
-            Self::Text(_) => 0,
-            Self::Parameter(_) => 1,
-            Self::Rest(_) => 2,
-        }
-    }
-
-    /// Equal for parts that match the same.
-    fn place(self) -> (u8, &'a str) {
-        (self.rank(), if let Self::Text(text) = self { text } else { "" })
-    }
-}
-
-fn parts(declared: &str) -> impl Iterator<Item = Part<'_>> {
+/// What stands between the slashes: text, or the names of parameters.
+fn parts(declared: &str) -> impl Iterator<Item = (Kind, &str)> {
     declared.split('/').skip(1).map(|part| {
-        let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
-        let rest = name.and_then(|name| name.strip_suffix('+'));
-        rest.map(Part::Rest).or(name.map(Part::Parameter)).unwrap_or(Part::Text(part))
+        let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
+            return (Kind::Text, part);
+        };
+        name.strip_suffix('+').map_or((Kind::Parameter, name), |name| (Kind::Rest, name))
     })
 }
 
 /// Whether the path can be declared.
 pub(crate) fn is_valid(declared: &str) -> bool {
-    let is_part = |part: Part<'_>| {
-        let (Part::Text(text) | Part::Parameter(text) | Part::Rest(text)) = part;
-        !text.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'+' | b'*')) && part.name() != Some("")
+    let is_part = |(kind, text): (Kind, &str)| {
+        !text.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'+' | b'*')) && (kind == Kind::Text || !text.is_empty())
     };
     declared.starts_with('/') && !declared.contains("+}/") && parts(declared).all(is_part)
 }
@@ -121,15 +103,17 @@ pub(crate) fn is_valid(declared: &str) -> bool {
 /// The parameters in `path`, decoded, if it matches.
 fn matched(declared: &str, path: &str) -> Option<Parameters> {
     let (mut left, mut parameters) = (path.strip_prefix('/'), Vec::new());
-    for part in parts(declared) {
-        let (segment, after) = match (part, left?) {
-            (Part::Rest(_), all) => (all, None),
-            (_, all) => all.split_once('/').map_or((all, None), |(segment, after)| (segment, Some(after))),
+    for (kind, text) in parts(declared) {
+        let (segment, after) = match left? {
+            all if kind == Kind::Rest => (all, None),
+            all => all.split_once('/').map_or((all, None), |(segment, after)| (segment, Some(after))),
         };
         left = after;
-        match part.name() {
-            Some(name) if !segment.is_empty() => parameters.push((name.to_owned(), decoded(segment))),
-            None if matches!(part, Part::Text(text) if text == segment) => {}
+        match kind {
+            Kind::Text if segment == text => {}
+            Kind::Parameter | Kind::Rest if !segment.is_empty() => {
+                parameters.push((text.to_owned(), decoded(segment)));
+            }
             _ => return None,
         }
     }
@@ -141,11 +125,11 @@ fn sent_along(declared: &str, from: &FromTrigger) -> Option<Parameters> {
     // Another route, such as `/{proxy+}`, can have parameters with the same names.
     from.route.as_ref().filter(|route| *route == declared)?;
     let sent = Object::read(from.path_parameters.as_deref()?);
-    let value = |name: &str| {
+    let value = |(_, name): (Kind, &str)| {
         let value = sent.text(name)?;
         Some((name.to_owned(), if from.has_decoded { value.into_owned() } else { decoded(&value) }))
     };
-    parts(declared).filter_map(Part::name).map(value).collect::<Option<_>>().map(Parameters)
+    parts(declared).filter(|(kind, _)| *kind != Kind::Text).map(value).collect::<Option<_>>().map(Parameters)
 }
 
 /// Decodes percent-encoding. Invalid UTF-8 becomes U+FFFD, as when an HTTP API decodes it.

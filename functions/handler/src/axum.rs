@@ -126,10 +126,7 @@ impl<S: Sync> FromRequestParts<S> for Claims {
 
 /// What the readers of parameters and claims look at.
 fn without_body(parts: &Parts) -> Request {
-    let mut request = Request::default();
-    request.uri_mut().clone_from(&parts.uri);
-    request.extensions_mut().clone_from(&parts.extensions);
-    request
+    Request::from_parts(parts.clone(), crate::Body::Empty)
 }
 
 /// If `service` is a router, makes its matched path the route in the log. Only what the router calls sees that path.

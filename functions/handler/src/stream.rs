@@ -181,18 +181,12 @@ impl Events {
         if [id, name].concat().contains(['\n', '\r', '\0']) {
             return Err("the id or the name of an event has a line break or a NUL".into());
         }
-        let mut text = String::new();
-        for (field, value) in [("id: ", id), ("event: ", name)] {
-            if !value.is_empty() {
-                text.extend([field, value, "\n"]);
-            }
-        }
+        let data = data.replace("\r\n", "\n");
+        let named = [("id", id), ("event", name)].into_iter().filter(|(_, value)| !value.is_empty());
         // A carriage return ends a line, too.
-        for line in data.replace("\r\n", "\n").split(['\n', '\r']) {
-            text.extend(["data: ", line, "\n"]);
-        }
-        text.push('\n');
-        self.0.send(text).await
+        let lines = data.split(['\n', '\r']).map(|line| ("data", line));
+        let fields = named.chain(lines).flat_map(|(field, value)| [field, ": ", value, "\n"]);
+        self.0.send(fields.chain(["\n"]).collect::<String>()).await
     }
 }
 

@@ -60,22 +60,24 @@ impl From<&Problem> for Value<'_> {
     }
 }
 
-macro_rules! numbers {
-    ($($variant:ident: $($number:ty)*;)*) => {
+macro_rules! values {
+    ($($variant:ident: $($value:ty)*;)*) => {
         $($(
-            impl From<$number> for Value<'_> {
-                fn from(number: $number) -> Self {
-                    Self::$variant(number.into())
+            impl From<$value> for Value<'_> {
+                fn from(value: $value) -> Self {
+                    Self::$variant(value.into())
                 }
             }
         )*)*
     };
 }
 
-numbers! {
+values! {
     Number: u8 u16 u32 u64;
     Signed: i8 i16 i32 i64;
     Float: f32 f64;
+    Time: Duration;
+    Flag: bool;
 }
 
 impl From<usize> for Value<'_> {
@@ -87,18 +89,6 @@ impl From<usize> for Value<'_> {
 impl From<isize> for Value<'_> {
     fn from(number: isize) -> Self {
         Self::Signed(number as i64)
-    }
-}
-
-impl From<Duration> for Value<'_> {
-    fn from(time: Duration) -> Self {
-        Self::Time(time)
-    }
-}
-
-impl From<bool> for Value<'_> {
-    fn from(flag: bool) -> Self {
-        Self::Flag(flag)
     }
 }
 

@@ -479,14 +479,16 @@ async fn a_failing_upstream_becomes_a_problem() {{
             f'          {upstream.id}Secret: !If [Has{upstream.id}Secret, !Select [6, !Split [":", !Ref {upstream.id}SecretId]], ""]\n'
             for upstream in self.upstreams
         )
+        more = """      # TLS is limited by the CPU, and more memory brings more CPU. 128 MB have enough for one connection.
+      MemorySize: 256
+"""
+        memory = more if len(self.upstreams) > 1 else ""
         return (
             f"""    # If a policy's condition does not hold, CloudFormation does not wait for it.
     DependsOn: [{policies}]
     Metadata: {{ BuildMethod: rust-cargolambda, cfn-lint: {{ config: {{ ignore_checks: [E3005] }} }} }}
 """,
-            f"""      # TLS is limited by the CPU, and more memory brings more CPU.
-      MemorySize: 256
-      # Longer than the upstreams' limits plus a cold start, shorter than the 30 s that API Gateway waits.
+            f"""{memory}      # Longer than the upstreams' limits plus a cold start, shorter than the 30 s that API Gateway waits.
       Timeout: 10
       VersionDescription: !Sub
         - ${{LogLevel}} {values}

@@ -117,12 +117,7 @@ pub(crate) struct QuotaRow {
 impl QuotaRow {
     /// Whether it has the smallest share, in the slices that were seen of Lambda.
     pub(crate) fn is_smallest(&self) -> bool {
-        self.has(MEMORY_MB[0])
-    }
-
-    /// Whether it has the share of `memory_mb`, in the slices that were seen of Lambda.
-    pub(crate) fn has(&self, memory_mb: u64) -> bool {
-        self.memory_mb == memory_mb && u128::from(self.period_ms) == PERIODS[0].as_millis()
+        self.memory_mb == MEMORY_MB[0] && u128::from(self.period_ms) == PERIODS[0].as_millis()
     }
 
     /// Dollars for the time of a million requests, one of a hundred of which finds no warm environment.

@@ -66,8 +66,8 @@ async fn latencies(
     uncached: &Threaded,
     cached: &Threaded,
 ) -> (Spread, Spread, Spread) {
-    let (misses, _) = Function::start(fetch, &uncached.settings(&fetch.function)).await;
-    let (hits, _) = Function::start(fetch, &cached.settings(&fetch.function)).await;
+    let (misses, _) = Function::start(fetch, &uncached.settings(&fetch.function), None).await;
+    let (hits, _) = Function::start(fetch, &cached.settings(&fetch.function), None).await;
     let mut client = direct(&uncached.upstream).await;
     let request = Request::get("/").header(HOST, "localhost").body(String::new()).expect("a request");
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
@@ -100,7 +100,7 @@ async fn direct(upstream: &Upstream) -> SendRequest<String> {
 }
 
 async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> f64 {
-    let (function, _) = Function::start(fetch, &uncached.settings(&fetch.function)).await;
+    let (function, _) = Function::start(fetch, &uncached.settings(&fetch.function), None).await;
     let before = uncached.upstream.connections();
     function.invoke(effort.many).await;
     (uncached.upstream.connections() - before) as f64 * 10_000.0 / effort.many as f64
@@ -111,7 +111,7 @@ async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded) -> Vec
     for in_flight in CONCURRENCIES {
         let mut env = cached.settings(&fetch.function);
         env.push(("AWS_LAMBDA_MAX_CONCURRENCY".into(), in_flight.to_string()));
-        let (function, _) = Function::start(fetch, &env).await;
+        let (function, _) = Function::start(fetch, &env, None).await;
         function.invoke(effort.many).await;
         functions.push((in_flight, function, [Vec::new(), Vec::new()], Vec::new()));
     }

@@ -3,15 +3,16 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::Path,
     process,
-    thread::sleep,
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
 use testbed::{Invocation, InvocationResult, RuntimeApi, Usage};
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 
 use crate::{candidate::Candidate, share::Quota};
 
@@ -29,47 +30,44 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// Starts `candidate` and waits for its first poll. Returns the function, and how long that took.
-    pub(crate) async fn start(candidate: &Candidate, env: &[(String, String)]) -> (Self, Duration) {
-        Self::run(candidate, env, Command::new(&candidate.executable), || None).await
-    }
-
-    /// The same, in `quota`'s cgroup from exec on. The kernel takes milliseconds to join it. They do not count.
-    pub(crate) async fn start_within(
+    /// Starts `candidate` and waits for its first poll. Returns the function, and how long that took. It is in `quota`'s cgroup from
+    /// exec on, if there is one. The kernel takes milliseconds to join it. They do not count.
+    pub(crate) async fn start(
         candidate: &Candidate,
         env: &[(String, String)],
-        quota: &Quota,
+        quota: Option<&Quota>,
     ) -> (Self, Duration) {
+        let mut command = Command::new(&candidate.executable);
         let go = candidate.executable.with_extension("go");
-        let _there_already = process::Command::new("mkfifo").arg(&go).stderr(process::Stdio::null()).status();
-        let mut shell = Command::new("/bin/sh");
-        // The shell joins the cgroup, waits for the clock to start, and becomes the function.
-        shell.args(["-c", r#"echo $$ >"$1"; read -r _ <"$2"; exec "$0""#]);
-        shell.arg(&candidate.executable).arg(quota.processes()).arg(&go);
-        let (function, first_poll) = Self::run(candidate, env, shell, || Some(start_clock(&go, quota.period))).await;
-        let joined = fs::read_to_string(quota.processes()).unwrap_or_default();
-        assert!(joined.lines().any(|id| id == function.process.id().to_string()), "it could not join its cgroup");
-        (function, first_poll)
-    }
-
-    /// `start` returns when the clock started, if that was not when the process did.
-    async fn run(
-        candidate: &Candidate,
-        env: &[(String, String)],
-        command: Command,
-        start: impl FnOnce() -> Option<Instant>,
-    ) -> (Self, Duration) {
+        if let Some(quota) = quota {
+            let _there_already = process::Command::new("mkfifo").arg(&go).stderr(process::Stdio::null()).status();
+            command = Command::new("/bin/sh");
+            // The shell joins the cgroup, waits for the clock to start, and becomes the function.
+            command.args(["-c", r#"echo $$ >"$1"; read -r _ <"$2"; exec "$0""#]);
+            command.arg(&candidate.executable).arg(quota.processes()).arg(&go);
+        }
         let mut variables =
             vec![("AWS_ACCESS_KEY_ID", "bench"), ("AWS_REGION", "us-east-1"), ("AWS_SECRET_ACCESS_KEY", "bench")];
         variables.extend(env.iter().map(|(name, value)| (&**name, &**value)));
         let at_a_time = env.iter().find(|(name, _)| name == "AWS_LAMBDA_MAX_CONCURRENCY");
         let at_a_time = at_a_time.map_or(1, |(_, value)| value.parse().expect("a number"));
         let api = RuntimeApi::start().await;
-        let started = Instant::now();
+        let mut started = Instant::now();
         let mut process = testbed::Function::with(api, command, &variables);
-        let started = start().unwrap_or(started);
+        if let Some(quota) = quota {
+            // It can be opened as soon as the shell has joined its cgroup. What the shell used of a slice until then is not the
+            // function's, so a new slice begins first.
+            let mut go = File::options().write(true).open(&go).expect("a shell that reads");
+            sleep(2 * quota.period).await;
+            started = Instant::now();
+            go.write_all(b"\n").expect("a shell that reads");
+        }
         let polled = timeout(TIMEOUT, process.polled(1)).await;
         polled.unwrap_or_else(|_| panic!("{} never polled", candidate.name));
+        if let Some(quota) = quota {
+            let joined = fs::read_to_string(quota.processes()).unwrap_or_default();
+            assert!(joined.lines().any(|id| id == process.id().to_string()), "it could not join its cgroup");
+        }
         let polled = process.runtime_api().first_poll().expect("it polled");
         let (payload, expected) = (candidate.payload.clone(), candidate.expected.clone());
         (Self { process, payload, expected, at_a_time }, polled - started)
@@ -100,14 +98,4 @@ impl Function {
     pub(crate) fn logged(&self) -> u64 {
         self.process.logged()
     }
-}
-
-/// Lets the shell that reads `go` go on. It can be opened as soon as the shell has joined its cgroup. What the shell used of a
-/// slice until then is not the function's, so a new slice begins first.
-fn start_clock(go: &Path, period: Duration) -> Instant {
-    let mut go = File::options().write(true).open(go).expect("a shell that reads");
-    sleep(2 * period);
-    let started = Instant::now();
-    go.write_all(b"\n").expect("a shell that reads");
-    started
 }

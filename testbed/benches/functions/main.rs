@@ -97,7 +97,7 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
     }
     let mut functions = Vec::new();
     for candidate in candidates {
-        functions.push((Function::start(candidate, &plain.settings(&candidate.function)).await.0, 0));
+        functions.push((Function::start(candidate, &plain.settings(&candidate.function), None).await.0, 0));
     }
     // The first batch warms up.
     for batch in 0..=effort.batches {
@@ -129,7 +129,7 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
 
 /// Measures one start of `candidate`.
 async fn start(candidate: &Candidate, env: &[(String, String)], samples: &mut Samples) {
-    let (function, first_poll) = Function::start(candidate, env).await;
+    let (function, first_poll) = Function::start(candidate, env, None).await;
     let polled = function.usage();
     // The time between the first poll and this event is not the function's.
     let answers = function.invoke(1).await;

@@ -91,6 +91,7 @@ def named(title: str, name: str) -> dict[str, str]:
     """The files that have the service's name, with this one."""
     namespace = title.replace(" ", "")
     config, template, samconfig = read(".cargo/config.toml"), read("template.yaml"), read("samconfig.toml")
+    openapi = re.sub(r"(?m)^  license:\n(?:    .*\n)+", "", read("openapi.yaml"))
     was = tomllib.loads(config)["env"]["METRICS_NAMESPACE"]
     stack = tomllib.loads(samconfig)["prod"]["global"]["parameters"]["stack_name"].removesuffix("-prod")
     template = re.sub(r"(?m)^Description: .*", f"Description: {title}, HTTP endpoints on AWS Lambda.", template)
@@ -99,19 +100,10 @@ def named(title: str, name: str) -> dict[str, str]:
         ".cargo/config.toml": config.replace(f'"{was}"', f'"{namespace}"'),
         "template.yaml": template,
         "samconfig.toml": re.sub(rf"\b{re.escape(stack)}(?![a-z])", name, samconfig),
-        "openapi.yaml": re.sub(r"(?m)^  title: .*", f"  title: {title}", without_licence(read("openapi.yaml"))),
+        "openapi.yaml": re.sub(r"(?m)^  title: .*", f"  title: {title}", openapi),
         "README.md": README.format(title=title),
         "CHANGELOG.md": CHANGELOG,
     }
-
-
-def without_licence(openapi: str) -> str:
-    return re.sub(r"(?m)^  license:\n(?:    .*\n)+", "", openapi)
-
-
-def origin() -> str:
-    """Where this clone came from, or nothing."""
-    return subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, text=True, capture_output=True, check=False).stdout.strip()
 
 
 def main(name: str, keep: str = "") -> None:
@@ -135,7 +127,9 @@ def main(name: str, keep: str = "") -> None:
         title = name.replace("-", " ").title()
         for file, content in named(title, name).items():
             (ROOT / file).write_text(content)
-        (ROOT / VERSION).write_text(json.dumps({"from": origin(), "commit": commit}, indent=2) + "\n")
+        # Nothing, if this is no clone.
+        cloned = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, text=True, capture_output=True, check=False).stdout.strip()
+        (ROOT / VERSION).write_text(json.dumps({"from": cloned, "commit": commit}, indent=2) + "\n")
         git("add", "--all")
         git("commit", "--quiet", "--message", f"Make this repository that of {title}")
     except BaseException as error:

@@ -76,14 +76,12 @@ class Endpoint:
 
     def remove(self) -> dict[str, str]:
         """The content of each changed file."""
-        files = {ROUTES: self.without_routes(), "openapi.yaml": self.without_paths(), "template.yaml": self.without_functions()}
+        routes = re.sub(rf'(?m)^"/.*" = "{self.name}"\n', "", read(ROUTES))
+        files = {ROUTES: routes, "openapi.yaml": self.without_paths(), "template.yaml": self.without_functions()}
         ours = "|".join(map(re.escape, self.ids))
         if left := sorted(set(re.findall(rf"\b(?:{ours})(?:Function|Role|Logs)\b", code(files["template.yaml"])))):
             raise Refused(f"template.yaml needs {', '.join(left)} elsewhere: remove first what refers to it.")
         return files
-
-    def without_routes(self) -> str:
-        return re.sub(rf'(?m)^"/.*" = "{self.name}"\n', "", read(ROUTES))
 
     def without_functions(self) -> str:
         kept, gone = self.template, "".join(self.blocks.values())

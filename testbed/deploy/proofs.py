@@ -296,34 +296,6 @@ def in_prod(value: object) -> object:
     return value["Fn::If"][1] if isinstance(value, dict) and value.get("Fn::If", [None])[0] == "IsProd" else value
 
 
-def loops_mean_the_same_on_aws(template: dict) -> list[str]:
-    """For a template with its loops. `sam build` replaces a loop's variable in every string. CloudFormation replaces it
-    only in the keys of the repeated part, in Fn::Sub and in Ref. `&{Name}`, which keeps only letters and digits, works
-    in those keys only.
-    """
-
-    def misplaced(node: object, within: str = "") -> Iterator[str]:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                yield from misplaced(key)
-                yield from misplaced(value, key)
-        elif isinstance(node, list):
-            for child in node:
-                yield from misplaced(child, within)
-        elif isinstance(node, str):
-            if "&{" in node or ("${" + name + "}" in node and within != "Fn::Sub"):
-                yield node
-
-    wrong = []
-    for section in ("Resources", "Outputs"):
-        for key, loop in template[section].items():
-            if key.startswith("Fn::ForEach::"):
-                name, _, repeated = loop
-                found = [text for value in repeated.values() for text in misplaced(value)]
-                wrong += [f"{key}: CloudFormation would leave {text!r} as it is" for text in found]
-    return wrong
-
-
 def gateways(route: str) -> str:
     """A route of the local router as API Gateway writes it."""
     return re.sub(r"\{\*(\w+)\}", r"{\1+}", route)

@@ -21,9 +21,8 @@ from ministack.services.cloudformation import language_extensions
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
-WRITTEN = yaml_parse((ROOT / "template.yaml").read_text())
 # With its loops expanded, as CloudFormation does. The SAM CLI's own expansion resolves parameters and conditions too.
-TEMPLATE = language_extensions.apply(copy.deepcopy(WRITTEN), {})
+TEMPLATE = language_extensions.apply(yaml_parse((ROOT / "template.yaml").read_text()), {})
 ROUTER = {proofs.gateways(route): function for route, function in harness.ROUTER.items()}
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
 DECLARED = proofs.declarations(ROOT / "functions")
@@ -302,27 +301,6 @@ def test_proof_refuses(proof: Callable[..., list[str]], change: Change) -> None:
     assert faults(proof, changed(change)) != []
 
 
-def repeated(template: dict) -> dict:
-    """The resources that the loop over the functions repeats."""
-    return template["Resources"]["Fn::ForEach::Functions"][2]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda r: r["&{Name}Errors"]["Properties"].update(AlarmDescription="${Name} failed"), id="a text"),
-        pytest.param(lambda r: r["&{Name}Role"]["Properties"].update({"${Name}": 1}), id="a nested key"),
-        pytest.param(lambda r: r["&{Name}Role"]["Properties"].update(RoleName={"Fn::Sub": "&{Name}"}), id="letters and digits alone"),
-        pytest.param(lambda r: r["&{Name}Slow"]["Properties"].update(AlarmName={"Ref": "${Name}Logs"}), id="a reference"),
-    ],
-)
-def test_loops_mean_the_same_on_aws(change: Change) -> None:
-    assert proofs.loops_mean_the_same_on_aws(WRITTEN) == []
-    template = copy.deepcopy(WRITTEN)
-    change(repeated(template))
-    assert proofs.loops_mean_the_same_on_aws(template) != []
-
-
 def test_a_first_upstream_gets_the_loop_that_the_template_has() -> None:
     assert new.part("upstreams", NAMESPACE=NAMESPACE).replace("- []", f"- [{CALLS}]") in re.sub(r"(?m)^    - \[.*$", f"    - [{CALLS}]", FILES["template.yaml"])
 
@@ -450,20 +428,6 @@ def transformed(template: dict, path: Path) -> Path:
     nothing = type("NoManagedPolicies", (), {"load": staticmethod(dict)})
     path.write_text(json.dumps(transform(template, {}, nothing), indent=1))
     return path
-
-
-def test_sam_keeps_the_token_of_each_route(tmp_path: Path) -> None:
-    resources = json.loads(transformed(TEMPLATE, tmp_path / "template.json").read_text())["Resources"]
-    body = resources["Api"]["Properties"]["Body"]
-    # With a CORS configuration, API Gateway answers preflights itself, before it looks for a token.
-    assert "authorization" in body["x-amazon-apigateway-cors"]["Fn::If"][1]["allowHeaders"]
-    paths = body["paths"]
-    routes = [(path, method, json.dumps(route)) for path, item in paths.items() for method, route in item.items()]
-    assert len(routes) >= len(ROUTER) and all("/invocations" in route for _, _, route in routes)
-    public = {(path, method) for path, method, route in routes if '"security"' not in route}
-    any_method = "x-amazon-apigateway-any-method"
-    declared = {path for function in DECLARED.values() for path in function.get("public", [])}
-    assert public - {(path, "options") for path in ROUTER} == {(path, any_method) for path in declared}
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:

@@ -188,8 +188,8 @@ pub fn debug_build(arguments: &[&str]) -> PathBuf {
 async fn page_faults(function: &str) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..5 {
-        let (upstream, ca_file) = callgrind::upstream();
-        let variables = callgrind::variables(function, &upstream, &ca_file);
+        let upstream = callgrind::upstream();
+        let variables = callgrind::variables(function, &upstream);
         let tables = Tables::of(&variables);
         let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
         let mut process = Function::start(&packaged(function), &variables).await;

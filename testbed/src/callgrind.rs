@@ -29,7 +29,7 @@ pub(crate) fn is_there() -> bool {
 
 /// Runs `executable` as `function`, sends it `invocations` plain requests, and ends it when it polls for more.
 pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Counts {
-    let (upstream, ca_file) = upstream();
+    let upstream = upstream();
     let executable = executable.canonicalize().expect("an executable");
     let profile = profile(function);
     let mut valgrind = tokio::process::Command::new("valgrind");
@@ -37,7 +37,7 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "--quiet"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&executable);
-    let settings = variables(function, &upstream, &ca_file);
+    let settings = variables(function, &upstream);
     let tables = Tables::of(&settings);
     let mut settings: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     settings.push(("AWS_REGION", "us-east-1"));
@@ -55,19 +55,19 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
     counts
 }
 
-/// The upstream for `fetch`, and its CA's file. The first answer takes a TLS handshake. Later ones come from the cache.
-pub(crate) fn upstream() -> (Upstream, String) {
+/// The upstream for `fetch`. The first answer takes a TLS handshake. Later ones come from the cache.
+pub(crate) fn upstream() -> Upstream {
     let upstream = Upstream::start_tls(Certificate::Valid);
-    let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy().into_owned();
     let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
     upstream.always(answer.cache_control("max-age=3600"));
-    (upstream, ca_file)
+    upstream
 }
 
 /// The settings of `function`, with the CA of its upstreams, and time for them: under valgrind everything takes fifty times
 /// as long.
-pub(crate) fn variables(function: &str, upstream: &Upstream, ca_file: &str) -> Vec<(String, String)> {
-    let of_each = [("CA_FILE", ca_file), ("TIMEOUT_MS", "60000"), ("ATTEMPT_TIMEOUT_MS", "60000")];
+pub(crate) fn variables(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
+    let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy();
+    let of_each = [("CA_FILE", &*ca_file), ("TIMEOUT_MS", "60000"), ("ATTEMPT_TIMEOUT_MS", "60000")];
     let mut all = settings(function, upstream);
     for name in upstreams(function) {
         all.extend(of_each.map(|(setting, value)| (format!("{name}_{setting}"), value.to_owned())));

@@ -27,7 +27,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A new repository with the files that git tracks or would add. Cargo reuses what has been compiled here, because
     it compares paths within the workspace and the times of files."""
-    if (ROOT / "functions/madeseats").exists():
+    if (ROOT / "functions/madehook").exists():
         pytest.skip("this is such a copy, in which `make services` runs the other tests")
     copy = committed(tmp_path_factory.mktemp("copy"))
     (copy / ".venv").symlink_to(ROOT / ".venv")
@@ -113,7 +113,7 @@ PLAIN = (
 def make_services(copy: Path) -> None:
     for wanted in PLAIN:
         passes(copy, "make", "new", *wanted.split())
-    for service in ("seats", "hook", "consent"):
+    for service in ("hook", "consent"):
         changes = SERVICES / f"{service}.patch"
         for command in re.findall("^make new .*", changes.read_text(), re.MULTILINE):
             passes(copy, "sh", "-c", command)
@@ -330,7 +330,7 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
     assert (copy / "target/events/madeshop-orders/post.alb.json").exists()
     made = sorted(folder.name for folder in (copy / "events").glob("made*"))
     # The services, and the one that was renamed.
-    assert len(made) == len(PLAIN) + 3 + 1
+    assert len(made) == len(PLAIN) + 2 + 1
     passes(copy, "cargo", "test", "--test=packaging", "links")
     replayed = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
     assert "a_failing_upstream_becomes_a_problem ... ok" in replayed
@@ -341,7 +341,7 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
         pytest = (sys.executable, "-m", "pytest", "-q", "-rA")
         results = [pool.submit(passes, copy, *pytest, f"testbed/deploy/{file}", *more) for file, *more in tests]
     tested = "".join(result.result() for result in results)
-    for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}", "POST /madeseats",
+    for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}",
                       "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /madeexport/{year}/{month}", "POST /madenotes", "PATCH /madenotes/{id}", "DELETE /madeparcels/{id}", "DELETE /madelater/all"):
         assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][local]" in tested
     undo(copy)

@@ -334,19 +334,12 @@ impl Case {
     }
 
     /// Compares the items in `tables` with those that must be there after the request: the same as before, if it does not say.
-    ///
-    /// # Errors
-    ///
-    /// Returns the difference, in words.
+    /// The error is the difference, in words.
     pub fn check_items(&self, tables: &Tables) -> Result<(), String> {
         self.items_after.as_ref().or(self.items.as_ref()).map_or(Ok(()), |expected| tables.check(expected))
     }
 
-    /// Compares the outcome of `invocation` with the expected one.
-    ///
-    /// # Errors
-    ///
-    /// Returns the difference, in words.
+    /// Compares the outcome of `invocation` with the expected one. The error is the difference, in words.
     pub fn check(&self, invocation: &Invocation, outcome: &InvocationResult) -> Result<(), String> {
         let Expected { status, headers, body, body_pattern, body_base64, problem, .. } = &self.expected;
         let actual = HttpAnswer::of(outcome, self.has_multi_value_headers())?;

@@ -124,11 +124,7 @@ struct TriggerAnswer {
 }
 
 impl HttpAnswer {
-    /// Reads the answer as a trigger does that reads only `multiValueHeaders`, or only `headers`.
-    ///
-    /// # Errors
-    ///
-    /// Returns what is wrong with it.
+    /// Reads the answer as a trigger does that reads only `multiValueHeaders`, or only `headers`. The error is what is wrong with it.
     pub fn read(answer: &str, multi_value_headers: bool) -> Result<Self, String> {
         let answer: TriggerAnswer =
             serde_json::from_str(answer).map_err(|error| format!("{error} in the answer {answer}"))?;
@@ -150,11 +146,7 @@ impl HttpAnswer {
     }
 
     /// Reads a whole outcome as the trigger does. A streamed one has its headers in `headers`, whatever the trigger reads
-    /// otherwise.
-    ///
-    /// # Errors
-    ///
-    /// Returns what is wrong with it, or why there is no answer.
+    /// otherwise. The error is what is wrong with it, or why there is no answer.
     pub fn of(outcome: &InvocationResult, multi_value_headers: bool) -> Result<Self, String> {
         match outcome {
             InvocationResult::Response(answer) => Self::read(answer, multi_value_headers),

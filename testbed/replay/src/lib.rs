@@ -25,7 +25,7 @@
 //! [`Case`] has the cases one by one, for tests that send them elsewhere, and [`Call`] makes any request's event.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics, and says why")]
-#![allow(clippy::missing_panics_doc, reason = "the crate's documentation says it of all")]
+#![allow(clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "said of all, or where the item is")]
 #![allow(clippy::must_use_candidate, reason = "a test whose result is not used does no harm")]
 
 mod call;

@@ -98,15 +98,11 @@ def policy(template: dict, name: str) -> dict:
 
 
 def table(**change: object) -> dict:
-    """A table for data, with one attribute or property changed."""
-    kept = {"Fn::If": ["IsProd", "Retain", "Delete"]}
-    resource = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": kept, "UpdateReplacePolicy": "Retain"}
-    recovery = {"PointInTimeRecoveryEnabled": {"Fn::If": ["IsProd", True, False]}}
-    properties = {"BillingMode": "PAY_PER_REQUEST", "SSESpecification": {"SSEEnabled": True}}
-    properties["PointInTimeRecoverySpecification"] = recovery
+    """A table for data, as `make new` writes it, with one attribute or property changed."""
+    resource = yaml_parse(new.part("tables"))["Fn::ForEach::Tables"][2]["&{Name}Table"]
     for name, value in change.items():
-        (resource if name.endswith("Policy") else properties)[name] = value
-    return resource | {"Properties": properties}
+        (resource if name.endswith("Policy") else resource["Properties"])[name] = value
+    return resource
 
 
 def paths(template: dict) -> dict:
@@ -138,8 +134,7 @@ def of_each_kind() -> dict:
         if name.startswith(TWIN) and resource["Type"] != "AWS::IAM::Policy":
             resource["Condition"] = "HasTwin"
     template["Resources"]["MadeCache"] = table(
-        DeletionPolicy="Delete", UpdateReplacePolicy="Delete", PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False},
-        TimeToLiveSpecification={"AttributeName": "expires", "Enabled": True},
+        DeletionPolicy="Delete", UpdateReplacePolicy="Delete", PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}
     )
     put = {"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": {"Fn::GetAtt": ["MadeCache", "Arn"]}}
     template["Resources"]["MadeCachePolicy"] = granted([put], CALLS, TWIN)

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A running candidate. It is killed when this is dropped.
 pub(crate) struct Function {
-    process: testbed::Function,
+    pub(crate) process: testbed::Function,
     payload: Vec<u8>,
     /// What every answer must contain.
     expected: String,
@@ -92,10 +92,5 @@ impl Function {
     /// Moves it into `quota`'s cgroup.
     pub(crate) fn join(&self, quota: &Quota) {
         fs::write(quota.processes(), self.process.id().to_string()).expect("a cgroup that takes processes");
-    }
-
-    /// The bytes that it has written to its log.
-    pub(crate) fn logged(&self) -> u64 {
-        self.process.logged()
     }
 }

@@ -104,13 +104,13 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
         random.shuffle(&mut order);
         for &at in &order {
             let (function, logged) = &mut functions[at];
-            let (cpu, logged_before) = (function.usage().cpu, function.logged());
+            let (cpu, logged_before) = (function.usage().cpu, function.process.logged());
             let times = function.invoke(effort.batch).await;
             let cpu = function.usage().cpu.saturating_sub(cpu).div_f64(effort.batch as f64);
             if batch > 0 {
                 samples[at].add_times("warm_us", &times);
                 samples[at].add_times("warm_cpu_us", &[cpu]);
-                *logged += function.logged() - logged_before;
+                *logged += function.process.logged() - logged_before;
             }
         }
     }

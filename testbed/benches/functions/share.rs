@@ -42,11 +42,7 @@ pub(crate) struct Quota {
 }
 
 impl Quota {
-    /// The share of each `period` that a function of `memory_mb` gets.
-    ///
-    /// # Errors
-    ///
-    /// If there is no hierarchy of cgroups that this process may write to.
+    /// The share of each `period` that a function of `memory_mb` gets. It needs a hierarchy of cgroups that this process may write to.
     fn new(memory_mb: u64, period: Duration) -> io::Result<Self> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let us = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);

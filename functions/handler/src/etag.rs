@@ -183,6 +183,7 @@ mod tests {
         assert_eq!(ETag::strong(7).0, "\"7\"");
         assert_eq!(ETag::weak("a-1").0, "W/\"a-1\"");
         assert_eq!(ETag::strong("a\"b\r\n é%").0, "\"a%22b%0D%0A%20%C3%A9%25\"");
+        assert_eq!(ETag::strong("a\\").0, "\"a%5C\"");
         assert_eq!(ETag::strong("").0, "\"\"");
     }
 

@@ -96,7 +96,8 @@ type Operation = Arc<dyn Fn(Request) -> Answering + Send + Sync>;
 #[derive(Clone)]
 pub struct Resource {
     operations: Arc<Vec<(Method, Operation)>>,
-    path: Option<Arc<str>>,
+    /// Empty if it has none.
+    pub(crate) path: Arc<str>,
 }
 
 impl Resource {
@@ -118,12 +119,7 @@ impl Resource {
     #[must_use]
     pub fn at(self, path: &str) -> Self {
         assert!(is_valid(path), "{path} is not a valid path");
-        Self { path: Some(path.into()), ..self }
-    }
-
-    /// Its path, which it has if it is one of several.
-    pub(crate) fn declared(&self) -> &str {
-        self.path.as_deref().unwrap_or_default()
+        Self { path: path.into(), ..self }
     }
 
     fn answer(&self, request: Request) -> Answering {
@@ -170,7 +166,7 @@ impl Endpoint for Resource {
 
     // No `async fn`, whose future would hold the request beside the operation's.
     fn call(self, request: Request) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
-        if self.path.is_some() { answer(slice::from_ref(&self), request) } else { self.answer(request) }
+        if self.path.is_empty() { self.answer(request) } else { answer(slice::from_ref(&self), request) }
     }
 }
 
@@ -208,11 +204,9 @@ pub struct Routes(Arc<[Resource]>);
 #[must_use]
 pub fn routes(resources: impl IntoIterator<Item = Resource>) -> Routes {
     let resources: Arc<[Resource]> = resources.into_iter().collect();
-    for (index, resource) in resources.iter().enumerate() {
-        let path = resource.path.as_deref();
-        let path =
-            path.unwrap_or_else(|| panic!("a resource among several needs a path: give it one with `.at(\"/…\")`"));
-        let is_new = !resources[..index].iter().any(|other| are_equal(other.declared(), path));
+    for (index, Resource { path, .. }) in resources.iter().enumerate() {
+        assert!(!path.is_empty(), "a resource among several needs a path: give it one with `.at(\"/…\")`");
+        let is_new = !resources[..index].iter().any(|other| are_equal(&other.path, path));
         assert!(is_new, "{path} is not a valid path: another resource has it");
     }
     Routes(resources)
@@ -231,7 +225,7 @@ macro_rules! methods {
         $(
             #[doc = concat!("A resource that answers `", stringify!($method), "` requests with `endpoint`.")]
             pub fn $name(endpoint: impl Endpoint + Sync) -> Resource {
-                Resource { operations: Arc::default(), path: None }.$name(endpoint)
+                Resource { operations: Arc::default(), path: Arc::default() }.$name(endpoint)
             }
         )*
 

@@ -48,22 +48,22 @@ struct Parameters(Vec<(String, String)>);
 /// path, or otherwise those in the path.
 pub(crate) fn find<'a>(resources: &'a [Resource], request: &mut Request) -> Result<&'a Resource, Problem> {
     let from: Option<&FromTrigger> = request.extensions().get();
-    let sent = resources.iter().find_map(|resource| Some((resource, sent_along(resource.declared(), from?)?)));
+    let sent = resources.iter().find_map(|resource| Some((resource, sent_along(&resource.path, from?)?)));
     let found = sent.or_else(|| {
         let path = request.uri().path();
         matching(resources, path).or_else(|| matching(resources, without_stage(path, from?.stage.as_deref()?)?))
     });
     let (resource, parameters) = found.ok_or_else(|| Problem::not_found("There is nothing at this path."))?;
     request.extensions_mut().insert(parameters);
-    InvocationSpan::current(|invocation| invocation.route(resource.declared()));
+    InvocationSpan::current(|invocation| invocation.route(&resource.path));
     Ok(resource)
 }
 
 /// The resource whose path `path` matches, and the parameters. Of several, the one with text where the others have a
 /// parameter.
 fn matching<'a>(resources: &'a [Resource], path: &str) -> Option<(&'a Resource, Parameters)> {
-    let matching = resources.iter().filter_map(|resource| Some((resource, matched(resource.declared(), path)?)));
-    let kinds = |resource: &'a Resource| parts(resource.declared()).map(|(kind, _)| kind);
+    let matching = resources.iter().filter_map(|resource| Some((resource, matched(&resource.path, path)?)));
+    let kinds = |resource: &'a Resource| parts(&resource.path).map(|(kind, _)| kind);
     matching.min_by(|(one, _), (other, _)| kinds(one).cmp(kinds(other)))
 }
 
@@ -164,7 +164,7 @@ mod tests {
             ("a", "none"),
         ] {
             let found = matching(&resources, path).map(|(resource, Parameters(parameters))| {
-                let declared = resource.declared().to_owned();
+                let declared = resource.path.to_string();
                 parameters.iter().fold(declared, |all, (name, value)| format!("{all} {name}={value}"))
             });
             assert_eq!(found.as_deref().unwrap_or("none"), expected, "{path}");

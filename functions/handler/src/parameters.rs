@@ -148,7 +148,10 @@ fn faults<T: DeserializeOwned>(mut values: Values<'_>, from: Source) -> Faults {
         };
         let (name, index) = &place;
         let tried = placeholders.get(&place).or(placeholders.get(&(name.clone(), None))).cloned();
-        if tried.is_none() && !faults.add(from.told(name, *index), &said.detail()) || name.is_empty() {
+        let steps = [name.clone()].into_iter().chain(index.map(|index| index.to_string()));
+        let steps: Vec<_> = steps.filter(|step| !step.is_empty()).collect();
+        let told = if from == Source::Form { pointer(&steps).0 } else { name.clone() };
+        if tried.is_none() && !faults.add(told, &said.detail()) || name.is_empty() {
             break;
         }
         let all = values.get_mut(&**name);
@@ -180,17 +183,6 @@ fn faults<T: DeserializeOwned>(mut values: Values<'_>, from: Source) -> Faults {
     }
     faults.are_all = false;
     faults
-}
-
-impl Source {
-    /// How a place is told.
-    fn told(self, name: &str, index: Option<usize>) -> String {
-        if self == Self::Query || name.is_empty() {
-            return name.to_owned();
-        }
-        let path: Vec<_> = [name.to_owned()].into_iter().chain(index.map(|index| index.to_string())).collect();
-        pointer(&path).0
-    }
 }
 
 fn reader<'a>(

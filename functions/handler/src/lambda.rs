@@ -47,12 +47,6 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 use tracing::{Instrument, error, warn};
 
-#[cfg(feature = "stream")]
-use {
-    base64::{Engine, prelude::BASE64_STANDARD},
-    lambda_http::http::header::{CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
-};
-
 use crate::{
     background::answer_then_finish,
     caught::{caught, caught_async},
@@ -71,18 +65,14 @@ const TENANT_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-tenant
 /// Echoed with the result of an invocation, so that a late result is not taken for another invocation's.
 const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
-const FUNCTION_ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
-#[cfg(feature = "stream")]
-const FUNCTION_ERROR_BODY: HeaderName = HeaderName::from_static("lambda-runtime-function-error-body");
-#[cfg(feature = "stream")]
-const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
+pub(crate) const FUNCTION_ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
 
 /// The types of errors, in the form that AWS recommends. The process could not start:
 const INIT_ERROR: &str = "Runtime.InitError";
 /// The event is not one that an HTTP trigger sends.
 const UNKNOWN_EVENT: &str = "Runtime.UnknownEvent";
 /// There was a panic outside the endpoint's code.
-const PANIC: &str = "Runtime.Panic";
+pub(crate) const PANIC: &str = "Runtime.Panic";
 /// The connection failed while the result was sent.
 const RESULT_NOT_SENT: &str = "Runtime.ResultNotSent";
 
@@ -252,15 +242,9 @@ impl Lambda {
         match answer {
             Outgoing::Json(json) => self.post(Request::builder(), path, headers, json.into()).await.map(drop),
             #[cfg(feature = "stream")]
+            // Boxed, because most answers are no streams.
             Outgoing::Stream(stream) => {
-                let request = Request::builder()
-                    .header(RESPONSE_MODE, "streaming")
-                    .header(CONTENT_TYPE, "application/vnd.awslambda.http-integration-response")
-                    .header(TRANSFER_ENCODING, "chunked")
-                    .header(TRAILER, FUNCTION_ERROR_TYPE)
-                    .header(TRAILER, FUNCTION_ERROR_BODY);
-                // Boxed, because most answers are no streams.
-                stream.send(|body| self.post(request, path, headers, body)).boxed().await
+                stream.send(|request, body| self.post(request, path, headers, body)).boxed().await
             }
         }
     }
@@ -333,23 +317,9 @@ pub(crate) fn init_failed(address: &str, cause: &Error) {
     }
 }
 
-/// The trailers that report the failure of a stream. The log has its cause.
-#[cfg(feature = "stream")]
-#[cold]
-pub(crate) fn stream_failure(end: &str) -> HeaderMap {
-    let (kind, message) = match end {
-        "deadline" => ("Runtime.StreamDeadline", "the time for this request ran out"),
-        "panic" => (PANIC, "the function panicked"),
-        _ => ("Runtime.StreamError", "the stream failed"),
-    };
-    let body = BASE64_STANDARD.encode(failure(kind, message));
-    let body = HeaderValue::try_from(body).unwrap_or(HeaderValue::from_static(""));
-    [(FUNCTION_ERROR_TYPE, HeaderValue::from_static(kind)), (FUNCTION_ERROR_BODY, body)].into_iter().collect()
-}
-
 /// The body that reports an error.
 #[cold]
-fn failure(kind: &str, message: &str) -> String {
+pub(crate) fn failure(kind: &str, message: &str) -> String {
     json!({ "errorType": kind, "errorMessage": message }).to_string()
 }
 

@@ -87,18 +87,16 @@ pub(crate) fn problem(error: impl Into<Error>) -> Problem {
 }
 
 /// All of a body, of at most `most` bytes.
-pub(crate) async fn whole<B>(body: B, most: usize) -> Result<Body, Problem>
-where
-    B: http_body::Body<Error: Into<Error>>,
-{
-    let collected = Limited::new(body, most).collect().await.map_err(|error| match error.downcast::<LengthLimitError>() {
-        Ok(_) => Problem::internal().because(format!(
-            "the body has more than {most} bytes, and is sent as a whole: {INVOKE_MODE} is not RESPONSE_STREAM, or this \
-             trigger cannot stream"
-        )),
-        Err(error) => problem(error),
-    });
-    let body = collected?.to_bytes();
+pub(crate) async fn whole(body: impl http_body::Body<Error: Into<Error>>, most: usize) -> Result<Body, Problem> {
+    let refused = |error: Error| {
+        if !error.is::<LengthLimitError>() {
+            return problem(error);
+        }
+        Problem::internal().because(format!(
+            "the body has more than {most} bytes: {INVOKE_MODE} is not RESPONSE_STREAM, or this trigger cannot stream"
+        ))
+    };
+    let body = Limited::new(body, most).collect().await.map_err(refused)?.to_bytes();
     Ok(match String::from_utf8(body.into()) {
         Ok(text) if text.is_empty() => Body::Empty,
         Ok(text) => Body::Text(text),

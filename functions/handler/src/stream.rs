@@ -92,12 +92,9 @@ where
 /// let response = stream_body(Full::new(Bytes::from("from elsewhere")));
 /// assert_eq!(response.status(), 200);
 /// ```
-pub fn stream_body<B>(body: B) -> Response
-where
-    B: http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static,
-{
-    let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-    let body = body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into);
+pub fn stream_body(body: impl http_body::Body<Data: Send, Error: Into<Error>> + Send + 'static) -> Response {
+    let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+    let body = body.map_err(Into::into);
     let mut response = Response::new(NO_BODY);
     response.extensions_mut().insert(Streamed(Arc::new(Mutex::new(body.boxed_unsync()))));
     response
@@ -249,6 +246,7 @@ mod tests {
     use lambda_http::http::{
         self,
         header::{ETAG, SET_COOKIE},
+        request::Builder,
     };
     use lambda_runtime_api_client::body::Body as Sent;
     use serde_json::{Value, json};
@@ -273,7 +271,7 @@ mod tests {
         {"domainName": "a.lambda-url.us-east-1.on.aws", "http": {"method": "GET"}}}"#;
 
     /// Sends the answer to an invocation that Lambda ends after `limit` with `post`, and returns the line.
-    async fn sent<F>(limit: Duration, endpoint: impl Endpoint, post: impl FnOnce(Sent) -> F) -> Value
+    async fn sent<F>(limit: Duration, endpoint: impl Endpoint, post: impl FnOnce(Builder, Sent) -> F) -> Value
     where
         F: Future<Output = Result<bool, Error>>,
     {
@@ -296,7 +294,7 @@ mod tests {
     /// The prelude, the body, the number of trailers, and the line, of an invocation that Lambda ends after `limit`.
     async fn observed_for(limit: Duration, endpoint: impl Endpoint) -> (Value, String, usize, Value) {
         let (mut sent_bytes, mut trailers) = (Vec::new(), None);
-        let post = async |mut body: Sent| {
+        let post = async |_, mut body: Sent| {
             // As hyper, it reads nothing after the trailers.
             while trailers.is_none() {
                 match body.frame().await.unwrap().unwrap().into_data() {
@@ -383,7 +381,7 @@ mod tests {
             }))
         };
         let mut unread = None;
-        let line = sent(Duration::from_mins(1), endpoint, |body| {
+        let line = sent(Duration::from_mins(1), endpoint, |_, body| {
             unread = Some(body);
             async { Ok(true) }
         });

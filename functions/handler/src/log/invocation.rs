@@ -174,7 +174,7 @@ pub(crate) struct Ended {
 }
 
 /// How a stream ended (`complete`, `caller-gone`, `deadline`, `error` or `panic`), and when its first byte was sent.
-type EndedStream = (&'static str, Option<Duration>);
+type EndedStream = (&'static str, Option<Instant>);
 
 impl InvocationSpan {
     /// Starts an invocation from its `event` and `context`. `init` is how long the process took to start.
@@ -307,12 +307,6 @@ impl InvocationSpan {
         background::ended(Ended { invocation, deadline, line, status, is_failure, now, duration });
     }
 
-    /// How long ago it began.
-    #[cfg(feature = "stream")]
-    pub(crate) fn age(&self) -> Duration {
-        self.0.started.elapsed()
-    }
-
     /// The line without the endpoint's fields. It has the error and its causes if the fault is ours or the upstream's.
     /// `None` if the operator's log level excludes the line.
     fn line(
@@ -322,7 +316,7 @@ impl InvocationSpan {
         now: SystemTime,
         duration: Duration,
     ) -> Option<Line> {
-        let Inner { log, fields, deadline, cold_start, .. } = &*self.0;
+        let Inner { log, fields, started, deadline, cold_start, .. } = &*self.0;
         let error = problem.filter(|_| is_failure).map(|problem| chain(problem));
         let (panic, unsent, route) = {
             let mut recorded = self.recorded();
@@ -366,7 +360,7 @@ impl InvocationSpan {
         if let Some((end, first_byte)) = stream {
             line.field("stream", end);
             if let Some(first_byte) = first_byte {
-                line.field("first_byte_ms", first_byte);
+                line.field("first_byte_ms", first_byte.saturating_duration_since(*started));
             }
         }
         line.field("cold_start", cold_start.is_some());

@@ -1,19 +1,28 @@
 //! A stream on its way to Lambda.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming>
 
-use std::{future::pending, mem, pin::pin, time::Duration};
+use std::{
+    mem,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::{
     StreamExt,
-    future::{Either, select},
+    future::{Either, join, select},
     stream::{iter, poll_fn},
 };
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use lambda_http::{
     Error,
-    http::{HeaderMap, StatusCode},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Request, StatusCode,
+        header::{CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
+        request::Builder,
+    },
 };
 use lambda_runtime_api_client::body::Body;
 use tokio::sync::mpsc::channel;
@@ -24,11 +33,14 @@ use crate::{
     answer::prelude,
     caught::{caught, caught_async},
     deadline::{GRACE, in_time},
-    lambda::stream_failure,
+    lambda::{FUNCTION_ERROR_TYPE, PANIC, failure},
     log::InvocationSpan,
     respond::sent,
     service::problem,
 };
+
+const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
+const FUNCTION_ERROR_BODY: HeaderName = HeaderName::from_static("lambda-runtime-function-error-body");
 
 /// How long past the time at which a stream is ended Lambda may take to read that.
 const LAST_WORDS: Duration = Duration::from_millis(25);
@@ -44,9 +56,9 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
-    /// Sends it as the body of the request that `post` makes, until the deadline, and ends the invocation. Like any other
+    /// Sends it with `post`, as the body of a request, until the deadline, and ends the invocation. Like any other
     /// answer, it is a problem if it cannot be sent.
-    pub(crate) async fn send<F>(self, post: impl FnOnce(Body) -> F) -> Result<(), Error>
+    pub(crate) async fn send<F>(self, post: impl FnOnce(Builder, Body) -> F) -> Result<(), Error>
     where
         F: Future<Output = Result<bool, Error>>,
     {
@@ -66,59 +78,61 @@ impl Begun {
         let pieces = poll_fn(move |context| receiver.poll_recv(context)).map(Ok::<_, Error>);
         // A stream ends with trailers, if only with none. Without them it was given up, and the connection breaks.
         let given_up = iter([Err("the stream was given up".into())]);
-        let posted = post(Body::new(StreamBody::new(pieces.chain(given_up))));
-        // If nobody reads any more, this waits, and `closed` tells.
-        let send = async |piece: Bytes| {
-            if frames.send(Frame::data(piece)).await.is_err() {
-                pending::<()>().await;
-            }
-        };
+        let request = Request::builder()
+            .header(RESPONSE_MODE, "streaming")
+            .header(CONTENT_TYPE, "application/vnd.awslambda.http-integration-response")
+            .header(TRANSFER_ENCODING, "chunked")
+            .header(TRAILER, FUNCTION_ERROR_TYPE)
+            .header(TRAILER, FUNCTION_ERROR_BODY);
+        let posted = post(request, Body::new(StreamBody::new(pieces.chain(given_up))));
         let written = invocation.scope(caught_async(async {
             // Two pieces, because `cargo lambda watch` takes the first one for the prelude, and the second one for its end.
             for piece in [prelude.into(), DELIMITER] {
-                send(piece).await;
+                frames.send(Frame::data(piece)).await?;
             }
             while let Some(frame) = body.frame().await {
                 // Its trailers are left out, because Lambda would not pass them on.
                 let Ok(piece) = frame?.into_data() else { continue };
-                let length = piece.len();
-                send(piece).await;
-                if length > 0 {
-                    bytes += length;
-                    first_byte.get_or_insert_with(|| invocation.age());
+                bytes += piece.len();
+                frames.send(Frame::data(piece)).await?;
+                if bytes > 0 {
+                    first_byte.get_or_insert_with(Instant::now);
                 }
             }
             Ok::<_, Error>(())
         }));
         let ended = async {
-            // Nobody reads a stream whose body was dropped.
             let (end, failure) = match select(pin!(frames.closed()), pin!(in_time(deadline, written))).await {
-                Either::Left(_) => ("caller-gone", None),
-                Either::Right((None, _)) => ("deadline", Some(Problem::deadline_exceeded())),
-                Either::Right((Some(None), _)) => ("panic", Some(Problem::panicked())),
-                Either::Right((Some(Some(Err(error))), _)) => ("error", Some(problem(error))),
+                // Nobody reads any more.
+                _ if frames.is_closed() => ("caller-gone", None),
                 Either::Right((Some(Some(Ok(()))), _)) => ("complete", None),
+                Either::Right((Some(Some(Err(error))), _)) => ("error", Some(problem(error))),
+                Either::Right((Some(None), _)) => ("panic", Some(Problem::panicked())),
+                _ => ("deadline", Some(Problem::deadline_exceeded())),
             };
-            let trailers = if failure.is_some() { stream_failure(end) } else { HeaderMap::new() };
+            let trailers = failure.as_ref().map(|_| reported(end)).unwrap_or_default();
             let _ = frames.send(Frame::trailers(trailers)).await;
             (end, failure)
         };
-        let all = async {
-            match select(pin!(posted), pin!(ended)).await {
-                // `cargo lambda watch` responds before it has read the body.
-                Either::Left((Ok(true), ended)) => (ended.await, Ok(())),
-                Either::Left((refused, _)) => (("caller-gone", None), refused.map(drop)),
-                Either::Right((ended, posted)) => (ended, posted.await.map(drop)),
-            }
-        };
-        let all = in_time(deadline.map(|at| at + LAST_WORDS), all).await;
-        // Somebody reads it, but too slowly.
-        let too_slow = || (("deadline", Some(Problem::deadline_exceeded())), Ok(()));
-        let ((end, failure), posted) = all.unwrap_or_else(too_slow);
+        // `cargo lambda watch` responds before it has read the body.
+        let all = in_time(deadline.map(|at| at + LAST_WORDS), join(ended, posted)).await;
+        let ((end, failure), posted) = all.unwrap_or((("deadline", Some(Problem::deadline_exceeded())), Ok(false)));
         let problem = of_answer.or(failure);
         invocation.end(status, bytes, problem.as_ref(), Some((end, first_byte)));
         // They are the endpoint's, whose `drop` may panic.
         invocation.sync_scope(|| caught(|| drop((body, problem))));
-        posted
+        posted.map(drop)
     }
+}
+
+/// The trailers that report a failure. The log has its cause.
+fn reported(end: &str) -> HeaderMap {
+    let (kind, message) = match end {
+        "deadline" => ("Runtime.StreamDeadline", "the time for this request ran out"),
+        "panic" => (PANIC, "the function panicked"),
+        _ => ("Runtime.StreamError", "the stream failed"),
+    };
+    let body = BASE64_STANDARD.encode(failure(kind, message));
+    let body = HeaderValue::try_from(body).unwrap_or(HeaderValue::from_static(""));
+    [(FUNCTION_ERROR_TYPE, HeaderValue::from_static(kind)), (FUNCTION_ERROR_BODY, body)].into_iter().collect()
 }

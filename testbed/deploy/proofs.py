@@ -47,9 +47,13 @@ def functions(template: dict) -> dict[str, dict]:
 
 
 def merge(shared: dict, own: dict) -> dict:
-    """Merges as SAM merges Globals: maps are merged, anything else is replaced."""
-    both = {k: merge(shared[k], own[k]) for k in shared.keys() & own.keys() if isinstance(shared[k], dict)}
+    """Merges as SAM merges Globals: maps are merged, anything else is replaced, also a `!Ref` or an `!If`."""
+    both = {k: merge(shared[k], own[k]) for k in shared.keys() & own.keys() if is_map(shared[k]) and is_map(own[k])}
     return {**shared, **own, **both}
+
+
+def is_map(value: object) -> bool:
+    return isinstance(value, dict) and not any(key == "Ref" or key.startswith("Fn::") for key in value)
 
 
 def code(function: dict) -> str:
@@ -146,14 +150,16 @@ def functions_have_what_all_have(template: dict) -> list[str]:
         if function["DeploymentPreference"].get("Alarms") != {"Fn::If": ["IsProd", [errors], [NO_VALUE]]}:
             wrong.append(f"{name} does not roll back on {errors} in prod")
         if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:
-            wrong.append(f"{name} is not on the dashboard")
+            wrong.append(f"{name} is not on the dashboard: add its FunctionName to `Of` there")
         routes = {path for path, _ in routes_of(function)}
         if routes and not paths & routes:
             wrong.append(f"{name} has no URL among the outputs: add it to the loop Urls in template.yaml")
     for name, query in of_type(template, "AWS::Logs::QueryDefinition").items():
         searched = {mapping["Ref"] for mapping in walk(query["Properties"]["LogGroupNames"]) if "Ref" in mapping}
         if searched - {"AWS::NoValue"} != groups:
-            wrong.append(f"{name} searches {sorted(searched)}, not {sorted(groups)}")
+            more = [f"add `- !Ref {group}`" for group in sorted(groups - searched)]
+            more += [f"remove `- !Ref {group}`" for group in sorted(searched - groups - {"AWS::NoValue"})]
+            wrong.append(f"{name} searches other log groups than those of the functions: {', '.join(more)} in its LogGroupNames")
     return wrong
 
 
@@ -182,7 +188,8 @@ def versions_follow_parameters(template: dict) -> list[str]:
     """
     frozen = ("Environment", "LoggingConfig", "MemorySize", "Timeout", "Tracing", "Handler")
     return [
-        f"{name}: a version freezes {sorted(needed)}, its description names {sorted(named)}"
+        f"{name}: its version freezes {sorted(needed)}, but its VersionDescription names {sorted(named)}: write"
+        f" `VersionDescription: !Sub {' '.join('${%s}' % parameter for parameter in sorted(needed))}`"
         for name, function in functions(template).items()
         if (needed := parameters_in(template, [function.get(key) for key in frozen]))
         != (named := parameters_in(template, function.get("VersionDescription")))
@@ -301,6 +308,11 @@ def gateways(route: str) -> str:
     return re.sub(r"\{\*(\w+)\}", r"{\1+}", route)
 
 
+def locally(route: str) -> str:
+    """A route of API Gateway as the local router writes it."""
+    return re.sub(r"\{(\w+)\+\}", r"{*\1}", route)
+
+
 def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
     """The gateway, the local router and the events have the same endpoints. Each route accepts every method."""
     wrong, routes = [], {}
@@ -311,10 +323,15 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
                 routes[path] = code(function)
             elif method != "OPTIONS" and "Condition" not in template["Resources"][name]:
                 wrong.append(f"{path} accepts only {method}: the gateway answers other methods")
-            if router.get(path) != code(function):
-                wrong.append(f"{name} takes {path} from another function")
-    if routes != router:
-        wrong.append(f"template.yaml routes {routes}, the local router {router}")
+            if router.get(path, code(function)) != code(function):
+                wrong.append(f"{name} takes {path} from {router[path]}, which has it in CargoLambda.toml")
+    # Behind a function URL alone, a function has its paths in the local router and nowhere else.
+    alone = {code(function) for function in functions(template).values() if "FunctionUrlConfig" in function} - set(routes.values())
+    for path in sorted(routes.keys() - router.keys()):
+        wrong.append(f"CargoLambda.toml lacks a route of template.yaml: add `{json.dumps(locally(path))} = {json.dumps(routes[path])}`")
+    for path in sorted(path for path in router.keys() - routes.keys() if router[path] not in alone):
+        line = f"Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: {json.dumps(path)}, Method: ANY }} }}"
+        wrong.append(f"template.yaml lacks a route of CargoLambda.toml: add `{line}` to the Events of {router[path]}")
     if missing := set(routes.values()) - folders:
         wrong.append(f"events/ has no cases of {sorted(missing)}")
     if missing := folders - built:

@@ -129,31 +129,17 @@ def numbers(template: dict, value: object) -> list[int]:
     return [int(number) for number in found if str(number).isdecimal()]
 
 
-def functions_have_what_all_have(template: dict) -> list[str]:
-    """Each function has what the loops of template.yaml make: its own log group, and an alarm for each way in which it can
-    fail its callers. It rolls back on its errors, and an operator finds it on the dashboard, in the saved queries and
-    among the outputs."""
-    wrong = []
-    resources = template["Resources"]
-    dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard"))
-    urls = [output["Value"].get("Fn::Sub") for output in template["Outputs"].values() if isinstance(output["Value"], dict)]
-    paths = {values.get("Path", url.removeprefix("${Api}")) for url, values in (url for url in urls if isinstance(url, list))}
-    groups = set()
+def failures_are_rolled_back_and_found(template: dict) -> list[str]:
+    """In prod, a function rolls back on its errors. An operator finds it on the dashboard and in the saved queries. What else all functions
+    have, such as their alarms, is made by the loop that makes their roles, without which none deploys."""
+    wrong, groups, dashboard = [], set(), json.dumps(of_type(template, "AWS::CloudWatch::Dashboard"))
     for name, function in functions(template).items():
         own = name.removesuffix("Function")
-        errors = {"Ref": f"{own}Errors"}
         groups.add(f"{own}Logs")
-        for part in ("Logs", "Errors", "Throttles", "ServerErrorRate", "Slow"):
-            made = resources.get(own + part)
-            if not made or made.get("Condition") != resources[name].get("Condition"):
-                wrong.append(f"{name} has no {own}{part} with its condition: add it to the loop Functions in template.yaml")
-        if function["DeploymentPreference"].get("Alarms") != {"Fn::If": ["IsProd", [errors], [NO_VALUE]]}:
-            wrong.append(f"{name} does not roll back on {errors} in prod")
+        if function["DeploymentPreference"].get("Alarms") != {"Fn::If": ["IsProd", [{"Ref": f"{own}Errors"}], [NO_VALUE]]}:
+            wrong.append(f"{name} does not roll back on {own}Errors in prod")
         if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:
             wrong.append(f"{name} is not on the dashboard: add its FunctionName to `Of` there")
-        routes = {path for path, _ in routes_of(function)}
-        if routes and not paths & routes:
-            wrong.append(f"{name} has no URL among the outputs: add it to the loop Urls in template.yaml")
     for name, query in of_type(template, "AWS::Logs::QueryDefinition").items():
         searched = {mapping["Ref"] for mapping in walk(query["Properties"]["LogGroupNames"]) if "Ref" in mapping}
         if searched - {"AWS::NoValue"} != groups:

@@ -200,14 +200,10 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "a parameter without bounds": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS={"Ref": "LogRetentionDays"}),
         "what cannot be read": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
     },
-    proofs.functions_have_what_all_have: {
-        "no alarm": lambda t: t["Resources"].pop(f"{OTHER}Throttles"),
-        "alarm without its condition": lambda t: t["Resources"][f"{TWIN}Errors"].pop("Condition"),
+    proofs.failures_are_rolled_back_and_found: {
         "no rollback": lambda t: properties(t, f"{OTHER}Function").pop("DeploymentPreference"),
         "not on the dashboard": lambda t: properties(t, f"{OTHER}Function")["FunctionName"].update({"Fn::Sub": "${AWS::StackName}-now"}),
         "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": f"{OTHER}Logs"}),
-        "no URL": lambda t: t["Outputs"].pop(f"{OTHER}Url"),
-        "another URL": lambda t: t["Outputs"][f"{OTHER}Url"]["Value"]["Fn::Sub"][1].update(Path="/now"),
     },
     proofs.alarms_watch_what_is_written: {
         "another namespace": lambda t: properties(t, f"{CALLS}BreakerOpen").update(Namespace="Others"),

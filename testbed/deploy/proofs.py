@@ -130,12 +130,16 @@ def numbers(template: dict, value: object) -> list[int]:
 
 
 def failures_are_rolled_back_and_found(template: dict) -> list[str]:
-    """In prod, a function rolls back on its errors. An operator finds it on the dashboard and in the saved queries. What else all functions
-    have, such as their alarms, is made by the loop that makes their roles, without which none deploys."""
-    wrong, groups, dashboard = [], set(), json.dumps(of_type(template, "AWS::CloudWatch::Dashboard"))
+    """A function has an alarm for each way in which it can fail its callers. In prod, it rolls back on its errors. An operator finds it on
+    the dashboard and in the saved queries."""
+    wrong, groups, resources = [], set(), template["Resources"]
+    dashboard = json.dumps(of_type(template, "AWS::CloudWatch::Dashboard"))
     for name, function in functions(template).items():
         own = name.removesuffix("Function")
         groups.add(f"{own}Logs")
+        for alarm in (f"{own}{what}" for what in ("Errors", "Throttles", "ServerErrorRate", "Slow")):
+            if alarm not in resources or resources[alarm].get("Condition") != resources[name].get("Condition"):
+                wrong.append(f"{name} has no {alarm} with its condition: add it to the loop that makes {own}Role in template.yaml")
         if function["DeploymentPreference"].get("Alarms") != {"Fn::If": ["IsProd", [{"Ref": f"{own}Errors"}], [NO_VALUE]]}:
             wrong.append(f"{name} does not roll back on {own}Errors in prod")
         if function.get("FunctionName", {}).get("Fn::Sub", name) + r"\\\"" not in dashboard:

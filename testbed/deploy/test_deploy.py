@@ -1,17 +1,24 @@
-"""The life of a stack: the SAM CLI deploys, updates, rolls back and deletes it, with calls in between.
+"""The life of a stack: the SAM CLI deploys, updates, rolls back and deletes it, with calls in between. And `make smoke` against one whose
+gateway wants a token.
 
-test_api.py calls another stack, with dev's settings; this one has prod's.
+test_api.py calls another stack, with dev's settings; the first one has prod's.
 """
 
+import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import caller
 import jwt
 import proofs
+import pytest
 import requests
 from aws import Aws
-from harness import PLAIN, PROTECTED, ROOT, ROUTER
+from harness import PROTECTED, ROOT, ROUTER, environment, in_ci
 from samcli.yamlhelper import yaml_dump, yaml_parse
+from test_api import cases
 
 STACK = "life"
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
@@ -141,17 +148,80 @@ def token_of(aws: Aws) -> tuple[str, str, str]:
     return token, jwt.decode(token, options={"verify_signature": False})["iss"], client
 
 
-def test_an_api_with_an_issuer_lets_only_callers_with_its_tokens_in(aws: Aws, built: Path, stack: str) -> None:
+@pytest.fixture(scope="module")
+def api_with_issuer(aws: Aws, built: Path) -> Iterator[SimpleNamespace]:
+    """An API that wants a token: its URL, a token, and one that somebody else signed."""
     token, issuer, audience = token_of(aws)
     aws.deploy("tokens", "Stage=dev", f"JwtIssuer={issuer}", f"JwtAudience={audience},another")
-    url, elsewhere = (aws.reachable(aws.outputs(name)["ApiUrl"]).rstrip("/") for name in ("tokens", stack))
+    url = aws.reachable(aws.outputs("tokens")["ApiUrl"]).rstrip("/")
+    yield SimpleNamespace(url=url, token=token, other=caller.token("ada", issuer=issuer))
+    aws.delete("tokens")
+
+
+def test_an_api_with_an_issuer_lets_only_callers_with_its_tokens_in(aws: Aws, api_with_issuer: SimpleNamespace, stack: str) -> None:
+    url, elsewhere = api_with_issuer.url, aws.reachable(aws.outputs(stack)["ApiUrl"]).rstrip("/")
 
     def statuses(api: str, paths: list[str], given: str | None = None) -> list[int]:
         return [get(api + path, headers={"authorization": f"Bearer {given}"} if given else {}).status_code for path in paths]
 
-    public = [path for path in PLAIN if path not in PROTECTED]
-    other = caller.token("ada", issuer=issuer)
-    assert statuses(url, PROTECTED) == statuses(url, PROTECTED, "none") == statuses(url, PROTECTED, other) == [401] * len(PROTECTED)
-    assert 401 not in statuses(url, PROTECTED, token)
+    declared = {path for function in proofs.declarations(ROOT / "functions").values() for path in function.get("public", [])}
+    public, protected = ([re.sub(r"\{.*?\}", "a", route) for route in ROUTER if (proofs.gateways(route) in declared) == is_public] for is_public in (True, False))
+    refused = [statuses(url, protected, token) for token in (None, "none", api_with_issuer.other)]
+    assert refused == [[401] * len(protected)] * 3
+    assert 401 not in statuses(url, protected, api_with_issuer.token)
     assert statuses(url, public) == statuses(elsewhere, public) and 401 not in statuses(url, public)
-    aws.delete("tokens")
+
+
+# The contract of each endpoint would take as long again as test_contract.py. The emulator answers OPTIONS itself.
+PART = "test_api and not OPTIONS"
+to_protected = pytest.mark.skipif(
+    not any(case.values[0]["path"].partition("?")[0] in PROTECTED for case in cases()), reason="no case can be sent to a path that needs a token"
+)
+
+
+def smoke(api: SimpleNamespace, token: str, only: str) -> tuple[int, str]:
+    """Runs the tests of `make smoke` that match `only`, and returns the exit code and what is printed."""
+    env = environment(TOKEN=token, PYTEST_ADDOPTS=f"-q -rs -k '{only}'")
+    done = subprocess.run(["make", "smoke", f"API_URL={api.url}"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert not token or token not in done.stdout + done.stderr
+    return done.returncode, done.stdout
+
+
+def test_with_the_token_everything_is_tested(api_with_issuer: SimpleNamespace) -> None:
+    status, output = smoke(api_with_issuer, api_with_issuer.token, PART)
+    assert status == 0 and "needs a token" not in output, output
+
+
+@in_ci
+@to_protected
+def test_without_the_token_what_is_public_is_tested(api_with_issuer: SimpleNamespace) -> None:
+    status, output = smoke(api_with_issuer, "", PART)
+    assert status == 0, output
+    assert "the API needs a token here: put one into the environment variable TOKEN" in output
+    assert "the API needs no token" not in output
+
+
+@in_ci
+@to_protected
+def test_a_wrong_token_fails_and_is_not_printed(api_with_issuer: SimpleNamespace) -> None:
+    status, output = smoke(api_with_issuer, api_with_issuer.other, "a_case")
+    assert status != 0 and "test_a_case_gets_its_answer" in output, output
+
+
+@in_ci
+@pytest.mark.parametrize("has_token", [True, False])
+def test_a_path_that_forgets_the_token_fails(aws: Aws, api_with_issuer: SimpleNamespace, has_token: bool) -> None:
+    if not has_token and len(PROTECTED) == 1:
+        pytest.skip("without its one token, the API is as one that needs none")
+    gateway, api = aws.client("apigatewayv2"), api_with_issuer.url.split("/execute-api/")[1].split("/")[0]
+    route = next(route for route in gateway.get_routes(ApiId=api)["Items"] if route["RouteKey"] == f"ANY {PROTECTED[-1]}")
+    gateway.update_route(ApiId=api, RouteId=route["RouteId"], AuthorizationType="NONE")
+    status, output = smoke(api_with_issuer, api_with_issuer.token if has_token else "", "with_tokens")
+    assert status != 0 and "test_an_api_with_tokens_wants_one_on_every_path" in output, output
+
+
+def test_without_an_address_it_tests_nothing_and_fails() -> None:
+    """deploy.yml passes on what `make url` prints, which is nothing if that fails."""
+    env = environment(PYTEST_ADDOPTS="--collect-only --quiet")
+    done = subprocess.run(["make", "smoke", "API_URL="], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and "API_URL" in done.stdout and "test_api.py" not in done.stdout, done.stdout

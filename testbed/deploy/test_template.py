@@ -201,6 +201,8 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "what cannot be read": lambda t: variables(t).update(MADEPRICES_TIMEOUT_MS={"Fn::Sub": "${Stage}000"}),
     },
     proofs.failures_are_rolled_back_and_found: {
+        "no alarm": lambda t: t["Resources"].pop(f"{OTHER}Throttles"),
+        "alarm without its condition": lambda t: t["Resources"][f"{TWIN}Errors"].pop("Condition"),
         "no rollback": lambda t: properties(t, f"{OTHER}Function").pop("DeploymentPreference"),
         "not on the dashboard": lambda t: properties(t, f"{OTHER}Function")["FunctionName"].update({"Fn::Sub": "${AWS::StackName}-now"}),
         "not in a query": lambda t: properties(t, "WhyQuery")["LogGroupNames"].remove({"Ref": f"{OTHER}Logs"}),

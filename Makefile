@@ -96,7 +96,7 @@ deployed: $(READY)
 OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
 PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
 new = new own update crates
-stack = deploy smoke stack
+stack = deploy stack
 template = harness repository run template unchanged
 
 # A deployment gives these functions their permissions. `make smoke` is tested with any of the functions.

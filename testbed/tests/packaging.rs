@@ -288,26 +288,26 @@ async fn an_invocation_logs_one_line_without_caller_data() {
 async fn upstream_data_stays_out_of_the_log() {
     let upstream = Upstream::start();
     let good = Answer::ok(PLANTED).header("x-secret", PLANTED).header("set-cookie", PLANTED);
-    for behaviour in [
-        Some(Behaviour::from(good)),
-        Some(Answer::status(503).into()),
-        Some(Answer::status(404).into()),
-        Some(Behaviour::redirect(302, format!("/{PLANTED}?{PLANTED}"))),
-        Some(Behaviour::redirect(302, format!("http://127.0.0.1:1/?{PLANTED}"))),
-        Some(Behaviour::redirect(302, format!("not a url {PLANTED}"))),
-        Some(Behaviour::ResetMidBody),
-        Some(Behaviour::MalformedHeaders),
-        Some(Behaviour::Truncate),
-        None,
-    ] {
-        match behaviour {
-            Some(behaviour) => drop(upstream.always(behaviour)),
-            None => upstream.refuse().await,
-        }
-        // A new process each time: one that has met a fault may answer from its cache, or because its circuit breaker
-        // is open.
+    // A new process each time: one that has met a fault may answer from its cache, or because its circuit breaker is open.
+    let log_all = async || {
         for function in functions().iter().filter(|function| has_upstream(function)) {
             log_of(function, &upstream, "TRACE").await;
         }
+    };
+    for behaviour in [
+        Behaviour::from(good),
+        Answer::status(503).into(),
+        Answer::status(404).into(),
+        Behaviour::redirect(302, format!("/{PLANTED}?{PLANTED}")),
+        Behaviour::redirect(302, format!("http://127.0.0.1:1/?{PLANTED}")),
+        Behaviour::redirect(302, format!("not a url {PLANTED}")),
+        Behaviour::ResetMidBody,
+        Behaviour::MalformedHeaders,
+        Behaviour::Truncate,
+    ] {
+        upstream.always(behaviour);
+        log_all().await;
     }
+    upstream.refuse().await;
+    log_all().await;
 }

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from emulator import TABLES
@@ -690,8 +691,13 @@ openapi.yaml                   its requests and answers, at {endpoint.routes().r
 template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`""")
 
 
-if __name__ == "__main__":
+def run(main: Callable[..., None]) -> None:
+    """Runs `main` with the arguments."""
     try:
         main(*sys.argv[1:])
     except Refused as refused:
         sys.exit(f"{refused}\nNothing was changed.")
+
+
+if __name__ == "__main__":
+    run(main)

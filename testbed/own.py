@@ -9,11 +9,10 @@ examples go, except those in KEEP, and so does what testbed/ownership calls orig
 import json
 import re
 import subprocess
-import sys
 import tomllib
 
 import remove
-from new import ROOT, Refused, read
+from new import ROOT, Refused, read, run
 from ownership import VERSION, owned
 
 README = """# {title}
@@ -149,7 +148,4 @@ Next: make new NAME=orders METHODS=GET,POST && make run""")
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except Refused as refused:
-        sys.exit(f"{refused}\nNothing was changed.")
+    run(main)

@@ -12,10 +12,9 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 from emulator import TABLES, tables
-from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, used
+from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used
 
 # What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
 BASIC = {name for _, name in used("".join(components("TABLE").values()))}
@@ -327,7 +326,4 @@ def main(name: str, to: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except Refused as refused:
-        sys.exit(f"{refused}\nNothing was changed.")
+    run(main)

@@ -75,18 +75,13 @@ impl Budget {
         fs::write(file(function), serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Whether the budget was counted with this compiler. If not, prints a line that says so.
-    pub fn is_comparable(&self) -> bool {
+    /// The counts in `cost` that are more than `function` may cost, in words. Those of another compiler cannot be compared.
+    pub fn overruns(&self, function: &str, cost: &Cost) -> Vec<String> {
         let rustc = rustc();
-        if self.rustc != rustc {
+        let comparable = self.rustc == rustc;
+        if !comparable {
             println!("skipped: all but the number of crates, as the budget is for {}, and this is {rustc}", self.rustc);
         }
-        self.rustc == rustc
-    }
-
-    /// The counts in `cost` that are more than `function` may cost, in words.
-    pub fn overruns(&self, function: &str, cost: &Cost) -> Vec<String> {
-        let comparable = self.is_comparable();
         let over = |(name, count): (&String, &u64)| {
             if !comparable && name != "linked_crates" {
                 return None;

@@ -53,19 +53,14 @@ pub(crate) struct Concurrent {
 pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str) -> Fetch {
     let uncached = Threaded::start("no-store", false);
     let cached = Threaded::start("max-age=3600", false);
-    let (direct_us, uncached_us, cached_us) = latencies(fetch, effort, &uncached, &cached).await;
+    let [direct_us, uncached_us, cached_us] = latencies(fetch, effort, &uncached, &cached).await;
     let connections_per_10000 = connections(fetch, effort, &uncached).await;
     keep_to(cores);
     let concurrent = concurrent(fetch, effort, &cached).await;
     Fetch { direct_us, uncached_us, cached_us, connections_per_10000, concurrent }
 }
 
-async fn latencies(
-    fetch: &Candidate,
-    effort: Effort,
-    uncached: &Threaded,
-    cached: &Threaded,
-) -> (Spread, Spread, Spread) {
+async fn latencies(fetch: &Candidate, effort: Effort, uncached: &Threaded, cached: &Threaded) -> [Spread; 3] {
     let (misses, _) = Function::start(fetch, &uncached.settings(&fetch.function), None).await;
     let (hits, _) = Function::start(fetch, &cached.settings(&fetch.function), None).await;
     let mut client = direct(&uncached.upstream).await;
@@ -85,8 +80,7 @@ async fn latencies(
             times.iter_mut().zip(batches).for_each(|(times, batch)| times.extend(batch));
         }
     }
-    let [direct, uncached, cached] = times.map(|times| Spread::of_times(&times));
-    (direct, uncached, cached)
+    times.map(|times| Spread::of_times(&times))
 }
 
 /// A connection of the HTTP client that `fetch` has, too.

@@ -172,7 +172,10 @@ pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     settings_with(function, &upstream.url(""))
 }
 
+/// Without an `origin`, there is no upstream.
 fn settings_with(function: &str, origin: &str) -> Vec<(String, String)> {
+    let is_lacking = origin.is_empty() && has_upstream(function);
+    assert!(!is_lacking, "{function} has an upstream in its settings: enable replay's feature `upstream`");
     let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", origin));
     let written = written_settings(function).into_iter().map(fill);
     if has_items(function) { written.chain(tables::variables(function)).collect() } else { written.collect() }
@@ -240,7 +243,8 @@ fn folder(function: &str) -> PathBuf {
 impl Case {
     /// The case of a plain request to `function` through an HTTP API. Every function has one.
     pub fn plain(function: &str) -> Self {
-        Self::named(&format!("{function}/plain.http-api"))
+        let name = format!("{function}/plain.http-api");
+        Self::all(function).into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
     }
 
     /// The case that the budget and the bench measure: the one whose answer says so, or else the plain one. It must be one that
@@ -260,12 +264,6 @@ impl Case {
     /// The status that it must get.
     pub fn status(&self) -> u16 {
         self.expected.status
-    }
-
-    /// The case with this name, such as `hello/name.rest-api`.
-    pub fn named(name: &str) -> Self {
-        let all = name.split_once('/').map(|(function, _)| Self::all(function)).unwrap_or_default();
-        all.into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no event {name}"))
     }
 
     /// All cases of `function`, for all triggers, sorted by name.
@@ -437,13 +435,7 @@ async fn replay_with_settings(function: &str) {
     #[cfg(feature = "upstream")]
     let settings = settings(function, &upstream);
     #[cfg(not(feature = "upstream"))]
-    let settings = {
-        assert!(
-            !has_upstream(function),
-            "{function} has an upstream in its settings: enable replay's feature `upstream`"
-        );
-        settings_with(function, "")
-    };
+    let settings = settings_with(function, "");
     let mut again = tokio::process::Command::new(env::current_exe().expect("the path of this test"));
     // With `--test-threads=1` the thread has no name of a test: then all tests run again.
     if let Some(test) = thread::current().name().filter(|name| *name != "main") {

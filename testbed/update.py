@@ -22,15 +22,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from new import Refused
 from ownership import VERSION, owner
 
 # The file may be that of another version, elsewhere.
 ROOT = Path.cwd()
 MIGRATIONS = "testbed/migrations/"
-
-
-class Refused(Exception):
-    """The update cannot be made. The message says why."""
 
 
 def git(*arguments: str) -> str:

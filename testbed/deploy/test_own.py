@@ -4,13 +4,11 @@ import os
 import sys
 from pathlib import Path
 
+import own
+import ownership
 import pytest
 from harness import ROOT, in_ci
 from test_new import changes, copy, make_services, passes, run, undo  # noqa: F401
-
-sys.path.append(str(ROOT / "testbed"))
-import own  # noqa: E402
-import ownership  # noqa: E402
 
 # Those that need no compiled function.
 TESTS = [f"testbed/deploy/test_{name}.py" for name in ("contract", "repository", "template")]

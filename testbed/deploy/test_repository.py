@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from groups import features, grouped
 from harness import OWNED, ROOT, environment
 from ownership import matches, owner, patterns
-
-sys.path.append(str(ROOT / "testbed"))
-from groups import features, grouped  # noqa: E402
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 

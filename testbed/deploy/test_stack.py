@@ -11,9 +11,7 @@ import pytest
 import requests
 from aws import Aws
 from harness import PROTECTED, REGION, ROOT, ROUTER, emulator_environment, environment, process, wait_for
-
-sys.path.append(str(ROOT / "testbed"))
-from stack import LATE_MS, followed, line  # noqa: E402
+from stack import LATE_MS, followed, line
 
 STACK = "stacked"
 

@@ -7,13 +7,13 @@ import copy
 import json
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import harness
+import new
 import proofs
 import pytest
 from harness import REGION, ROOT, environment
@@ -29,9 +29,6 @@ DECLARED = proofs.declarations(ROOT / "functions")
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
 NAMESPACE = tomllib.loads((ROOT / ".cargo/config.toml").read_text())["env"]["METRICS_NAMESPACE"]
-
-sys.path.append(str(ROOT / "testbed"))
-import new  # noqa: E402
 
 ONE, OTHER, CALLS, TWIN, PUBLIC = "madeone", "madeother", "madecalls", "madetwin", "madepublic"
 # Functions without routes of the API: their events, and what else they have.

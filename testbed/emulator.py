@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,8 @@ def tables(template: str) -> list[str]:
 
 def permissions(function: Path) -> set[str]:
     """The logical ids in [package.metadata.endpoint.permissions]."""
-    section = re.search(r"^\[package\.metadata\.endpoint\.permissions\]\n(.*?)(?=^\[|\Z)", function.read_text(), re.MULTILINE | re.DOTALL)
-    return set(re.findall(r'^"?(\w+)', section[1], re.MULTILINE)) if section else set()
+    endpoint = tomllib.loads(function.read_text())["package"].get("metadata", {}).get("endpoint", {})
+    return {name.partition("/")[0] for name in endpoint.get("permissions", {})}
 
 
 def resources() -> dict[str, set[str]]:
@@ -130,8 +131,6 @@ def stack(template: dict, needed: set[str]) -> tuple[dict, dict[str, dict[str, s
 
 def protected(spec: dict) -> dict[str, list]:
     """For each function, the patterns of its paths that need a token, with the methods that need none."""
-    import tomllib
-
     router = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router"]
     found: dict[str, list] = {}
     for route, function in router.items():

@@ -128,7 +128,7 @@ def line(function: str, message: str) -> str:
     return f"{event.get('timestamp', '')[11:23]} {event.get('level', ''):5} {function:12} {' '.join(map(str, said))}"
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["preflight", "url", "logs", "rollback"])
     parser.add_argument("stage")
@@ -137,18 +137,14 @@ def main() -> int:
     try:
         getattr(Stack(given.stage, given.stack_name), given.command)()
     except (NoCredentialsError, TokenRetrievalError) as error:
-        print(f"There are no AWS credentials ({error}): {LOG_IN}.", file=sys.stderr)
-        return 1
+        sys.exit(f"There are no AWS credentials ({error}): {LOG_IN}.")
     except (BotoCoreError, ClientError) as error:
-        print(f"The call to AWS failed: {error}. If it is about credentials, {LOG_IN}.", file=sys.stderr)
-        return 1
+        sys.exit(f"The call to AWS failed: {error}. If it is about credentials, {LOG_IN}.")
     except Stopped as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
     except KeyboardInterrupt:
         pass
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

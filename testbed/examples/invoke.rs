@@ -37,29 +37,25 @@ async fn main() {
     let events = io::stdin().lines().map(|line| event(line.expect("events in UTF-8")));
     if let [environments, at_a_time] = numbers[..] {
         for event in events {
-            let invoke = async |_| {
+            let invoke_new = async |_| {
                 let mut process = start().await;
-                tell(&process.invoke(&invocation(event.clone())).await);
+                invoke(&mut process, &event).await;
                 log(process).await;
             };
-            stream::iter(0..environments).map(invoke).buffer_unordered(at_a_time).collect::<()>().await;
+            stream::iter(0..environments).map(invoke_new).buffer_unordered(at_a_time).collect::<()>().await;
         }
     } else {
         let mut process = start().await;
         for event in events {
-            tell(&process.invoke(&invocation(event)).await);
+            invoke(&mut process, &event).await;
         }
         log(process).await;
     }
 }
 
-/// An invocation with time enough for many environments on a busy machine.
-fn invocation(event: String) -> Invocation {
-    Invocation::new(event).with_timeout(Duration::from_mins(2))
-}
-
-fn tell(outcome: &InvocationResult) {
-    match outcome {
+/// Prints the outcome. There is time enough for many environments on a busy machine.
+async fn invoke(process: &mut Function, event: &str) {
+    match process.invoke(&Invocation::new(event).with_timeout(Duration::from_mins(2))).await {
         InvocationResult::Response(answer) => println!("{answer}"),
         InvocationResult::Error(message) => println!("{message:?}"),
         InvocationResult::Stream(streamed) => println!("{streamed:?}"),

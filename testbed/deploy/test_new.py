@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -60,10 +61,8 @@ def committed(copy: Path) -> Path:
 def link(source: str, target: str) -> None:
     """Links files that the compiler replaces. Copies the others, which may be changed in place."""
     if Path(source).suffix in (".rlib", ".rmeta", ".so"):
-        try:
+        with suppress(OSError):  # another file system
             return os.link(source, target)
-        except OSError:  # another file system
-            pass
     shutil.copy2(source, target)
 
 

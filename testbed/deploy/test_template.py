@@ -337,7 +337,6 @@ def test_only_declared_urls_are_public() -> None:
 
 
 def test_only_declared_routes_are_public() -> None:
-    assert proofs.callers_need_a_token(MADE, MADE_DECLARED | {PUBLIC: {}}) != []
     assert proofs.callers_need_a_token(MADE, MADE_DECLARED | {OTHER: {"public": [route(OTHER)]}}) != []
     assert proofs.callers_need_a_token(MADE, MADE_DECLARED | {OTHER: {"public": [route(ONE)]}}) != []
     assert f"functions/{PUBLIC}/Cargo.toml" in str(proofs.callers_need_a_token(MADE, MADE_DECLARED | {PUBLIC: {}}))

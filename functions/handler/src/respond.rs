@@ -1,29 +1,26 @@
 //! From an event to an answer, whatever the endpoint does.
 
-use std::{future::pending, pin::pin, sync::Arc, time::Duration};
-
-use bytes::Bytes;
-use futures_util::future::{Either, select};
-use lambda_http::{
-    Context, Error, RequestExt,
-    http::{
-        HeaderName, HeaderValue, Method, StatusCode,
-        header::{CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
-    },
-};
-use tokio::{task::yield_now, time::sleep_until};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use crate::{
     Body, Endpoint, Problem, Request, Response,
     answer::answer,
     caught::{caught, caught_async},
-    deadline,
+    deadline::{GRACE, deadline, in_time},
     endpoint::without_endpoint,
     event::{Event, Malformed},
     log::{InvocationSpan, Log},
     pieces::Pieces,
     trace,
     trigger::Trigger,
+};
+use bytes::Bytes;
+use lambda_http::{
+    Context, Error, RequestExt,
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode,
+        header::{CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
+    },
 };
 
 #[cfg(feature = "stream")]
@@ -179,27 +176,21 @@ async fn call(
     let answering = dispatch(endpoint, request);
     #[cfg(feature = "stream")]
     let answering = crate::stream::collected(answering, most);
-    let deadline = deadline::deadline();
-    let given_up = async {
-        match deadline {
-            Some(at) => sleep_until(at + deadline::GRACE).await,
-            None => pending().await,
-        }
-        // After a stall, the endpoint's own timers fire at the same moment: what it does then comes first.
-        yield_now().await;
-    };
-    match select(pin!(answering), pin!(given_up)).await {
-        Either::Left((outcome, _)) => outcome,
-        Either::Right(_) => Err(Problem::deadline_exceeded()),
-    }
+    let deadline = deadline().map(|at| at + GRACE);
+    in_time(deadline, pin!(answering)).await.unwrap_or_else(|| Err(Problem::deadline_exceeded()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{panic::panic_any, task};
+    use std::{
+        panic::panic_any,
+        task,
+        time::{SystemTime, UNIX_EPOCH},
+    };
 
     use futures_util::FutureExt;
     use serde_json::{Value, json};
+    use tokio::task::coop::consume_budget;
 
     use super::*;
     use crate::{get, observe, record};
@@ -298,6 +289,22 @@ mod tests {
         let event = event.to_string();
         let (answer, line) = observe(endpoint, event.as_bytes(), Context::default()).now_or_never().unwrap().unwrap();
         (serde_json::from_str(&answer).unwrap(), serde_json::from_str(&line).unwrap())
+    }
+
+    /// The clock runs: while it is paused, it moves only if all wait.
+    #[tokio::test]
+    async fn the_deadline_ends_an_endpoint_that_always_has_something_to_do() {
+        let endpoint = |_: Request| async {
+            while InvocationSpan::current(|_| ()).is_some() {
+                consume_budget().await;
+            }
+            Ok(Response::default())
+        };
+        let mut context = Context::default();
+        let at = SystemTime::now() + Duration::from_millis(300);
+        context.deadline = at.duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
+        let (answer, _) = observe(endpoint, event("GET").to_string().as_bytes(), context).await.unwrap();
+        assert!(answer.contains("deadline-exceeded"), "{answer}");
     }
 
     #[test]

@@ -34,9 +34,8 @@ pub fn query<'a>(request: &'a Request, name: &str, max_chars: usize) -> Result<O
     check_readable(name, &value)?;
     let chars = value.chars().count();
     if chars > max_chars {
-        return Err(Problem::invalid_parameter(format!(
-            "`{name}` has {chars} characters; at most {max_chars} are allowed."
-        )));
+        let detail = format!("`{name}` has {chars} characters; at most {max_chars} are allowed.");
+        return Err(Problem::invalid_parameter(detail));
     }
     Ok(Some(value))
 }

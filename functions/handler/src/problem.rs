@@ -114,13 +114,8 @@ impl Problem {
 
     /// 406: the request's `Accept` allows none of the available representations.
     pub(crate) fn not_acceptable() -> Self {
-        Self::new(
-            "not-acceptable",
-            "Not acceptable",
-            StatusCode::NOT_ACCEPTABLE,
-            "This resource is available as text/plain or application/json.",
-        )
-        .with_header(VARY, VARY_ACCEPT)
+        let detail = "This resource is available as text/plain or application/json.";
+        Self::new("not-acceptable", "Not acceptable", StatusCode::NOT_ACCEPTABLE, detail).with_header(VARY, VARY_ACCEPT)
     }
 
     /// 409: the request conflicts with the current state, such as creating a resource that already exists.
@@ -190,23 +185,15 @@ impl Problem {
 
     /// 504: the endpoint was not done when Lambda's deadline was near.
     pub(crate) fn deadline_exceeded() -> Self {
-        Self::new(
-            "deadline-exceeded",
-            "Deadline exceeded",
-            StatusCode::GATEWAY_TIMEOUT,
-            "The time for this request ran out.",
-        )
+        let detail = "The time for this request ran out.";
+        Self::new("deadline-exceeded", "Deadline exceeded", StatusCode::GATEWAY_TIMEOUT, detail)
     }
 
     /// 500: a bug.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(
-            "internal",
-            "Internal error",
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "The request failed because of an internal error, which has been logged.",
-        )
+        let detail = "The request failed because of an internal error, which has been logged.";
+        Self::new("internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     /// 500: the endpoint panicked. The panic hook has recorded the panic's message.
@@ -216,13 +203,8 @@ impl Problem {
 
     /// 500: a setting is missing or invalid. `cause` names it, and goes only to the log.
     pub fn misconfigured(cause: impl Into<Cause>) -> Self {
-        Self::new(
-            "misconfigured",
-            "Misconfigured",
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "The service is not configured correctly. Its log says why.",
-        )
-        .because(cause)
+        let detail = "The service is not configured correctly. Its log says why.";
+        Self::new("misconfigured", "Misconfigured", StatusCode::INTERNAL_SERVER_ERROR, detail).because(cause)
     }
 
     /// Keeps the cause of the problem, for the log.

@@ -83,8 +83,12 @@ RUNNER = target."cfg(all())".runner = ["python3", "$(CURDIR)/testbed/unchanged.p
 # Cases with items need the emulator.
 READY = compiled build .venv/deploy
 
+# Only libraries have tests in their documentation.
+LIBRARIES = $(patsubst functions/%/src/lib.rs,%,$(wildcard functions/*/src/lib.rs))
+
 tested: $(READY)
-	$(LINTED) cargo test --config '$(RUNNER)'
+	$(LINTED) cargo test --tests --config '$(RUNNER)'
+	$(unchanged) '$(LIBRARIES)' cargo test --doc
 
 pytests = $(1:%=testbed/deploy/test_%.py)
 

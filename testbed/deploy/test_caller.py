@@ -3,7 +3,6 @@
 import http.client
 import json
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from queue import Queue
@@ -12,7 +11,7 @@ from threading import Thread
 import caller
 import jwt
 import pytest
-from harness import ROOT, ROUTER, environment
+from harness import ROOT, environment
 from shared_fixtures import Handler, serving
 
 PROTECTED = [["/seats/[^/]+", ["HEAD", "OPTIONS"]]]
@@ -142,11 +141,3 @@ def test_make_token_prints_a_token_that_is_accepted_and_says_what_it_needs() -> 
     assert refused is None and authorizer["jwt"]["claims"]["scope"] == "seats parcels"
     done = make_token()
     assert done.returncode != 0 and "make token SUB=ada" in done.stderr
-
-
-def test_no_package_has_any_of_it() -> None:
-    packages = {file.parent.name: zipfile.ZipFile(file) for file in (ROOT / "target/lambda").glob("*/bootstrap.zip")}
-    assert packages.keys() >= set(ROUTER.values())
-    for package in packages.values():
-        assert package.namelist() == ["bootstrap"]
-        assert caller.ISSUER.encode() not in package.read("bootstrap")

@@ -20,13 +20,13 @@ FILES = [
 def copy(tmp_path: Path) -> Path:
     for file in FILES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text(file)
+        (tmp_path / file).write_text(f"# {file}\n")
     (tmp_path / ".gitignore").write_text("/target\n/runs\n")
     (tmp_path / "testbed").mkdir()
     shutil.copy(ROOT / "testbed/unchanged.py", tmp_path / "testbed")
     executable = tmp_path / "target/debug/deps/test-0123456789abcdef"
     executable.parent.mkdir(parents=True)
-    executable.write_text(f"#!/bin/sh\necho >> {tmp_path}/runs\n[ ! -e {tmp_path}/target/broken ]\n")
+    executable.write_text(f"#!/bin/sh\necho $TESTED_ENDPOINTS >> {tmp_path}/runs\n[ ! -e {tmp_path}/target/broken ]\n")
     executable.chmod(0o755)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
@@ -38,8 +38,12 @@ def run(copy: Path, functions: str = "orders", **env: str) -> tuple[int, int]:
     without_ci = {name: value for name, value in environment().items() if name != "CI"}
     command = [sys.executable, "testbed/unchanged.py", functions, str(copy / "target/debug/deps/test-0123456789abcdef")]
     status = subprocess.run(command, cwd=copy, env=without_ci | env, stdout=subprocess.DEVNULL).returncode
-    runs = copy / "runs"
-    return status, len(runs.read_text()) if runs.exists() else 0
+    return status, len(runs(copy))
+
+
+def runs(copy: Path) -> list[str]:
+    """What each run was told to test."""
+    return (copy / "runs").read_text().splitlines() if (copy / "runs").exists() else []
 
 
 def write(file: str) -> Callable[[Path], object]:
@@ -113,12 +117,91 @@ def test_what_tests_all_endpoints_runs_again_after_a_change_of_any(copy: Path) -
 
 
 @pytest.mark.parametrize(
-    ("package", "runs"), [("functions/orders", 1), ("functions/handler", 1), ("functions/carts", 2), ("testbed", 1), ("uses", 2)]
+    ("package", "lists", "after_code", "after_cases"),
+    [
+        ("functions/orders", "", [], []),
+        ("functions/carts", "", ["carts"], ["carts"]),
+        ("functions/handler", "", [], []),
+        ("functions/handler", "uses-cases", [], [""]),
+        ("testbed", "uses-endpoints", ["carts orders"], ["carts orders"]),
+        ("testbed", "each-endpoint", ["carts"], ["carts"]),
+    ],
 )
-def test_cargos_tests_run_again_after_a_change_of_what_they_use(copy: Path, package: str, runs: int) -> None:
-    uses = '["test"]' if package == "uses" else "[]"
+def test_cargos_tests_run_again_after_a_change_of_what_they_use(
+    copy: Path, package: str, lists: str, after_code: list[str], after_cases: list[str]
+) -> None:
     (copy / package).mkdir(parents=True, exist_ok=True)
-    (copy / package / "Cargo.toml").write_text(f"[package.metadata]\nuses-endpoints = {uses}\n")
-    for expected in (1, runs):
-        assert run(copy, "cargo", CARGO_MANIFEST_DIR=str(copy / package)) == (0, expected)
-        OTHER["of another's code"](copy)
+    (copy / package / "Cargo.toml").write_text(f'[package.metadata]\n{lists or "uses-endpoints"} = {["test"] if lists else []}\n')
+    for change, after in [("nothing", None), ("of another's code", after_code), ("of another's cases", after_cases)]:
+        OTHER[change](copy)
+        before = runs(copy)
+        assert run(copy, "cargo", CARGO_MANIFEST_DIR=str(copy / package))[0] == 0
+        assert after is None or runs(copy)[len(before) :] == after
+
+
+def told(copy: Path) -> str | None:
+    """What `each` runs next, or None if it runs nothing."""
+    before = len(runs(copy))
+    assert run(copy, "each")[0] == 0
+    return (*runs(copy)[before:], None)[0]
+
+
+def test_each_endpoint_is_tested_again_after_a_change_of_its_own(copy: Path) -> None:
+    assert (told(copy), told(copy)) == ("carts orders", None)
+    for change in ("of its code", "of its cases", "of its zip", "a new file"):
+        OWN[change](copy)
+        assert (told(copy), told(copy)) == ("orders", None), change
+    for change in ("of another's code", "of another's cases", "of another's zip"):
+        OTHER[change](copy)
+        assert (told(copy), told(copy)) == ("carts", None), change
+    for change in ("of a library", "of another's declarations", "of its executable"):
+        OWN[change](copy)
+        assert (told(copy), told(copy)) == ("carts orders", None), change
+
+
+def test_what_several_endpoints_do_is_tested_with_each_version_of_one_beside_each_of_another(copy: Path) -> None:
+    orders = copy / "functions/orders/src/main.rs"
+    before = orders.read_text()
+    assert told(copy) == "carts orders"
+    orders.write_text("another")
+    assert told(copy) == "orders"
+    OTHER["of another's code"](copy)
+    assert told(copy) == "carts"
+    orders.write_text(before)
+    assert (told(copy), told(copy)) == ("", None)
+
+
+PERMISSIONS = "[package.metadata.endpoint.permissions]\n{} = []\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "orders", "carts", "together"),
+    [
+        ("{}", "OrdersTable", "CartsTable", False),
+        ("{}", "OrdersTable", '"OrdersTable/index/by-day"', True),
+        ('{ "PRICES_URL": "{upstream}/carts/1/all?x" }', "OrdersTable", "CartsTable", True),
+        ('{ "PRICES_URL": "{upstream}/prices" }', "OrdersTable", "CartsTable", False),
+    ],
+)
+def test_an_endpoint_is_tested_again_after_a_change_of_one_that_it_calls_or_shares_a_table_with(
+    copy: Path, settings: str, orders: str, carts: str, together: bool
+) -> None:
+    (copy / "CargoLambda.toml").write_text('[watch.router]\n"/carts/{id}/all" = "carts"\n"/orders" = "orders"\n')
+    (copy / "events/orders/settings.json").write_text(settings)
+    (copy / "functions/orders/Cargo.toml").write_text(PERMISSIONS.format(orders))
+    (copy / "functions/carts/Cargo.toml").write_text(PERMISSIONS.format(carts))
+    assert told(copy) == "carts orders"
+    OTHER["of another's code"](copy)
+    assert told(copy) == ("carts orders" if together else "carts")
+    # Then it does not call `make run`.
+    (copy / "events/orders/upstream.json").write_text("{}")
+    assert told(copy) == ("carts orders" if "Orders" in carts else "orders")
+    OTHER["of another's cases"](copy)
+    assert told(copy) == ("carts orders" if "Orders" in carts else "carts")
+
+
+def test_an_each_run_that_failed_runs_again(copy: Path) -> None:
+    assert told(copy) == "carts orders"
+    OWN["of its code"](copy)
+    (copy / "target/broken").touch()
+    assert (run(copy, "each")[0], run(copy, "each")[0], runs(copy)[1:]) == (1, 1, ["orders", "orders"])

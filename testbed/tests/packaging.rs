@@ -20,11 +20,12 @@ use object::{
     elf::{FileHeader64, PT_DYNAMIC, PT_INTERP},
     read::elf::{FileHeader, ProgramHeader},
 };
+use rawzip::ZipArchive;
 use serde_json::{Map, Value, json};
 use testbed::{
-    Case, Function, Invocation,
+    Case, Function, Invocation, TRIGGERS,
     budget::{Budget, cost},
-    functions, has_upstream, packaged, settings, steady_upstream,
+    has_upstream, packaged, packaged_zip, settings, steady_upstream, tested,
     upstream::{Answer, Behaviour, Upstream},
 };
 
@@ -33,7 +34,7 @@ const GLIBC: (u32, u32) = (2, 34);
 
 #[test]
 fn no_symbol_is_newer_than_the_glibc_of_lambdas_image() {
-    for function in functions() {
+    for function in tested() {
         let binary = fs::read(packaged(&function)).unwrap();
         let needed = glibc_versions(&binary);
         assert!(
@@ -51,8 +52,20 @@ fn functions_are_linked_statically_if_possible() {
     let make = make.unwrap();
     assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
     let expected = String::from_utf8_lossy(&make.stdout).contains("crt-static");
-    for function in functions() {
+    for function in tested() {
         assert_eq!(is_static(&fs::read(packaged(&function)).unwrap()), expected, "{function}");
+    }
+}
+
+#[test]
+fn a_package_has_the_function_alone_and_nothing_that_is_for_make_run() {
+    let issuer = fs::read_to_string("caller.py").unwrap();
+    let issuer = issuer.lines().find_map(|line| line.strip_prefix("ISSUER = \"")?.strip_suffix('"')).unwrap();
+    for function in tested() {
+        let zip = fs::read(packaged_zip(&function)).unwrap();
+        assert_eq!(ZipArchive::from_slice(&zip).unwrap().entries_hint(), 1, "{function}");
+        let bootstrap = fs::read(packaged(&function)).unwrap();
+        assert!(!String::from_utf8_lossy(&bootstrap).contains(issuer), "{function}");
     }
 }
 
@@ -74,7 +87,7 @@ fn glibc_versions(binary: &[u8]) -> BTreeSet<(u32, u32)> {
 /// With the variable `WRITE_BUDGET`, which `make budget` sets, what they cost becomes their budget.
 #[tokio::test]
 async fn no_function_costs_more_than_its_budget() {
-    let functions = functions();
+    let functions = tested();
     let costs = join_all(functions.iter().map(|function| cost(function))).await;
     let mut overruns = Vec::new();
     for (function, cost) in functions.iter().zip(costs) {
@@ -97,7 +110,7 @@ fn a_function_links_the_clients_that_it_declares_and_no_others() {
     let packages = metadata["packages"].as_array().unwrap();
     let of_handler = linked("lambda-endpoint-handler");
     let mut wrong = Vec::new();
-    for function in functions() {
+    for function in tested() {
         let name = format!("{function}-function");
         let manifest = packages.iter().find(|package| package["name"] == *name).unwrap();
         let declared = texts(&manifest["metadata"]["endpoint"]["links"]);
@@ -162,7 +175,7 @@ fn links_differ<'a>(function: &str, declared: &[&str], own: impl Iterator<Item =
 /// That is for development: a release is started by Lambda alone.
 #[test]
 fn without_lambda_a_function_says_what_to_do_and_does_not_serve_by_itself() {
-    for function in functions() {
+    for function in tested() {
         let package = format!("{function}-function");
         let tree = cargo(&["tree", "--edges", "normal,features", "--prefix", "none", "--package", &package]);
         assert!(
@@ -267,20 +280,18 @@ async fn log_of(function: &str, upstream: &Upstream, level: &str) -> Vec<Value> 
 #[tokio::test]
 async fn an_invocation_logs_one_line_without_caller_data() {
     let upstream = steady_upstream();
-    let mut triggers: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut shown, mut traced) = (0, 0);
-    for function in functions() {
+    for function in tested() {
         let events = log_of(&function, &upstream, "INFO").await;
         assert_eq!(events.iter().filter(|event| event["cold_start"] == true).count(), 1, "{function}");
-        for trigger in events.iter().filter_map(|event| event["trigger"].as_str()) {
-            *triggers.entry(trigger.to_owned()).or_default() += 1;
-        }
-        shown += events.len();
-        traced += log_of(&function, &upstream, "TRACE").await.len();
-    }
-    assert!(traced > shown, "nothing was traced, so nothing was searched");
-    for trigger in ["http-api", "rest-api", "function-url", "alb", "vpc-lattice"] {
-        assert!(triggers.get(trigger).is_some_and(|count| *count > 5), "{triggers:?}");
+        let logged: BTreeSet<&str> = events.iter().filter_map(|event| event["trigger"].as_str()).collect();
+        let cases = Case::all(&function);
+        let sent = cases.iter().filter_map(|case| TRIGGERS.into_iter().find(|trigger| case.name.ends_with(trigger)));
+        let sent: BTreeSet<&str> = sent.map(|trigger| trigger.trim_end_matches("-multi-value")).collect();
+        assert_eq!(logged, sent, "{function}");
+        let traced = log_of(&function, &upstream, "TRACE").await;
+        // The clients trace; `handler` does not.
+        let is_traced = traced.len() > events.len() || !has_upstream(&function);
+        assert!(is_traced, "{function}: nothing was traced, so nothing was searched");
     }
 }
 
@@ -290,7 +301,7 @@ async fn upstream_data_stays_out_of_the_log() {
     let good = Answer::ok(PLANTED).header("x-secret", PLANTED).header("set-cookie", PLANTED);
     // A new process each time: one that has met a fault may answer from its cache, or because its circuit breaker is open.
     let log_all = async || {
-        for function in functions().iter().filter(|function| has_upstream(function)) {
+        for function in tested().iter().filter(|function| has_upstream(function)) {
             log_of(function, &upstream, "TRACE").await;
         }
     };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use testbed::{
-    Case, Tables, functions, packaged, packaged_zip, settings,
+    Case, Tables, packaged, packaged_zip, settings, tested,
     upstream::{Answer, Certificate, Upstream},
     write_executable,
 };
@@ -38,7 +38,7 @@ impl Candidate {
             let status = Case::measured(&name).status();
             Self::new(name.clone(), name, &executable, &zip, format!("\"statusCode\":{status}"), true)
         };
-        functions().into_iter().map(ours).collect()
+        tested().into_iter().map(ours).collect()
     }
 
     /// Every folder in target/bench with a `bootstrap` and its zip. `testbed/bench/candidates.sh` makes some of them. You

@@ -46,6 +46,10 @@ const ALWAYS: [(&str, &str); 2] = [("x-content-type-options", "nosniff"), ("x-re
 /// The headers that every problem has, besides.
 const OF_PROBLEMS: [(&str, &str); 2] = [("content-type", "application/problem+json"), ("cache-control", "no-store")];
 
+/// What testbed/unchanged.py says about a test: the endpoints that it may use, and those of which it may use the cases alone.
+const TESTED_ENDPOINTS: &str = "TESTED_ENDPOINTS";
+const TESTED_CASES: &str = "TESTED_CASES";
+
 /// Set in a process that has a function's settings already.
 const HAS_SETTINGS: &str = "TESTBED_HAS_SETTINGS";
 
@@ -162,6 +166,20 @@ pub fn functions() -> Vec<String> {
     names
 }
 
+/// Those of [`functions`] that this run of an `each-endpoint` test is for: see testbed/unchanged.py. Outside of `make test`, all.
+///
+/// # Panics
+///
+/// If this run is for none.
+#[doc(hidden)]
+#[must_use]
+pub fn tested() -> Vec<String> {
+    let is_tested = |function: &String| is_in(TESTED_ENDPOINTS, function).unwrap_or(true);
+    let tested: Vec<_> = functions().into_iter().filter(is_tested).collect();
+    assert!(!tested.is_empty(), "add this test to `each-endpoint` in its Cargo.toml; testbed/unchanged.py says why");
+    tested
+}
+
 /// The environment variables that `function` has in tests, with its upstream at `upstream`, which from now on answers with
 /// the function's `upstream.json`, if there is one. If its cases have items, it gets tables of its own.
 #[cfg(feature = "upstream")]
@@ -223,12 +241,16 @@ pub fn root() -> PathBuf {
 /// Panics if `make test` would not run this test again after a change of `function`.
 #[doc(hidden)]
 pub fn assert_declared(function: &str) {
-    let Ok(endpoints) = env::var("TESTED_ENDPOINTS") else { return };
     assert!(
-        endpoints.split(' ').any(|name| name == function),
+        is_in(TESTED_ENDPOINTS, function).unwrap_or(true),
         "this test uses {function}: add its name to `uses-endpoints` in its Cargo.toml, \
          or move it to functions/{function}/tests; testbed/unchanged.py says why",
     );
+}
+
+/// Whether `function` is in the list in this variable, if testbed/unchanged.py has set it.
+fn is_in(variable: &str, function: &str) -> Option<bool> {
+    env::var(variable).ok().map(|names| names.split(' ').any(|name| name == function))
 }
 
 fn events_folder() -> PathBuf {
@@ -236,7 +258,9 @@ fn events_folder() -> PathBuf {
 }
 
 fn folder(function: &str) -> PathBuf {
-    assert_declared(function);
+    if is_in(TESTED_CASES, function) != Some(true) {
+        assert_declared(function);
+    }
     events_folder().join(function)
 }
 

@@ -36,9 +36,9 @@ mod tables;
 pub mod upstream;
 
 pub use call::{Call, Request, TRIGGERS};
-#[doc(hidden)]
-pub use case::assert_declared;
 pub use case::{Case, functions, has_items, has_upstream, replay, root, upstreams};
+#[doc(hidden)]
+pub use case::{assert_declared, tested};
 #[cfg(feature = "upstream")]
 pub use case::{settings, steady_upstream};
 pub use invocation::{HttpAnswer, Invocation, InvocationResult, Streamed};

@@ -93,12 +93,13 @@ tested: $(READY)
 pytests = $(1:%=testbed/deploy/test_%.py)
 
 deployed: $(READY)
-	$(unchanged) '*' .venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(new) $(stack) $(template)))
+	$(unchanged) each .venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(examples) $(new) $(stack) $(template)))
 
 # The code of one endpoint is not an input of the others' tests. Each function with tests in functions/NAME/tests/test_*.py
 # has its own group, and so has the folder tests/, for those of a team.
 OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
-PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) stack template $(OWN))
+PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) examples stack template $(OWN))
+examples = caller examples
 new = new own update crates
 stack = deploy stack
 template = harness repository run template unchanged
@@ -106,6 +107,7 @@ template = harness repository run template unchanged
 # A deployment gives these functions their permissions. `make smoke` is tested with any of the functions.
 CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' functions/*/Cargo.toml))
 
+passed/examples: compiled
 passed/new passed/stack $(OWN:%=passed/%): $(READY)
 passed/stack: endpoints = $(notdir $(CALL_AWS))
 $(OWN:%=passed/%): endpoints = $(or $(word 3,$(filter-out tests,$(subst /, ,$@))),*)

@@ -19,6 +19,7 @@ import proofs
 import pytest
 import requests
 from ownership import VERSION
+from unchanged import ENDPOINTS, function_at
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["global"]["parameters"]["region"]
@@ -29,6 +30,16 @@ ROUTER = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router
 # The routes without parameters, and which of them need the token of an API that has any.
 PLAIN = [path for path in ROUTER if "{" not in path]
 PROTECTED = [path for path in PLAIN if path not in proofs.declarations(ROOT / "functions")[ROUTER[path]].get("public", [])]
+
+# The endpoints whose tests have passed, if testbed/unchanged.py has said which have not.
+TESTED = set(ROUTER.values()) & set(os.environ.get("TESTED_ENDPOINTS", "").split(" "))
+UNTESTED = ENDPOINTS - TESTED if TESTED else set()
+
+
+def is_tested(path: str) -> bool:
+    """Whether this run tests what answers this path."""
+    return function_at(path.partition("?")[0]) not in UNTESTED
+
 
 # What takes long and tests a tool, which an edit of an endpoint cannot change.
 in_ci = pytest.mark.skipif("CI" not in os.environ, reason="takes long and tests no endpoint: run by CI, and with CI=true")
@@ -61,6 +72,7 @@ class Api:
     token: str | None = field(default=None, repr=False)
 
     def call(self, path: str, method: str = "GET", headers: dict | None = None, **options) -> requests.Response:
+        assert is_tested(path), f"{path} is of an endpoint that this run of testbed/unchanged.py is not for"
         headers = self.credentials() | (headers or {})
         return self.answered(self.send(path, method, headers=headers, **options))
 

@@ -18,7 +18,7 @@ import pytest
 import requests
 import unchanged
 from aws import ARCHITECTURE, Aws
-from harness import ROOT, Api, Upstream, emulator_environment, environment, free_port, process, wait_for, wait_for_line
+from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, is_tested, process, wait_for, wait_for_line
 from samcli.yamlhelper import yaml_parse
 
 
@@ -224,8 +224,10 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstract
 
 
 @pytest.fixture(scope="session")
-def local_api(make_run: Callable[..., AbstractContextManager[str]], upstream: Upstream) -> Iterator[str]:
-    with make_run(f"UPSTREAM={origin(upstream)}") as url:
+def local_api(make_run: Callable[..., AbstractContextManager[str]]) -> Iterator[str]:
+    """`make run`, which starts a function at its first request: here, those that are tested."""
+    tested = [path for path in PLAIN if is_tested(path)]
+    with make_run(f"PLAIN_ROUTES={' '.join(tested or PLAIN)}") as url:
         yield url
 
 

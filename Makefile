@@ -105,7 +105,7 @@ stack = deploy stack
 template = harness repository run template unchanged
 
 # A deployment gives these functions their permissions. `make smoke` is tested with any of the functions.
-CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|upstream)(\.| = )' functions/*/Cargo.toml))
+CALL_AWS = $(patsubst %/Cargo.toml,%,$(shell grep -lE '^(aws|data|upstream)(\.| = )' functions/*/Cargo.toml))
 
 passed/examples: compiled
 passed/new passed/stack $(OWN:%=passed/%): $(READY)

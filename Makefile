@@ -84,7 +84,7 @@ RUNNER = target."cfg(all())".runner = ["python3", "$(CURDIR)/testbed/unchanged.p
 READY = compiled build .venv/deploy
 
 # Only libraries have tests in their documentation.
-LIBRARIES = $(patsubst functions/%/src/lib.rs,%,$(wildcard functions/*/src/lib.rs))
+LIBRARIES = $(foreach file,$(wildcard functions/*/src/lib.rs) $(shell grep -l '^\[lib\]' functions/*/Cargo.toml),$(word 2,$(subst /, ,$(file))))
 
 tested: $(READY)
 	$(LINTED) cargo test --tests --config '$(RUNNER)'

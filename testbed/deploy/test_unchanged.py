@@ -139,6 +139,14 @@ def test_cargos_tests_run_again_after_a_change_of_what_they_use(
         assert after is None or runs(copy)[len(before) :] == after
 
 
+def test_tests_in_documentation_run_again_after_a_change_of_any_library(copy: Path) -> None:
+    write("functions/handler/src/lib.rs")(copy)
+    write("functions/orders/src/lib.rs")(copy)
+    (copy / "functions/carts/Cargo.toml").write_text('[lib]\npath = "src/carts.rs"\n')
+    command = ["make", "--silent", "--file", str(ROOT / "Makefile"), "--eval", "print: ; @echo $(LIBRARIES)", "print"]
+    assert {*subprocess.check_output(command, cwd=copy, text=True).split()} == {"carts", "handler", "orders"}
+
+
 def told(copy: Path) -> str | None:
     """What `each` runs next, or None if it runs nothing."""
     before = len(runs(copy))

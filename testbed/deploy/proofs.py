@@ -315,11 +315,9 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
                 wrong.append(f"{path} accepts only {method}: the gateway answers other methods")
             if router.get(path, code(function)) != code(function):
                 wrong.append(f"{name} takes {path} from {router[path]}, which has it in CargoLambda.toml")
-    # Behind a function URL alone, a function has its paths in the local router and nowhere else.
-    alone = {code(function) for function in functions(template).values() if "FunctionUrlConfig" in function} - set(routes.values())
     for path in sorted(routes.keys() - router.keys()):
         wrong.append(f"CargoLambda.toml lacks a route of template.yaml: add `{json.dumps(locally(path))} = {json.dumps(routes[path])}`")
-    for path in sorted(path for path in router.keys() - routes.keys() if router[path] not in alone):
+    for path in sorted(router.keys() - routes.keys()):
         line = f"Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: {json.dumps(path)}, Method: ANY }} }}"
         wrong.append(f"template.yaml lacks a route of CargoLambda.toml: add `{line}` to the Events of {router[path]}")
     if missing := set(routes.values()) - folders:

@@ -158,7 +158,7 @@ def granted(statements: list[dict], *functions: str) -> dict:
 
 FILES = made()
 MADE = of_each_kind()
-MADE_ROUTER = ROUTER | {f"/{name}": name for name in (ONE, OTHER, PUBLIC, CALLS, "madeurl")}
+MADE_ROUTER = ROUTER | {f"/{name}": name for name in (ONE, OTHER, PUBLIC, CALLS)}
 MADE_DECLARED = DECLARED | {
     name: tomllib.loads(FILES[f"functions/{name}/Cargo.toml"])["package"].get("metadata", {}).get("endpoint", {})
     for name in (ONE, OTHER, CALLS)

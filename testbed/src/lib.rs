@@ -27,8 +27,8 @@ pub mod upstream {
 
 pub use function::{Function, example, outside_of_cargo, packaged, packaged_zip, write_executable};
 pub use replay::{
-    Call, Case, HttpAnswer, Invocation, InvocationResult, Request, Streamed, TRIGGERS, Tables, functions,
-    has_items, has_upstream, replay, root, settings, steady_upstream, tested, upstreams,
+    Call, Case, HttpAnswer, Invocation, InvocationResult, Request, Streamed, TRIGGERS, Tables, functions, has_items,
+    has_upstream, replay, root, settings, steady_upstream, tested, upstreams,
 };
 pub use runtime_api::{Fault, Piece, RuntimeApi, Sent};
 pub use usage::Usage;

@@ -3,10 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use data::{Item, Table, commit, idempotent};
-use handler::{Problem, Request, Response, Routes, http::StatusCode, json, path, post, routes};
+use handler::{Problem, Request, Response, Routes, get, http::StatusCode, json, path, post, routes};
 use serde::{Deserialize, Serialize};
 
 static NOTES: Table<Note> = Table::new("NOTES_TABLE", "note");
+static LATEST: Table<Note> = Table::new("NOTES_TABLE", "note").newest_first();
 static COUNTS: Table<Note> = Table::new("NOTES_TABLE", "count");
 
 #[derive(Deserialize, Serialize)]
@@ -24,6 +25,7 @@ fn keys() -> Routes {
         post(idempotent(&NOTES, uncommitted).kept_for(kept)).at("/uncommitted/{what}"),
         post(idempotent(&NOTES, committed).required().answers_up_to(1000)).at("/committed/{bytes}"),
         post(both).at("/both"),
+        get(ids).at("/notes"),
         post(move_on).delete(remove).at("/notes/{id}"),
     ])
 }
@@ -55,6 +57,11 @@ async fn committed(request: Request) -> Result<Response, Problem> {
 async fn both(request: Request) -> Result<Response, Problem> {
     let writes = [NOTES.create(&note(&data::id()))?, COUNTS.create(&note("one"))?];
     commit(&request, writes, Response::default()).await
+}
+
+async fn ids(request: Request) -> Result<Response, Problem> {
+    let page = LATEST.page(&request, "ada").await?;
+    json(StatusCode::OK, &page.items.iter().map(|note| &note.id).collect::<Vec<_>>())
 }
 
 /// Creates the note, or replaces it.

@@ -11,9 +11,9 @@ use handler::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error, Item,
+    Error, Item, Table,
     item::SK,
-    table::{Name, client, key},
+    table::{client, key},
 };
 
 /// The items of a page, if the request does not say it, and at most.
@@ -28,7 +28,7 @@ const MOST_READ: usize = 1000;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// The items, in the order of their ids.
+    /// The items, in the order of their ids, or in [the other one](Table::newest_first).
     pub items: Vec<Item<T>>,
     /// The target of the `Link` to the next page. `None` if this is the last one. It is only a query, which a
     /// client resolves against the URL that it asked: that of the stage, the custom domain or whatever is in front.
@@ -62,13 +62,13 @@ impl<T: Serialize> Page<T> {
 
 pub(crate) async fn read<T: DeserializeOwned>(
     request: &Request,
-    table: &Name,
+    of: &Table<T>,
     owner: &str,
-    prefix: &str,
     is_wanted: impl Fn(&T) -> bool,
 ) -> Result<Page<T>, Problem> {
+    let (table, prefix) = (of.name(), of.prefix());
     let (limit, after) = (limit(request)?, after(request)?);
-    let mut start = after.map(|id| key(owner, prefix.to_owned() + &id));
+    let mut start = after.map(|id| key(owner, prefix.clone() + &id));
     let (mut items, mut read) = (Vec::new(), 0);
     let last = loop {
         let query = client()
@@ -78,15 +78,16 @@ pub(crate) async fn read<T: DeserializeOwned>(
             .key_condition_expression("pk = :pk AND begins_with(sk, :sk)");
         let query = query
             .expression_attribute_values(":pk", S(owner.to_owned()))
-            .expression_attribute_values(":sk", S(prefix.to_owned()))
+            .expression_attribute_values(":sk", S(prefix.clone()))
             // One more says whether there is a next page.
             .limit(i32::try_from(limit + 1).unwrap_or(i32::MAX))
+            .scan_index_forward(!of.is_reversed())
             .set_exclusive_start_key(start);
         let answer = query.send().await.map_err(|error| table.failed(error))?;
         let found = answer.items.unwrap_or_default();
         read += found.len();
         for item in found {
-            let item = Item::read(item, prefix)?;
+            let item = Item::read(item, &prefix)?;
             if is_wanted(&item.value) {
                 items.push(item);
             }
@@ -98,7 +99,7 @@ pub(crate) async fn read<T: DeserializeOwned>(
         }
         let Some(key) = &start else { break None };
         if read >= MOST_READ {
-            let id = |sk: &str| sk.strip_prefix(prefix).map(str::to_owned);
+            let id = |sk: &str| sk.strip_prefix(&prefix).map(str::to_owned);
             let id = key.get(SK).and_then(|sk| sk.as_s().ok()).and_then(|sk| id(sk));
             break Some(id.ok_or(Error::Invalid("the key after which a list goes on is not of the list"))?);
         }

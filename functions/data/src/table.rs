@@ -23,6 +23,8 @@ static CLIENT: aws::Lazy<Client> = aws::Lazy::new(Client::new);
 pub struct Table<T> {
     name: Name,
     kind: &'static str,
+    /// Whether its pages begin with the last id.
+    is_reversed: bool,
     holds: PhantomData<fn() -> T>,
 }
 
@@ -68,7 +70,20 @@ impl<T> Table<T> {
     /// The items of the `kind`, such as `parcel`, in the table that `variable` names.
     #[must_use]
     pub const fn new(variable: &'static str, kind: &'static str) -> Self {
-        Self { name: Name(variable, OnceLock::new()), kind, holds: PhantomData }
+        Self { name: Name(variable, OnceLock::new()), kind, is_reversed: false, holds: PhantomData }
+    }
+
+    /// With pages that begin with the last id: the newest item, if the ids are those of [`id`](crate::id()).
+    ///
+    /// ```
+    /// use data::Table;
+    ///
+    /// static MOVES: Table<u32> = Table::new("STOCK_TABLE", "move").newest_first();
+    /// ```
+    #[must_use]
+    pub const fn newest_first(mut self) -> Self {
+        self.is_reversed = true;
+        self
     }
 
     /// Makes an item, which is not written yet. `owner` is whose it is, such as the caller's `sub`. With `id`, the owner
@@ -79,6 +94,10 @@ impl<T> Table<T> {
 
     pub(crate) fn name(&self) -> &Name {
         &self.name
+    }
+
+    pub(crate) fn is_reversed(&self) -> bool {
+        self.is_reversed
     }
 
     /// What the sort keys of these items start with.
@@ -138,7 +157,7 @@ impl<T: DeserializeOwned> Table<T> {
         owner: &str,
         is_wanted: impl Fn(&T) -> bool,
     ) -> Result<Page<T>, Problem> {
-        page::read(request, &self.name, owner, &self.prefix(), is_wanted).await
+        page::read(request, self, owner, is_wanted).await
     }
 }
 

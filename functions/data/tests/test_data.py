@@ -92,7 +92,8 @@ def call(invoke: list[str], table: Table, tmp_path: Path) -> Iterator[Call]:
         def send(path: str, key: str | None = None, method: str = "POST", caller: str | None = "ada", body: str = "") -> tuple[int, object]:
             context = {"http": {"method": method}, "authorizer": {"jwt": {"claims": {"sub": caller} if caller else {}}}}
             headers = {"host": "api.example.com"} | ({"idempotency-key": key} if key else {})
-            answered = answer(json.dumps({"rawPath": path, "headers": headers, "requestContext": context, "body": body}))
+            path, _, query = path.partition("?")
+            answered = answer(json.dumps({"rawPath": path, "rawQueryString": query, "headers": headers, "requestContext": context, "body": body}))
             read = json.loads(answered["body"] or "null")
             name = read["type"].removeprefix("urn:problem-type:") if isinstance(read, dict) else read
             return answered["statusCode"], name
@@ -137,6 +138,13 @@ def test_a_key_may_be_required_and_needs_a_caller(call: Call, table: Table) -> N
     assert call("/committed/10") == (400, "malformed-request")
     assert call("/committed/10", "k", caller=None) == (401, "unauthorized")
     assert table.items("") == []
+
+
+def test_pages_can_begin_with_the_newest(call: Call) -> None:
+    for note in "123":
+        assert call(f"/notes/{note}") == (200, None)
+    assert call("/notes?limit=2", method="GET") == (200, ["3", "2"])
+    assert call("/notes?limit=2&cursor=Mg", method="GET") == (200, ["1"])
 
 
 def test_all_writes_are_done_or_none(call: Call, table: Table) -> None:

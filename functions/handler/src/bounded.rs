@@ -29,6 +29,9 @@ use serde::{
 /// let errors = problem.member("errors").ok_or("a list")?;
 /// assert_eq!(errors[0]["detail"], "must be a string of 1 to 20 characters");
 /// assert_eq!(errors[1]["detail"], "must be an integer from 1 to 12");
+///
+/// // From a value of the code's own.
+/// assert_eq!(Int::<1, 12>::try_from(order.quantity.get() + 11).unwrap_err().to_string(), "must be an integer from 1 to 12");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -45,6 +48,19 @@ impl<const MIN: usize, const MAX: usize> Deref for Text<MIN, MAX> {
 impl<const MIN: usize, const MAX: usize> From<Text<MIN, MAX>> for String {
     fn from(text: Text<MIN, MAX>) -> Self {
         text.0
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> TryFrom<String> for Text<MIN, MAX> {
+    type Error = OutOfBounds;
+
+    fn try_from(text: String) -> Result<Self, OutOfBounds> {
+        let is_within = (MIN..=MAX).contains(&text.chars().count());
+        if is_within {
+            Ok(Self(text))
+        } else {
+            Err(OutOfBounds(format!("must be a string of {MIN} to {MAX} characters")))
+        }
     }
 }
 
@@ -86,6 +102,15 @@ impl<const MIN: i64, const MAX: i64> Int<MIN, MAX> {
     #[must_use]
     pub fn get(self) -> i64 {
         self.0
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> TryFrom<i64> for Int<MIN, MAX> {
+    type Error = OutOfBounds;
+
+    fn try_from(number: i64) -> Result<Self, OutOfBounds> {
+        let is_within = (MIN..=MAX).contains(&number);
+        if is_within { Ok(Self(number)) } else { Err(OutOfBounds(format!("must be an integer from {MIN} to {MAX}"))) }
     }
 }
 
@@ -176,3 +201,15 @@ mod tests {
         }
     }
 }
+
+/// What a [`Text`] or an [`Int`] cannot hold. Its message says the bounds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OutOfBounds(String);
+
+impl fmt::Display for OutOfBounds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OutOfBounds {}

@@ -65,7 +65,7 @@ mod trigger;
 
 pub use background::{after_response, spawn};
 pub use body::{body, bytes, is_stream, json};
-pub use bounded::{Int, Text};
+pub use bounded::{Int, OutOfBounds, Text};
 pub use caller::{
     ClientCertificate, IamIdentity, api_id, claim, claims, client_address, client_certificate, iam_identity,
     lambda_context, request_context, scopes, stage,

@@ -257,7 +257,7 @@ static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
         made = []
         for resource in self.resources:
             operations = ".".join(f"{method.lower()}({resource.function(method)})" for method in resource.methods)
-            made.append(operations + (f'.at("{resource.route}")' if several or resource.parameters else ""))
+            made.append(f'{operations}.at("{resource.route}")')
         endpoint = f"routes([{', '.join(made)}])" if several else made[0]
         operations = "".join(self.operation(resource, method) for resource in self.resources for method in resource.methods)
         derives = ", ".join(["Deserialize"] * has_body + ["Serialize"] * answers)

@@ -461,15 +461,17 @@ async fn replay_with_settings(function: &str) {
     #[cfg(not(feature = "upstream"))]
     let settings = settings_with(function, "");
     let mut again = tokio::process::Command::new(env::current_exe().expect("the path of this test"));
-    // With `--test-threads=1` the thread has no name of a test: then all tests run again.
-    if let Some(test) = thread::current().name().filter(|name| *name != "main") {
+    // With `--test-threads=1` the thread has no name of a test: then all tests run again, and all that they say counts.
+    let thread = thread::current();
+    let test = thread.name().filter(|name| *name != "main");
+    if let Some(test) = test {
         again.args(["--exact", test]);
     }
     let again = again.env(HAS_SETTINGS, "1").env("RUST_BACKTRACE", "0").envs(settings).output().await;
     let again = again.expect("this test starts a second time");
     let told = String::from_utf8_lossy(&again.stdout);
     // What the other process says besides is about this test, too.
-    let panic = told.split_once("panicked at ").and_then(|(_, told)| told.split_once('\n'));
+    let panic = test.and_then(|_| told.split_once("panicked at ")?.1.split_once('\n'));
     let why = panic.and_then(|(_, told)| told.split("\nnote: run with").next()).unwrap_or(&told);
     assert!(again.status.success() && !told.contains("running 0 tests"), "{why}");
 }

@@ -139,13 +139,18 @@ class Resource:
         return "_".join(filter(None, [METHODS[method][0], self.suffix.lower()]))
 
 
-def check_name(variable: str, name: str) -> None:
-    """Refuses a name that no endpoint can have, or that something has already."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 32:
+def check_form(variable: str, name: str, most: int) -> None:
+    """Refuses what is no name, or has more than `most` characters."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > most:
         raise Refused(
             f"{variable}={name}: a name has lower-case letters and digits, with single hyphens between them, begins "
-            "with a letter, and has at most 32 characters; as in `make new NAME=shop-orders`."
+            f"with a letter, and has at most {most} characters; as in {variable}=shop-orders."
         )
+
+
+def check_name(variable: str, name: str) -> None:
+    """Refuses a name that no endpoint can have, or that something has already."""
+    check_form(variable, name, 32)
     if name in CARGOS:
         raise Refused(f"{variable}={name}: cargo keeps a folder of its own under that name; choose another one.")
     for there in (f"functions/{name}", f"events/{name}", f"{name}/Cargo.toml"):
@@ -175,8 +180,8 @@ class Endpoint:
     def check(self) -> None:
         check_name("NAME", self.name)
         names = [upstream.name for upstream in self.upstreams]
-        if any(not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 20 for name in names):
-            raise Refused(f"UPSTREAMS={','.join(names)}: a name is as in UPSTREAMS=prices,exchange-rates, of at most 20 characters.")
+        for name in names:
+            check_form("UPSTREAMS", name, 20)
         if len(set(names)) != len(names):
             raise Refused(f"UPSTREAMS={','.join(names)}: a name appears twice.")
         if len(names) > 3:
@@ -193,6 +198,8 @@ class Endpoint:
         if re.search(rf"^      operationId: [a-z]+{self.id.capitalize()}$", read("openapi.yaml"), re.MULTILINE):
             raise Refused(f"NAME={self.name}: openapi.yaml has operations of {self.id.capitalize()} already.")
         routes = router()
+        if self.table:
+            check_form("TABLE", self.table.name, 32)
         if why := self.table and self.table.refused(self.resources, read("template.yaml")):
             raise Refused(f"TABLE={self.table.name}: {why}")
         for resource in self.resources:

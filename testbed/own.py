@@ -12,7 +12,7 @@ import subprocess
 import tomllib
 
 import remove
-from new import ROOT, Refused, read, run
+from new import ROOT, Refused, check_form, read, run
 from ownership import VERSION, owned
 
 README = """# {title}
@@ -73,11 +73,7 @@ def examples() -> list[str]:
 
 def check(name: str, keep: list[str]) -> None:
     # With `-prod` and a function's name of 32 characters, Lambda's 64 are not exceeded.
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 24:
-        raise Refused(
-            f"NAME={name}: a service's name has lower-case letters and digits, with single hyphens between them, begins with a letter, "
-            "and has at most 24 characters; as in `make own NAME=shipping`."
-        )
+    check_form("NAME", name, 24)
     if (ROOT / VERSION).exists():
         raise Refused(f"This repository is a team's own already: {VERSION} is there. `make remove` removes an endpoint.")
     if unknown := sorted(set(keep) - set(examples())):

@@ -62,8 +62,6 @@ class Table:
     def refused(self, resources: list, template: str) -> str | None:
         """Why there can be no such endpoint. `resources` are the list and its items."""
         listed, item = resources
-        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name) or len(self.name) > 32:
-            return "a name is as in TABLE=shop-parcels, of at most 32 characters."
         if self.id in tables(template) or re.search(rf"^  {self.id}:$", template, re.MULTILINE):
             return f"template.yaml has a {self.id} already. docs/endpoints.md says how another endpoint uses it."
         if listed.parameters or not re.fullmatch(rf"{re.escape(listed.route)}/\{{\w+\}}", item.route):

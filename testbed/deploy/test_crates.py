@@ -36,11 +36,8 @@ def run(folder: Path, *command: str, **env: str) -> str:
     return done.stdout
 
 
-def packages() -> list[dict]:
-    return json.loads(run(ROOT, "cargo", "metadata", "--quiet", "--offline", "--no-deps", "--format-version", "1"))["packages"]
-
-
-CRATES = {package["name"]: package for package in packages() if package["publish"] is None}
+METADATA = json.loads(run(ROOT, "cargo", "metadata", "--quiet", "--offline", "--no-deps", "--format-version", "1"))
+CRATES = {package["name"]: package for package in METADATA["packages"] if package["publish"] is None}
 
 
 def test_what_is_published_is_what_the_page_lists() -> None:

@@ -29,8 +29,8 @@ def git(copy: Path, *arguments: str) -> str:  # noqa: F811
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
-        (("NAME=",), "a service's name has lower-case letters"),
-        (("NAME=Shipping",), "a service's name has lower-case letters"),
+        (("NAME=",), "a name has lower-case letters"),
+        (("NAME=Shipping",), "a name has lower-case letters"),
         (("NAME=" + "s" * 25,), "at most 24 characters"),
         (("NAME=shipping", "KEEP=nothing"), f"the examples are {', '.join(own.examples())}"),
     ],

@@ -81,20 +81,10 @@ class Upstream:
 """
 
     def policy(self, endpoint: str) -> str:
-        return f"""  {endpoint}{self.id}SecretPolicy:
-    Type: AWS::IAM::Policy
-    Condition: Has{self.id}Secret
-    Properties:
-      PolicyName: {endpoint}-{self.name}-secret
-      Roles: [!Ref {endpoint}Role]
-      PolicyDocument:
-        Version: "2012-10-17"
-        Statement:
-          - Effect: Allow
-            Action: secretsmanager:GetSecretValue
-            Resource: !Ref {self.id}SecretId
-
-"""
+        return part(
+            "policy", ENDPOINT=endpoint, POLICY=f"{self.id}Secret", CONDITION=f"    Condition: Has{self.id}Secret\n", KIND=f"{self.name}-secret",
+            ACTIONS="secretsmanager:GetSecretValue", RESOURCE=f"!Ref {self.id}SecretId",
+        )
 
     def variables(self) -> str:
         return f"""          {self.static}_URL: !Ref {self.id}Url

@@ -111,7 +111,8 @@ links = ["aws"]
         return code.replace("USES\n", uses(code))
 
     def policy(self, endpoint: str, resources: list) -> str:
-        return part("policy", TABLE=self.id, ENDPOINT=endpoint, ACTIONS=", ".join(self.actions(resources)))
+        actions = ", ".join(self.actions(resources))
+        return part("policy", ENDPOINT=endpoint, POLICY="Table", CONDITION="", KIND="table", ACTIONS=actions, RESOURCE=f"!GetAtt {self.id}.Arn")
 
     def settings(self, endpoint: str) -> tuple[str, str]:
         """The lines of the function's block that are for its table."""

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -29,9 +29,12 @@ pub(crate) fn is_there() -> bool {
 
 /// Runs `executable` as `function`, sends it `invocations` plain requests, and ends it when it polls for more.
 pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Counts {
+    // Each count has its own file, because tests run in parallel.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
     let upstream = upstream();
     let executable = executable.canonicalize().expect("an executable");
-    let profile = profile(function);
+    let name = format!("callgrind.{function}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let profile = root().join("target/tmp").join(name);
     let mut valgrind = tokio::process::Command::new("valgrind");
     valgrind
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "--quiet"])
@@ -81,13 +84,6 @@ pub(crate) async fn invoke(process: &mut Function, plain: &Case, tables: &Tables
     let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
     let outcome = process.invoke(&invocation).await;
     plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{}: {difference}", plain.name));
-}
-
-/// Each count has its own file, because tests run in parallel.
-fn profile(function: &str) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let name = format!("callgrind.{function}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    root().join("target/tmp").join(name)
 }
 
 /// Adds up a profile: <https://valgrind.org/docs/manual/cl-format.html>.

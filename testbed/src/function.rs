@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read},
-    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -56,7 +55,13 @@ impl Function {
     pub fn with(api: RuntimeApi, mut command: Command, env: &[(&str, &str)]) -> Self {
         command
             .env_clear()
-            .envs(lambda_variables(api.address()))
+            .envs([
+                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+                ("AWS_LAMBDA_FUNCTION_NAME", "testbed"),
+                ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+                ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+                ("AWS_LAMBDA_RUNTIME_API", &api.address().to_string()),
+            ])
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -167,17 +172,6 @@ impl Function {
         let status = self.process.wait().await.expect("a child of this process");
         (status, self.output.await.expect("its output was read"))
     }
-}
-
-/// The environment variables that Lambda sets for every function, with its Runtime API at `api`.
-fn lambda_variables(api: SocketAddr) -> [(&'static str, String); 5] {
-    [
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),
-        ("AWS_LAMBDA_FUNCTION_NAME", "testbed".to_owned()),
-        ("AWS_LAMBDA_FUNCTION_VERSION", "1".to_owned()),
-        ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()),
-        ("AWS_LAMBDA_RUNTIME_API", api.to_string()),
-    ]
 }
 
 /// The executable of an example of this package, which cargo builds along with its tests.

@@ -269,7 +269,8 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
             let outcome = if *kind == "response" {
                 InvocationResult::Response(body)
             } else {
-                InvocationResult::Error(error_message(&body))
+                let error: Value = serde_json::from_str(&body).unwrap_or_default();
+                InvocationResult::Error(error["errorMessage"].as_str().unwrap_or(&body).to_owned())
             };
             let send = |Waiting { answered, sent }| match answered {
                 Caller::Waits(answered) => answered.send((outcome, now.saturating_duration_since(sent))).is_ok(),
@@ -337,9 +338,4 @@ fn status(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::default();
     *response.status_mut() = status;
     response
-}
-
-fn error_message(body: &str) -> String {
-    let error: Value = serde_json::from_str(body).unwrap_or_default();
-    error["errorMessage"].as_str().unwrap_or(body).to_owned()
 }

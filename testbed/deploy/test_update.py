@@ -15,15 +15,10 @@ from ownership import owned
 from test_new import changes, copy, edit, passes, run  # noqa: F401
 from test_own import WITHOUT_API, committer, git  # noqa: F401
 
-
-
-def said(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
-
-
-SHALLOW = said("git", "rev-parse", "--is-shallow-repository").strip() == "true"
+SHALLOW = subprocess.check_output(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, text=True).strip() == "true"
 # The first commit that can be updated. In a shallow clone, it would be the first that is there.
-FIRST = said("git", "log", "--diff-filter=A", "--format=%H", "--", "testbed/update.py").split()[-1:]
+ADDED = ["git", "log", "--diff-filter=A", "--format=%H", "--", "testbed/update.py"]
+FIRST = subprocess.check_output(ADDED, cwd=ROOT, text=True).split()[-1:]
 # What a team writes into files of its own.
 ALARM = """  ParcelsBusy:
     Type: AWS::CloudWatch::Alarm

@@ -40,7 +40,10 @@ fn main() -> ExitCode {
     let mut trials = of_fetch();
     trials.extend([Endpoint::Fetch, Endpoint::PairIdle].into_iter().flat_map(of_any_endpoint));
     trials.extend([Endpoint::Fetch, Endpoint::PairFailing].into_iter().flat_map(of_each_fault));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // They wait most of the time: for a deadline, a retry, a slow upstream.
+    arguments.test_threads.get_or_insert(8);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// The trials that take long, or test only how names are resolved: a second upstream makes no difference to them.

@@ -6,6 +6,9 @@ ARCHITECTURE ?= x86_64
 STAGE ?= dev
 FUZZ_SECONDS ?= 60
 
+# Containers often set it. Then each process would compile all of the SAM CLI, pytest and the emulator anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 FUNCTIONS = $(notdir $(wildcard events/*))
 # samconfig.toml's tables for dev are also what `sam` alone uses, and so are called default.
 SAM_ENV = $(if $(filter dev,$(STAGE)),default,$(STAGE))

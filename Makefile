@@ -122,7 +122,7 @@ check: formatted ## check format and lints (clippy), as an editor does on save
 	@cargo clippy --quiet --all-targets -- -D warnings
 
 formatted:
-	@cargo fmt --all --check
+	@cargo fmt --all --check || { echo 'This is the format: cargo fmt --all'; exit 1; }
 
 documented: compiled
 	@# With an example, so that Cargo takes the same features as for the tests, and compiles no crate again. All of them

@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The contract, with one server: the reference's own. "Try it out" sends its requests there.
 fn openapi() -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut openapi: Value = serde_saphyr::from_str(&fs::read_to_string(OPENAPI)?)?;
+    let read = serde_saphyr::from_str(&fs::read_to_string(OPENAPI)?);
+    let mut openapi: Value = read.inspect_err(|_| eprintln!("openapi.yaml cannot be read."))?;
     // YAML has put it in its places.
     openapi.as_object_mut().map(|members| members.remove("x-shared"));
     openapi["servers"] = json!([{ "url": "..", "description": "The server of this page." }]);

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::FutureExt;
-use handler::{Context, Endpoint, Problem, Request, Response, http::StatusCode, json};
+use handler::{Context, Endpoint, Problem, Request, Response, http::StatusCode, json, post};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -47,6 +47,16 @@ fn observed(endpoint: &impl Endpoint, event: &Value, trigger: &str) -> (HttpAnsw
 fn told(endpoint: &impl Endpoint, event: &Value, trigger: &str) -> Value {
     let (answer, line) = observed(endpoint, event, trigger);
     serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{line}"))
+}
+
+#[test]
+fn a_schedule_can_send_what_docs_endpoints_md_says() {
+    let page = include_str!("../../../docs/endpoints.md");
+    let input = page.split("Input: '").nth(1).and_then(|text| text.split('\'').next()).expect("a schedule's input");
+    let event = serde_json::from_str(input).expect("JSON");
+    let cleanup = post(async |_: Request| json(StatusCode::OK, &"clean")).at("/cleanup");
+    let (answer, line) = observed(&cleanup, &event, "http-api");
+    assert_eq!((answer.status, &line["trigger"], &line["route"]), (200, &json!("http-api"), &json!("/cleanup")));
 }
 
 #[test]

@@ -2,11 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
-use tokio::{
-    task::yield_now,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::log::InvocationSpan;
 
@@ -33,12 +29,9 @@ pub(crate) fn before(lambdas: SystemTime) -> Option<Instant> {
 }
 
 /// Runs `future` for at most the time until `at`. `None` if that is not enough.
-pub(crate) async fn in_time<F: Future + Unpin>(at: Option<Instant>, mut future: F) -> Option<F::Output> {
-    let Some(at) = at else { return Some(future.await) };
-    if let Ok(output) = timeout_at(at, &mut future).await {
-        return Some(output);
+pub(crate) async fn in_time<F: Future>(at: Option<Instant>, future: F) -> Option<F::Output> {
+    match at {
+        Some(at) => timeout_at(at, future).await.ok(),
+        None => Some(future.await),
     }
-    // After a stall, the future's own timers fire at the same moment: what it does then comes first.
-    yield_now().await;
-    future.now_or_never()
 }

@@ -96,10 +96,41 @@ pub fn count_with(name: &'static str, number: impl FnOnce(Option<u64>) -> u64) {
     });
 }
 
-/// The names that every invocation's line has, or may have.
-const OWN: &str = "timestamp level message request_id trace_id function_version trigger method route client_address status \
-    problem error unsent_problem panic duration_ms remaining_ms bytes_out stream first_byte_ms cold_start init_ms _aws \
-    FunctionName Requests ClientErrors ServerErrors ColdStarts Duration";
+/// Whether every invocation's line has, or may have, this name.
+fn is_own(name: &str) -> bool {
+    matches!(
+        name,
+        "timestamp"
+            | "level"
+            | "message"
+            | "request_id"
+            | "trace_id"
+            | "function_version"
+            | "trigger"
+            | "method"
+            | "route"
+            | "client_address"
+            | "status"
+            | "problem"
+            | "error"
+            | "unsent_problem"
+            | "panic"
+            | "duration_ms"
+            | "remaining_ms"
+            | "bytes_out"
+            | "stream"
+            | "first_byte_ms"
+            | "cold_start"
+            | "init_ms"
+            | "_aws"
+            | "FunctionName"
+            | "Requests"
+            | "ClientErrors"
+            | "ServerErrors"
+            | "ColdStarts"
+            | "Duration"
+    )
+}
 
 /// Whether a trigger's route is for all paths: `$default`, or such as `/{proxy+}`.
 fn is_catch_all(route: &str) -> bool {
@@ -155,8 +186,7 @@ impl Recorded {
     /// A name that is not in the line yet, because JSON with two equal names means something else to each reader.
     fn name(&self, given: &'static str) -> Name {
         let names = self.fields.iter().map(|(name, _)| name).chain(self.counts.iter().map(|(name, _)| name));
-        let is_taken =
-            |name: &str| OWN.split(' ').any(|own| own == name) || names.clone().any(|taken| taken.written == name);
+        let is_taken = |name: &str| is_own(name) || names.clone().any(|taken| taken.written == name);
         Name { given, written: free_name(given, is_taken) }
     }
 }

@@ -102,7 +102,7 @@ impl Begun {
             Ok::<_, Error>(())
         }));
         let ended = async {
-            let (end, failure) = match select(pin!(frames.closed()), pin!(in_time(deadline, pin!(written)))).await {
+            let (end, failure) = match select(pin!(frames.closed()), pin!(in_time(deadline, written))).await {
                 // Nobody reads any more.
                 _ if frames.is_closed() => ("caller-gone", None),
                 Either::Right((Some(Some(Ok(()))), _)) => ("complete", None),
@@ -115,7 +115,7 @@ impl Begun {
             (end, failure)
         };
         // `cargo lambda watch` responds before it has read the body.
-        let all = in_time(deadline.map(|at| at + LAST_WORDS), pin!(join(ended, posted))).await;
+        let all = in_time(deadline.map(|at| at + LAST_WORDS), join(ended, posted)).await;
         let ((end, failure), posted) = all.unwrap_or((("deadline", Some(Problem::deadline_exceeded())), Ok(false)));
         let problem = of_answer.or(failure);
         invocation.end(status, bytes, problem.as_ref(), Some((end, first_byte)));

@@ -63,8 +63,8 @@ run: tools ## serve the endpoints on localhost, rebuilt when their code changes
 		do kill -0 $$$$ 2>/dev/null || exit; sleep 0.2; done; done; \
 		printf '\nready: http://localhost:$(PORT)%s\n\n' '$(ROUTES)'; \
 		printf '  curl http://localhost:$(PORT)%s\n' $(PLAIN_ROUTES); echo) & \
-	$(LOCAL) --needed && set -- .venv/bin/python testbed/emulator.py --run target/local/$(PORT); \
-	exec "$$@" cargo lambda watch --config '$(START)' --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
+	set -- python3; ! $(LOCAL) --needed || set -- .venv/bin/python; \
+	exec "$$@" testbed/emulator.py --run target/local/$(PORT) cargo lambda watch --config '$(START)' --invoke-address $(ADDRESS) --invoke-port $(PORT) --disable-cors
 
 token: .venv/local ## print a token for `make run`, of the caller SUB=ada with SCOPES='parcels'
 	@.venv/bin/python testbed/caller.py '$(SUB)' '$(SCOPES)'

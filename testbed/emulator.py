@@ -1,7 +1,7 @@
 """An emulated AWS with the tables, secrets and queues of template.yaml that functions/*/Cargo.toml have permissions on.
 
     emulator.py --needed                      fails if no function needs it, nor a caller's token
-    emulator.py --run FOLDER COMMAND...       runs COMMAND beside it: `make run`. Its data is kept in FOLDER
+    emulator.py --run FOLDER COMMAND...       runs COMMAND, beside it if it is needed: `make run`. Its data is kept in FOLDER
     emulator.py --accounts                    for tests: makes them in each account whose number it reads, and writes a line
 
 What a Condition of template.yaml can leave out is not made. A resource has its logical id for a name.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -59,6 +59,10 @@ def resources() -> dict[str, set[str]]:
     }
     functions = {file.parent.name: permissions(file) & made for file in sorted(ROOT.glob("functions/*/Cargo.toml"))}
     return {name: needed for name, needed in functions.items() if needed}
+
+
+def is_needed() -> bool:
+    return bool(resources()) or needs_tokens()
 
 
 def needs_tokens() -> bool:
@@ -250,6 +254,25 @@ def serve() -> None:
     app.main()
 
 
+def end_of(command: list[str], env: Mapping[str, str]) -> int:
+    """Runs it until it ends, or until this process is to end: `cargo lambda watch` goes on when its terminal is closed."""
+    running, is_over = None, False
+
+    def end(*_: object) -> None:
+        nonlocal is_over
+        is_over = True
+        if running:
+            running.terminate()
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ending, end)
+    running = subprocess.Popen(command, env=env)
+    if is_over:
+        running.terminate()
+    return running.wait()
+
+
 def run(folder: Path, command: list[str]) -> int:
     local: dict[str, dict] = {}
     for function, routes in protected(parsed("openapi.yaml")).items():
@@ -260,10 +283,7 @@ def run(folder: Path, command: list[str]) -> int:
     def with_endpoints() -> int:
         # `python3` is that of .venv, in which the tokens' library is.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        running = subprocess.Popen(command, env=os.environ | {LOCAL: json.dumps(local), "PATH": path})
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: running.terminate())
-        return running.wait()
+        return end_of(command, os.environ | {LOCAL: json.dumps(local), "PATH": path})
 
     needed = resources()
     if not needed:
@@ -285,9 +305,9 @@ def accounts() -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--needed"]:
-            sys.exit(not (resources() or needs_tokens()))
+            sys.exit(not is_needed())
         case ["--run", folder, *command]:
-            sys.exit(run(Path(folder).absolute(), command))
+            sys.exit(run(Path(folder).absolute(), command) if is_needed() else end_of(command, os.environ))
         case ["--accounts"]:
             accounts()
         case ["--serve"]:

@@ -157,6 +157,22 @@ def test_it_ends_with_make_run_however_that_ends(tree: Path, how: int) -> None:
         wait_for(lambda: gone(given["variables"]["AWS_ENDPOINT_URL"]), "the end of the emulator", 30)
 
 
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_nothing_goes_on_when_the_terminal_is_closed(tree: Path, is_needed: bool) -> None:
+    if not is_needed:
+        (tree / "functions/orders/Cargo.toml").write_text("[package]\n")
+        (tree / "openapi.yaml").write_text("paths: {}\n")
+    # As cargo-lambda does.
+    ignores = ["sh", "-c", "trap '' HUP; echo pid $$; read line"]
+    command = [sys.executable, str(tree / "testbed/emulator.py"), "--run", str(tree / "data"), *ignores]
+    with subprocess.Popen(command, cwd=tree, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        pid = int(next(line for line in run.stdout if line.startswith("pid ")).split()[1])
+        os.kill(run.pid, signal.SIGHUP)
+        run.wait(60)
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_a_token_is_needed_where_the_contract_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulator, "ROOT", tree)
     assert emulator.protected(emulator.parsed("openapi.yaml")) == {"orders": [["/orders/.+", ["HEAD", "OPTIONS"]]]}

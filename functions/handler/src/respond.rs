@@ -1,12 +1,17 @@
 //! From an event to an answer, whatever the endpoint does.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    task::{unconstrained, yield_now},
+    time::sleep_until,
+};
 
 use crate::{
     Body, Endpoint, Problem, Request, Response,
     answer::answer,
     caught::{caught, caught_async},
-    deadline::{GRACE, deadline, in_time},
+    deadline,
     endpoint::without_endpoint,
     event::{Event, Malformed},
     log::{InvocationSpan, Log},
@@ -15,6 +20,7 @@ use crate::{
     trigger::Trigger,
 };
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use lambda_http::{
     Context, Error, RequestExt,
     http::{
@@ -176,8 +182,20 @@ async fn call(
     let answering = dispatch(endpoint, request);
     #[cfg(feature = "stream")]
     let answering = crate::stream::collected(answering, most);
-    let deadline = deadline().map(|at| at + GRACE);
-    in_time(deadline, pin!(answering)).await.unwrap_or_else(|| Err(Problem::deadline_exceeded()))
+    let deadline = deadline::deadline();
+    let given_up = async {
+        match deadline {
+            // An endpoint that always has something to do uses up tokio's budget, without which a timer is not polled.
+            Some(at) => unconstrained(sleep_until(at + deadline::GRACE)).await,
+            None => pending().await,
+        }
+        // After a stall, the endpoint's own timers fire at the same moment: what it does then comes first.
+        yield_now().await;
+    };
+    match select(pin!(answering), pin!(given_up)).await {
+        Either::Left((outcome, _)) => outcome,
+        Either::Right(_) => Err(Problem::deadline_exceeded()),
+    }
 }
 
 #[cfg(test)]

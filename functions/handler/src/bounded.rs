@@ -146,6 +146,18 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Int<MIN, MAX> {
     }
 }
 
+/// What a [`Text`] or an [`Int`] cannot hold. Its message says the bounds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OutOfBounds(String);
+
+impl fmt::Display for OutOfBounds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OutOfBounds {}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{from_str, to_string};
@@ -201,15 +213,3 @@ mod tests {
         }
     }
 }
-
-/// What a [`Text`] or an [`Int`] cannot hold. Its message says the bounds.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct OutOfBounds(String);
-
-impl fmt::Display for OutOfBounds {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OutOfBounds {}

@@ -206,14 +206,19 @@ async fn the_fleet_hears_of_a_circuit_breaker_that_a_stream_opens() {
         ],
     )
     .await;
+    // What the fleet knows is read before a call.
+    let told = || {
+        let targets =
+            aws.requests().into_iter().filter_map(|request| request.header("x-amz-target").map(str::to_owned));
+        targets.filter(|target| target != "DynamoDB_20120810.BatchGetItem").collect::<Vec<_>>()
+    };
     for _ in 0..10 {
-        assert!(aws.requests().is_empty(), "{:?}", aws.requests());
+        assert!(told().is_empty(), "{:?}", told());
         streamed(&mut function, &[]).await;
     }
     // The invocation waits until it is told.
     assert_eq!(lines(function).await[9]["BreakerOpens"], 1);
-    let [told] = &aws.requests()[..] else { panic!("{:?}", aws.requests()) };
-    assert_eq!(told.header("x-amz-target"), Some("DynamoDB_20120810.UpdateItem"));
+    assert_eq!(told(), ["DynamoDB_20120810.UpdateItem"]);
 }
 
 /// The upstream is slow but not silent, so the function's own time is what ends it.

@@ -180,7 +180,9 @@ def test_allow_lists_the_methods_of_the_contract(api: Api, path: str) -> None:
     if api.where != "local":
         pytest.skip("the gateway in front may answer OPTIONS itself")
     answer = api.call(re.sub(r"\{.*?\}", "a", path), "OPTIONS")
-    assert set(answer.headers["allow"].split(", ")) == {method.upper() for method in TESTED[path] if method in METHODS}
+    # An axum router has neither OPTIONS nor spaces in it.
+    allowed = {method.strip() for method in answer.headers["allow"].split(",")} | {"OPTIONS"}
+    assert allowed == {method.upper() for method in TESTED[path] if method in METHODS} | {"OPTIONS"}
 
 
 @pytest.mark.parametrize("path", [path for path in PLAIN if '"{upstream}' in settings(ROUTER[path]) and "get" in TESTED.get(path, {})])

@@ -72,6 +72,10 @@ pub(crate) fn variables(function: &str, upstream: &Upstream) -> Vec<(String, Str
     let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy();
     let of_each = [("CA_FILE", &*ca_file), ("TIMEOUT_MS", "60000"), ("ATTEMPT_TIMEOUT_MS", "60000")];
     let mut all = settings(function, upstream);
+    let own = upstream.url("");
+    if all.iter().any(|(name, value)| name.starts_with("AWS_ENDPOINT_URL") && *value == own) {
+        all.push(("AWS_CA_BUNDLE".into(), ca_file.clone().into_owned()));
+    }
     for name in upstreams(function) {
         all.extend(of_each.map(|(setting, value)| (format!("{name}_{setting}"), value.to_owned())));
     }

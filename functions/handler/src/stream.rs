@@ -1,7 +1,7 @@
 //! Answers whose body comes in pieces.
 //!
 //! Behind a trigger that streams, each piece is sent when it is there. The function cannot see whether its trigger does
-//! that, so [`INVOKE_MODE`] says it. Behind any other trigger, the pieces are collected.
+//! that, so [`INVOKE_MODE`](crate::run::INVOKE_MODE) says it. Behind any other trigger, the pieces are collected.
 
 mod sent;
 

@@ -30,7 +30,7 @@ LINK = $(if $(STATIC),CARGO_LAMBDA_COMPILER=cargo \
 	RUSTFLAGS='-C target-cpu=$(PROCESSOR) -C target-feature=+crt-static -C relocation-model=static')
 
 # Parts of `test`, then the targets for users.
-.PHONY: compiled tested deployed formatted documented
+.PHONY: compiled tested doctested deployed formatted documented
 .PHONY: help run token test check audit advisories new own update rename remove standalone events crates services budget soak fuzz bench growth screenshot build release notes link deploy \
 	url smoke logs rollback destroy doctor clean tools
 
@@ -71,7 +71,7 @@ token: .venv/local ## print a token for `make run`, of the caller SUB=ada with S
 
 # Side by side: while one waits for the linker, a download or the emulator, another one has the core.
 test: tools ## prove that everything works
-	@$(MAKE) --no-print-directory -j build audit tested deployed $(PASSED) $(if $(CI),documented)
+	@$(MAKE) --no-print-directory -j build audit tested doctested deployed $(PASSED) $(if $(CI),documented)
 
 # clippy-driver is rustc with Clippy's lints. `cargo clippy` would compile each dependency a second time.
 LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
@@ -91,6 +91,8 @@ LIBRARIES = $(foreach file,$(wildcard functions/*/src/lib.rs) $(shell grep -l '^
 
 tested: $(READY)
 	$(LINTED) cargo test --tests --config '$(RUNNER)'
+
+doctested: compiled
 	$(unchanged) '$(LIBRARIES)' cargo test --doc
 
 pytests = $(1:%=testbed/deploy/test_%.py)

@@ -74,7 +74,8 @@ impl Begun {
         let ((prelude, status, mut body), of_answer) = answer;
         let deadline = invocation.deadline().map(|at| at + GRACE);
         let (mut bytes, mut first_byte) = (0, None);
-        let (frames, mut receiver) = channel(1);
+        // With room for one, each piece would wake the connection.
+        let (frames, mut receiver) = channel(4);
         let pieces = poll_fn(move |context| receiver.poll_recv(context)).map(Ok::<_, Error>);
         // A stream ends with trailers, if only with none. Without them it was given up, and the connection breaks.
         let given_up = iter([Err("the stream was given up".into())]);

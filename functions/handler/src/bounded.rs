@@ -82,9 +82,7 @@ impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Text<MIN, MAX
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                let chars = text.chars().count();
-                let is_within = (MIN..=MAX).contains(&chars);
-                if is_within { Ok(Text(text.to_owned())) } else { Err(E::invalid_length(chars, &self)) }
+                text.to_owned().try_into().map_err(|_| E::invalid_length(text.chars().count(), &self))
             }
         }
 
@@ -132,8 +130,7 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Int<MIN, MAX> {
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-                let is_within = (MIN..=MAX).contains(&number);
-                if is_within { Ok(Int(number)) } else { Err(E::invalid_value(Unexpected::Signed(number), &self)) }
+                number.try_into().map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
             }
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {

@@ -2,6 +2,15 @@
 
 use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use lambda_http::{
+    Context, Error, RequestExt,
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode,
+        header::{CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
+    },
+};
 use tokio::{
     task::{unconstrained, yield_now},
     time::sleep_until,
@@ -18,15 +27,6 @@ use crate::{
     pieces::Pieces,
     trace,
     trigger::Trigger,
-};
-use bytes::Bytes;
-use futures_util::future::{Either, select};
-use lambda_http::{
-    Context, Error, RequestExt,
-    http::{
-        HeaderName, HeaderValue, Method, StatusCode,
-        header::{CACHE_CONTROL, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
-    },
 };
 
 #[cfg(feature = "stream")]

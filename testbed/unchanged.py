@@ -114,7 +114,7 @@ def main(functions: str, *command: str) -> int:
     lists: set[str] = set()
     if cargo := functions == "cargo":
         package = Path(os.environ["CARGO_MANIFEST_DIR"])
-        metadata = tomllib.loads((package / "Cargo.toml").read_text())["package"].get("metadata", {})
+        metadata = parsed(package / "Cargo.toml")["package"].get("metadata", {})
         lists = {how for how in ("each-endpoint", "uses-cases", "uses-endpoints") if executable.name.rpartition("-")[0] in metadata.get(how, [])}
         functions = "*" if "uses-endpoints" in lists else "each" if "each-endpoint" in lists else package.name
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
 
+from new import local
+
 GATEWAY_SECONDS = 30
 NO_VALUE = {"Ref": "AWS::NoValue"}
 
@@ -298,11 +300,6 @@ def gateways(route: str) -> str:
     return re.sub(r"\{\*(\w+)\}", r"{\1+}", route)
 
 
-def locally(route: str) -> str:
-    """A route of API Gateway as the local router writes it."""
-    return re.sub(r"\{(\w+)\+\}", r"{*\1}", route)
-
-
 def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
     """The gateway, the local router and the events have the same endpoints. Each route accepts every method."""
     wrong, routes = [], {}
@@ -316,7 +313,7 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
             if router.get(path, code(function)) != code(function):
                 wrong.append(f"{name} takes {path} from {router[path]}, which has it in CargoLambda.toml")
     for path in sorted(routes.keys() - router.keys()):
-        wrong.append(f"CargoLambda.toml lacks a route of template.yaml: add `{json.dumps(locally(path))} = {json.dumps(routes[path])}`")
+        wrong.append(f"CargoLambda.toml lacks a route of template.yaml: add `{json.dumps(local(path))} = {json.dumps(routes[path])}`")
     for path in sorted(router.keys() - routes.keys()):
         line = f"Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: {json.dumps(path)}, Method: ANY }} }}"
         wrong.append(f"template.yaml lacks a route of CargoLambda.toml: add `{line}` to the Events of {router[path]}")

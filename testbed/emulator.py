@@ -172,21 +172,25 @@ class Emulator:
     def make(self, account: str, template: dict) -> dict[str, str]:
         """Makes or updates the stack in `account`. Returns its outputs."""
         body = json.dumps(template)
-        try:
-            self.cloudformation(account, "CreateStack", TemplateBody=body)
-        except HTTPError as error:
-            if b"AlreadyExists" not in error.read():
-                raise
+
+        def refused(action: str, expected: str) -> bool:
             try:
-                self.cloudformation(account, "UpdateStack", TemplateBody=body)
+                self.cloudformation(account, action, TemplateBody=body)
             except HTTPError as error:
-                if b"No updates" not in error.read():
-                    raise
+                said = error.read().decode()
+                return expected in said or sys.exit(f"The local AWS does not take the resources of template.yaml: {said}")
+            return False
+
+        if refused("CreateStack", "AlreadyExists"):
+            refused("UpdateStack", "No updates")
         while (described := self.cloudformation(account, "DescribeStacks")).findtext(".//StackStatus", "").endswith("_IN_PROGRESS"):
             time.sleep(0.05)
         status = described.findtext(".//StackStatus")
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            sys.exit(f"The local AWS cannot make the resources of template.yaml: {status}: {described.findtext('.//StackStatusReason')}")
+            events = self.cloudformation(account, "DescribeStackEvents").iter("member")
+            failed = (event for event in events if event.findtext("ResourceStatus", "").endswith("_FAILED"))
+            told = [f"{event.findtext('LogicalResourceId')}: {event.findtext('ResourceStatusReason')}" for event in failed]
+            sys.exit("\n".join([f"The local AWS cannot make the resources of template.yaml ({status}).", *told]))
         return {output.findtext("OutputKey", ""): output.findtext("OutputValue", "") for output in described.iter("member")}
 
     def variables(self, account: str) -> dict[str, dict[str, str]]:
@@ -206,6 +210,11 @@ class Emulator:
         return {function: {**client, **own.get(function, {})} for function in sorted(needed.keys() | own.keys())}
 
 
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """What ministack needs of an environment. Many other names would be settings of it, such as SERVICES, and LOG_LEVEL of the functions."""
+    return {name: environment[name] for name in ("HOME", "PATH") if name in environment}
+
+
 @contextmanager
 def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
     """Starts ministack. It ends with this process, however that ends, and keeps its data in `folder` if it is `kept`."""
@@ -215,8 +224,7 @@ def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
         port = probe.getsockname()[1]
     settings = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
     settings |= {"PERSIST_STATE": str(int(kept)), "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
-    # LOG_LEVEL is that of the functions.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_") and name != "LOG_LEVEL"} | settings
+    env = bare(os.environ) | settings
     log = folder / "ministack.log"
     with log.open("wb") as output:
         # Its own session: Ctrl-C is for the command, and the emulator ends after it.

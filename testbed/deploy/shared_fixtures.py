@@ -18,7 +18,8 @@ import pytest
 import requests
 import unchanged
 from aws import ARCHITECTURE, Aws
-from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, is_tested, process, wait_for, wait_for_line
+from emulator import bare
+from harness import PLAIN, ROOT, Api, Upstream, environment, free_port, is_tested, process, wait_for, wait_for_line
 from samcli.yamlhelper import yaml_parse
 
 
@@ -97,7 +98,7 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     # ministack's settings for its port and address. It keeps the functions' code and its pid in TMPDIR.
-    env = emulator_environment(endpoint) | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(scratch), **settings}
+    env = bare(environment()) | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(scratch), **settings}
     shim = Path(__file__).with_name("ministack_shim.py")
     with process(["python", str(shim)], env, scratch / "ministack.log") as running:
 

@@ -113,7 +113,7 @@ def tree(tmp_path: Path) -> Path:
 def running(tree: Path) -> Iterator[tuple[subprocess.Popen, dict]]:
     """`emulator.py --run`, with a command that prints what it was given and waits for the end of its input."""
     command = [sys.executable, str(tree / "testbed/emulator.py"), "--run", str(tree / "data"), "sh", "-c", "echo; echo $LOCAL_ENDPOINTS; read line"]
-    with subprocess.Popen(command, cwd=tree, env=environment(LOG_LEVEL="of the functions"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, cwd=tree, env=environment(LOG_LEVEL="of the functions", SERVICES="s3"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         given = next(line for line in run.stdout if line.startswith("{"))
         yield run, json.loads(given)["orders"]
 
@@ -171,6 +171,13 @@ def test_nothing_goes_on_when_the_terminal_is_closed(tree: Path, is_needed: bool
         run.wait(60)
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_it_says_which_resource_the_local_aws_cannot_make(tree: Path) -> None:
+    (tree / "template.yaml").write_text(TEMPLATE.replace("LostQueue.Arn", "NoQueue.Arn"))
+    command = [sys.executable, str(tree / "testbed/emulator.py"), "--run", str(tree / "data"), "true"]
+    done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1 and "\nOrdersQueue: Invalid value for the parameter RedrivePolicy." in done.stderr, done.stderr
 
 
 def test_a_token_is_needed_where_the_contract_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ use handler::{
 };
 
 /// A page may load scripts and styles from its own origin only, and call only that origin. Swagger UI's icons are in
-/// its style sheet (`data:`).
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// its style sheet (`data:`). It shows an answer that is an image from memory (`blob:`), and plays one that is a sound.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+                      media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 struct File {
     name: &'static str,

@@ -103,6 +103,13 @@ def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
         page.locator(f"#operations-default-{operation} .opblock-summary-control").click()
 
 
+def test_an_answer_that_is_an_image_is_shown(page: Page) -> None:
+    page.route("**/*", lambda route: route.fulfill(body=page.screenshot(), content_type="image/png"))
+    image = tried(page, GET).locator("img")
+    image.wait_for()
+    assert image.evaluate("async image => (await image.decode(), image.naturalWidth)") == 1280
+
+
 def test_a_token_is_sent_with_what_is_tried(page: Page) -> None:
     page.get_by_role("button", name="Authorize").click()
     page.locator(".auth-container input").fill("a-token")

@@ -304,6 +304,8 @@ def test_the_page_of_endpoints_shows_its_problem() -> None:
 def test_the_page_about_tables_shows_its_declarations() -> None:
     """Its Rust code is compiled and run with the documentation of the crate data."""
     sources = "".join((ROOT / file).read_text() for file in ("template.yaml", "functions/parcels/Cargo.toml"))
+    # A team has more tables.
+    sources = re.sub(r"- \[(\w+, )*Parcels\b.*\]", "- [Parcels]", sources)
     shown = re.findall(r"```(?:yaml|toml)\n(.*?)```", DATA, re.DOTALL)
     assert len(shown) == 2 and [block for block in shown if block not in sources] == []
 

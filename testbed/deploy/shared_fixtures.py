@@ -19,7 +19,7 @@ import requests
 import unchanged
 from aws import ARCHITECTURE, Aws
 from emulator import bare
-from harness import PLAIN, ROOT, Api, Upstream, environment, free_port, is_tested, process, wait_for, wait_for_line
+from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, is_tested, process, wait_for, wait_for_line
 from samcli.yamlhelper import yaml_parse
 
 
@@ -97,8 +97,11 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
+    # Its functions have its environment. They may be slow beside other tests.
+    given = emulator_environment(endpoint) | {"AWS_OPERATION_TIMEOUT_MS": "60000"}
+    aws = {name: value for name, value in given.items() if name.startswith("AWS_")}
     # ministack's settings for its port and address. It keeps the functions' code and its pid in TMPDIR.
-    env = bare(environment()) | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(scratch), **settings}
+    env = bare(given) | aws | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(scratch), **settings}
     shim = Path(__file__).with_name("ministack_shim.py")
     with process(["python", str(shim)], env, scratch / "ministack.log") as running:
 

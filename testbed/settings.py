@@ -13,9 +13,11 @@ environment say, and its callers are those of caller.py.
 import json
 import os
 import sys
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 
 EVENTS = Path(__file__).resolve().parents[1] / "events"
 
@@ -34,10 +36,19 @@ def serve(server: ThreadingHTTPServer) -> str:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # A response is written in parts. The later parts must not wait until the first is acknowledged.
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "content-length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 def upstream_with(body: bytes) -> ThreadingHTTPServer:
@@ -46,12 +57,7 @@ def upstream_with(body: bytes) -> ThreadingHTTPServer:
     class Upstream(Handler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            self.reply(200, body, {"content-type": "application/json"})
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 

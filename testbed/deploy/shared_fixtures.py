@@ -7,7 +7,7 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urljoin
@@ -21,21 +21,12 @@ from aws import ARCHITECTURE, Aws
 from emulator import bare
 from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, is_tested, process, wait_for, wait_for_line
 from samcli.yamlhelper import yaml_parse
+from settings import Handler
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = True
     # A whole fleet connects at once.
     request_queue_size = 512
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # A response is written in parts. The later parts must not wait until the first is acknowledged.
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def serving(handler: type[Handler]) -> Server:
@@ -57,13 +48,8 @@ def start_upstream() -> Iterator[Callable[[str], Upstream]]:
                 authorization = self.headers.get("authorization")
                 upstream.authorizations.append(authorization)
                 welcome = upstream.accepts in (None, authorization)
-                self.send_response(upstream.status if welcome else 401)
-                self.send_header("content-type", upstream.content_type)
-                for name, value in upstream.headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(upstream.body)))
-                self.end_headers()
-                self.wfile.write(upstream.body)
+                headers = {"content-type": upstream.content_type, **upstream.headers}
+                self.reply(upstream.status if welcome else 401, upstream.body, headers)
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length", 0)))

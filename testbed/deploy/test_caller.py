@@ -35,19 +35,12 @@ def function(events: Queue, posted: Queue, tmp_path_factory: pytest.TempPathFact
 
     class Behind(Handler):
         def do_GET(self) -> None:
-            body = json.dumps(events.get()).encode()
-            self.send_response(200)
-            self.send_header("lambda-runtime-aws-request-id", "an-id")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(200, json.dumps(events.get()).encode(), {"lambda-runtime-aws-request-id": "an-id"})
 
         def do_POST(self) -> None:
             length = self.headers.get("content-length")
             posted.put((self.path, self.rfile.read(int(length) if length else len(STREAMED))))
-            self.send_response(202)
-            self.send_header("content-length", "0")
-            self.end_headers()
+            self.reply(202)
 
     behind = serving(Behind)
     between: ThreadingHTTPServer = caller.runtime_api(f"127.0.0.1:{behind.server_port}/prefix", PROTECTED)

@@ -43,14 +43,8 @@ class Table:
                 self.answer(answer.status_code, answer.content, answer.headers)
 
             def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-                self.send_response(status)
-                for name in ("x-amzn-requestid", "x-amz-crc32"):
-                    if name in headers:
-                        self.send_header(name, headers[name])
-                self.send_header("content-type", "application/x-amz-json-1.0")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                passed = {name: headers[name] for name in ("x-amzn-requestid", "x-amz-crc32") if name in headers}
+                self.reply(status, body, {**passed, "content-type": "application/x-amz-json-1.0"})
 
         self.proxy = serving(Proxy)
 

@@ -250,13 +250,8 @@ class Doomed:
                 if is_held:
                     doomed.gone.set()
                     return
-                self.send_response(answer.status_code)
-                for name in ("content-type", "x-amzn-requestid", "x-amz-crc32"):
-                    if name in answer.headers:
-                        self.send_header(name, answer.headers[name])
-                self.send_header("content-length", str(len(answer.content)))
-                self.end_headers()
-                self.wfile.write(answer.content)
+                passed = ("content-type", "x-amzn-requestid", "x-amz-crc32")
+                self.reply(answer.status_code, answer.content, {name: answer.headers[name] for name in passed if name in answer.headers})
 
         self.proxy = serving(Proxy)
         env = emulator_environment(f"http://127.0.0.1:{self.proxy.server_port}")

@@ -81,15 +81,9 @@ def service() -> Iterator[Service]:
             service.asked.append(f"{self.command} {self.path}")
             if self.path == service.held:
                 service.let_through.wait(30)
-            self.send_response(service.status)
-            for name, value in service.headers.items():
-                self.send_header(name, value)
             language = self.headers.get("accept-language", "")
             body = f"{self.path} {language} {len(service.asked)} of {service.url}".encode()
-            self.send_header("content-type", "text/plain")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(service.status, body, {**service.headers, "content-type": "text/plain"})
 
         do_PUT = do_GET
 
@@ -114,11 +108,7 @@ def fleet(aws: Aws, table: str, tmp_path: Path) -> Iterator[Fleet]:
             operations.append(self.headers["x-amz-target"].rpartition(".")[2])
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             passed = requests.post(aws.endpoint, data=body, headers=headers, timeout=30)
-            self.send_response(passed.status_code)
-            self.send_header("content-type", "application/x-amz-json-1.0")
-            self.send_header("content-length", str(len(passed.content)))
-            self.end_headers()
-            self.wfile.write(passed.content)
+            self.reply(passed.status_code, passed.content, {"content-type": "application/x-amz-json-1.0"})
 
     dynamodb = serving(Counted)
     with service() as prices, service() as rates:

@@ -153,7 +153,7 @@ def check_name(variable: str, name: str) -> None:
 
 class Endpoint:
     def __init__(
-        self, name: str, route: str, methods: str, item: str, item_methods: str, upstreams: str, stream: str = "", table: str = ""
+        self, name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "", stream: str = "", table: str = ""
     ) -> None:
         self.name, self.stream, self.table = name, stream, Table(table) if table else None
         route = route or f"/{name}"
@@ -214,26 +214,22 @@ class Endpoint:
 
     def manifest(self) -> str:
         manifest = read("testbed/new/function.toml").replace('"NAME', f'"{self.name}').replace("ROUTES", self.routes())
+        permissions, links = {f"{upstream.id}SecretId": ["secretsmanager:GetSecretValue"] for upstream in self.upstreams}, ["aws"]
         if self.stream:
             manifest = manifest.replace("serde.workspace = true\n", "")
-        if self.stream and not self.upstreams:
-            return manifest.replace("handler.workspace = true", 'handler = { workspace = true, features = ["stream"] }')
         if self.table:
-            manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", self.table.manifest(self.resources))
-            return insert(manifest, r"(?<=\n\[dependencies\]\n)", "data.workspace = true\n")
-        if not self.upstreams:
-            return manifest
-        permissions = "".join(f'{upstream.id}SecretId = ["secretsmanager:GetSecretValue"]\n' for upstream in self.upstreams)
-        declared = f"""[package.metadata.endpoint]
-links = ["aws", "http"]
-
-[package.metadata.endpoint.permissions]
-{permissions}
-"""
-        tokio = 'tokio = { workspace = true, features = ["macros"] }\n' if len(self.upstreams) > 1 else ""
-        manifest = insert(manifest, r"(?=\[\[bin\]\]\n)", declared)
-        upstream = 'upstream = { workspace = true, features = ["stream"] }' if self.stream else "upstream.workspace = true"
-        return insert(manifest, r"(?=\n\[dev-dependencies\]\n)", f"{tokio}{upstream}\n")
+            permissions = {self.table.id: self.table.actions(self.resources)}
+            manifest = insert(manifest, r"(?<=\n\[dependencies\]\n)", "data.workspace = true\n")
+        elif self.upstreams:
+            links.append("http")
+            tokio = 'tokio = { workspace = true, features = ["macros"] }\n' if len(self.upstreams) > 1 else ""
+            manifest = insert(manifest, r"(?=\n\[dev-dependencies\]\n)", f"{tokio}upstream.workspace = true\n")
+        if self.stream:
+            streams = "upstream" if self.upstreams else "handler"
+            manifest = manifest.replace(f"{streams}.workspace = true", streams + ' = { workspace = true, features = ["stream"] }')
+        lines = "".join(f"{name} = {json.dumps(actions)}\n" for name, actions in permissions.items())
+        declared = f"[package.metadata.endpoint]\nlinks = {json.dumps(links)}\n\n[package.metadata.endpoint.permissions]\n{lines}\n"
+        return insert(manifest, r"(?=\[\[bin\]\]\n)", declared) if permissions else manifest
 
     def routes(self) -> str:
         return ", ".join(f"`{resource.route}`" for resource in self.resources)
@@ -257,23 +253,13 @@ static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
             made.append(f'{operations}.at("{resource.route}")')
         endpoint = f"routes([{', '.join(made)}])" if several else made[0]
         operations = "".join(self.operation(resource, method) for resource in self.resources for method in resource.methods)
-        derives = ", ".join(["Deserialize"] * has_body + ["Serialize"] * answers)
-        strict = "#[serde(deny_unknown_fields)]\n" if has_body else ""
-        message = f"""
-/// The JSON body of {"a request and " if has_body else ""}an answer.
-#[derive({derives})]
-{strict}struct Message {{
-    message: String,
-}}
-""" * bool(derives)
-        if self.upstreams:
-            message = """
-/// The JSON body of an upstream's response: write here what the endpoint needs of it.
-#[derive(Deserialize, Serialize)]
-struct Answer {
-    message: String,
-}
-""" * answers + message.replace("a request and an answer", "a request").replace(derives, "Deserialize, Serialize") * has_body
+        types = ""
+        if self.upstreams and answers:
+            types += struct("Answer", "an upstream's response: write here what the endpoint needs of it", "Deserialize, Serialize")
+        if has_body:
+            types += struct("Message", "a request" if self.upstreams else "a request and an answer", "Deserialize, Serialize", "#[serde(deny_unknown_fields)]\n")
+        elif answers and not self.upstreams:
+            types += struct("Message", "an answer", "Serialize")
         code = f"""{statics}
 fn main() -> ExitCode {{
     handler::run(endpoint())
@@ -282,7 +268,7 @@ fn main() -> ExitCode {{
 fn endpoint() -> {"Routes" if several else "Resource"} {{
     {endpoint}
 }}
-{message}{operations}
+{types}{operations}
 #[cfg(test)]
 mod tests {{
     #[tokio::test]
@@ -298,6 +284,7 @@ mod tests {{
         # No variables, because a parameter can have the name of a keyword or of a function.
         values = [f'path(&request, "{name}")?' for name in resource.parameters]
         checks = "".join(f"    {value};\n" for value in values)
+        message = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else "".join(values or [f'"{self.name}"'])
         if self.upstreams:
             body = self.calls(resource, method)
         elif method in WITH_BODY:
@@ -305,19 +292,16 @@ mod tests {{
         elif method == "DELETE":
             body = checks + GONE
         elif self.stream:
-            values = values or [f'"{self.name}"']
-            message = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.to_owned()"
-            body = f"""    let message = {message};
+            body = f"""    let message = {message}{".to_owned()" * (len(values) < 2)};
     Ok(stream("text/plain; charset=utf-8", move |pieces| async move {{
         // Send each piece when it is there.
         pieces.send(message).await
     }}))
 """
         elif values:
-            told = f'[{", ".join(values)}].join(" ")' if len(values) > 1 else f"{values[0]}.into()"
-            body = f"    let message = {told};\n    json({status}, &Message {{ message }})\n"
+            body = f"    let message = {message}{'.into()' * (len(values) < 2)};\n    json({status}, &Message {{ message }})\n"
         else:
-            body = f'    json({status}, &Message {{ message: "{self.name}".into() }})\n'
+            body = f"    json({status}, &Message {{ message: {message}.into() }})\n"
         request = "request" if "&request" in body else "_request"
         return f"\nasync fn {resource.function(method)}({request}: Request) -> Result<Response, Problem> {{\n{body}}}\n"
 
@@ -363,9 +347,7 @@ async fn a_failing_upstream_becomes_a_problem() {{
         if self.table:
             return self.table.events(self.resources)
         files = []
-        for resource, number, method in (
-            (resource, number, method) for resource in self.resources for number, method in enumerate(resource.methods)
-        ):
+        for resource, (number, method) in ((resource, method) for resource in self.resources for method in enumerate(resource.methods)):
             path = re.sub(r"\{(.*?)\+?\}", r"a-\1", resource.route)
             request = ({} if method == "GET" else {"method": method}) | {"path": path}
             sent = {"message": "hello"}
@@ -376,7 +358,8 @@ async fn a_failing_upstream_becomes_a_problem() {{
                 request["body"] = sent
             if self.stream and not self.upstreams:
                 told = told["message"]
-            headers = {"content-type": None if method == "DELETE" else self.content_type(), "cache-control": "no-store"}
+            kind = "text/plain; charset=utf-8" if self.stream and not self.upstreams else "application/json"
+            headers = {"content-type": None if method == "DELETE" else kind, "cache-control": "no-store"}
             answer = {"status": METHODS[method][2], "headers": headers}
             if method != "DELETE":
                 answer["body"] = sent if method in WITH_BODY and not self.upstreams else told
@@ -386,9 +369,6 @@ async fn a_failing_upstream_becomes_a_problem() {{
         settings |= {"INVOKE_MODE": "RESPONSE_STREAM"} if self.stream else {}
         files += [("settings.json", settings)] * bool(settings) + [("upstream.json", sent)] * bool(self.upstreams)
         return files
-
-    def content_type(self) -> str:
-        return "text/plain; charset=utf-8" if self.stream and not self.upstreams else "application/json"
 
     def template(self) -> str:
         text = read("template.yaml")
@@ -560,6 +540,10 @@ async fn a_failing_upstream_becomes_a_problem() {{
         return item + f"    options: {{ operationId: options{name}, responses: {options} }}\n"
 
 
+def struct(name: str, of: str, derives: str, strict: str = "") -> str:
+    return f"\n/// The JSON body of {of}.\n#[derive({derives})]\n{strict}struct {name} {{\n    message: String,\n}}\n"
+
+
 def components(prefix: str) -> dict[tuple[str, str], str]:
     """The parts of a contract that `make new` can write, by group and name."""
     groups = re.findall(r"^([\w-]+):\n((?: .*\n)+)", read("testbed/new/components.yaml").replace("TABLE", prefix), re.MULTILINE)
@@ -676,14 +660,12 @@ def write(endpoint: Endpoint) -> None:
         raise Refused(f"The endpoint cannot be written: {error!r}.") from error
 
 
-def main(
-    name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "", stream: str = "", table: str = ""
-) -> None:
-    endpoint = Endpoint(name, route, methods, item, item_methods, upstreams, stream, table)
+def main(*wanted: str) -> None:
+    endpoint = Endpoint(*wanted)
     endpoint.check()
     write(endpoint)
     print(f"""
-functions/{name}/src/main.rs   its code; events/{name} has its test cases, which are replayed from all triggers
+functions/{endpoint.name}/src/main.rs   its code; events/{endpoint.name} has its test cases, which are replayed from all triggers
 openapi.yaml                   its requests and answers, at {endpoint.routes().replace("`", "")}
 template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`""")
 

@@ -18,7 +18,7 @@ SETTINGS = ("Runtime", "Handler", "MemorySize", "Timeout", "Tracing")
 
 def files() -> dict[str, str]:
     """The content of each file."""
-    endpoint = Endpoint(NAME, "", "", "", "", "")
+    endpoint = Endpoint(NAME)
     cases = {f"events/{NAME}/{case}": pretty(content) + "\n" for case, content in endpoint.events()}
     return {
         "CargoLambda.toml": CONFIGURATION, ".gitignore": "/target\n", "Cargo.toml": manifest(endpoint), "Makefile": MAKEFILE, "README.md": README,

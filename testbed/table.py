@@ -77,17 +77,6 @@ class Table:
         used |= {action for method in item.methods for action in ITEM[method][1]}
         return [f"dynamodb:{action}" for action in sorted(used)]
 
-    def manifest(self, resources: list) -> str:
-        """The part of Cargo.toml that declares what the endpoint may do."""
-        actions = ", ".join(f'"{action}"' for action in self.actions(resources))
-        return f"""[package.metadata.endpoint]
-links = ["aws"]
-
-[package.metadata.endpoint.permissions]
-{self.id} = [{actions}]
-
-"""
-
     def main(self, name: str, routes: str, resources: list) -> str:
         listed, item = resources
         made = [f"{method.lower()}({LIST[method][0]})" for method in listed.methods]

@@ -75,7 +75,7 @@ def test_the_services_have_what_the_page_of_endpoints_shows() -> None:
     services = "".join(
         re.sub(r"^\+", "", file.read_text(), flags=re.MULTILINE) for file in (ROOT / "testbed/services").rglob("*") if file.is_file()
     )
-    services += "".join(new.pretty(content) for _, content in new.Endpoint("notes", "", "", "", "", "", table="notes").events())
+    services += "".join(new.pretty(content) for _, content in new.Endpoint("notes", table="notes").events())
     shown = re.findall(r"```(?:yaml|rust|toml|json)\n(.*?)```", ENDPOINTS.partition("## A table\n")[2], re.DOTALL)
     assert len(shown) >= 8
     assert [block for block in shown if block not in services] == []
@@ -84,7 +84,7 @@ def test_the_services_have_what_the_page_of_endpoints_shows() -> None:
 def test_the_code_on_the_page_about_upstreams_is_code_that_runs() -> None:
     files = ("functions/upstream/examples/quotes.rs", "functions/upstream/tests/quotes.rs", "functions/upstream/src/response.rs")
     sources = [re.sub(r"(?m)^ +/// ?", "", (ROOT / file).read_text()) for file in files]
-    sources.append(new.Endpoint("quotes", "", "", "", "", "prices,rates").test())
+    sources.append(new.Endpoint("quotes", upstreams="prices,rates").test())
     shown = re.findall(r"```rust\n(.*?)```", (ROOT / "docs" / "upstream.md").read_text(), re.DOTALL)
     assert len(shown) == 6 and [code for code in shown if not any(code in source for source in sources)] == []
 

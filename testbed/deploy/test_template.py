@@ -54,7 +54,7 @@ def made() -> dict[str, str]:
     files: dict[str, str] = {}
     with patch.object(new, "read", lambda file: files.get(file) or (ROOT / file).read_text()):
         for name, upstreams in ((ONE, ""), (OTHER, ""), (PUBLIC, ""), (CALLS, "madeprices")):
-            files |= new.Endpoint(name, "", "GET", "", "", upstreams).files()
+            files |= new.Endpoint(name, upstreams=upstreams).files()
     return files
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 
 from emulator import TABLES, tables
 from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used
@@ -83,34 +84,22 @@ class Endpoint:
         return files
 
     def without_functions(self) -> str:
-        kept, gone = self.template, "".join(self.blocks.values())
+        kept, gone = self.template, ""
         roles = {f"{own}Role" for own in self.ids}
-        resources = [entry for entry in kept["Resources"] if entry[0] not in self.blocks]
-        for entry in list(resources):
-            name, text = entry
-            if "    Type: AWS::IAM::Policy\n" in text and words(text) & roles:
-                given = re.search(r"      Roles: \[(.*)\]\n", text)[1]
-                others = [item for item in items(given) if not words(item) & roles]
-                entry[1] = text.replace(f"Roles: [{given}]", f"Roles: [{', '.join(others)}]")
-                if not others:
-                    resources.remove(entry)
-                    gone += text
-        kept["Resources"] = resources
+        own_urls = {f"{own}{end}" for own in self.ids for end in ("Url", "FunctionUrl")}
         for section in ("Resources", "Outputs"):
             for entry in list(kept[section]):
-                loop = re.search(r"(?m)^    - \[(.*)\]$", entry[1]) if entry[0].startswith("Fn::ForEach::") else None
-                own = [name for name in items(loop[1]) if name in self.functions] if loop else []
-                if own:
-                    others = [name for name in items(loop[1]) if name not in own]
-                    text = entry[1].replace(f"    - [{loop[1]}]\n", f"    - [{', '.join(others)}]\n", 1)
-                    if others or entry[0].split("::")[-1] in LOOPS:
-                        entry[1] = text
-                    else:
-                        gone += entry[1]
-                        kept[section].remove(entry)
-                elif entry[0] in {f"{id}Url" for id in self.ids} or section == "Outputs" and words(entry[1]) & {f"{id}FunctionUrl" for id in self.ids}:
-                    gone += entry[1]
+                name, text = entry
+                # The names of a loop, or the roles of a policy.
+                found = re.search(r"(?m)^(?:    - |      Roles: )\[(.*)\]$", text)
+                listed = items(found[1]) if found else []
+                others = [item for item in listed if item not in self.functions and not words(item) & roles]
+                is_left = others or not listed or name.split("::")[-1] in LOOPS
+                if not is_left or name in self.blocks or name in own_urls or section == "Outputs" and words(text) & own_urls:
+                    gone += text
                     kept[section].remove(entry)
+                elif others != listed:
+                    entry[1] = text[:found.start(1)] + ", ".join(others) + text[found.end(1):]
         for entry in kept["Mappings"]:
             for function in self.functions:
                 entry[1] = re.sub(rf"(?m)^    {function}:.*\n(?:      .*\n)*", "", entry[1])
@@ -131,22 +120,16 @@ class Endpoint:
 
     def without_what_nothing_needs(self, gone: str) -> None:
         """Removes what only the removed text referred to."""
-        kept = self.template
-        while True:
-            candidates = words(gone)
+        kept, candidates, is_changed = self.template, words(gone), True
+        while is_changed:
+            is_changed = self.without_a_table(candidates)
             for section in ("Resources", "Parameters", "Conditions"):
-                for entry in kept[section]:
+                for entry in list(kept[section]):
                     others = "".join(text for found in kept.values() for name, text in found if name != entry[0])
                     if entry[0] in candidates and entry[0] not in words(others):
                         kept[section].remove(entry)
-                        gone += entry[1]
-                        break
-                else:
-                    continue
-                break
-            else:
-                if not self.without_a_table(candidates):
-                    break
+                        candidates |= words(entry[1])
+                        is_changed = True
         there = {name for name, _ in kept["Parameters"]}
         for entry in kept["Metadata"]:
             for label, names in re.findall(r"(      - Label: .*\n)        Parameters: \[(.*)\]\n", entry[1]):
@@ -170,36 +153,32 @@ class Endpoint:
 
     def without_paths(self) -> str:
         """openapi.yaml without the paths of the endpoint and what only they refer to."""
-        kept, gone = sections(read("openapi.yaml")), ""
+        kept, gone = sections(read("openapi.yaml")), []
         routes = {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}
-        for number, section in enumerate(kept):
-            if section.startswith("paths:"):
-                found = entries(section)
-                gone += "".join(text for name, text in found if name in routes)
-                kept[number] = joined([entry for entry in found if entry[0] not in routes], "\n\n")
+
+        def without(text: str, is_unused: Callable[[str, str], bool], indent: int = 2) -> str:
+            found = entries(text, indent)
+            left = [entry for entry in found if not is_unused(*entry)]
+            gone.extend(text for name, text in found if is_unused(name, text))
+            if left == found:
+                return text
+            # OpenAPI takes no group without an entry.
+            return "" if len(left) == 1 and text[:6] != "paths:" else joined(left, re.search(r"\n*\Z", text)[0])
+
         made = {name for _, name in components("TABLE")}
+        kept = [without(section, lambda name, _: name in routes) if section.startswith("paths:") else section for section in kept]
         while True:
             before = "".join(kept)
-            named = set(used(gone)) - set(used(before))
+            named = set(used("".join(gone))) - set(used(before))
             for number, section in enumerate(kept):
                 if section.startswith(f"{SHARED}:"):
-                    found = entries(section)
-                    unused = [text for name, text in found if (SHARED, name) in named]
-                    gone += "".join(unused)
-                    left = [entry for entry in found if entry[1] not in unused]
-                    kept[number] = "" if len(left) == 1 else joined(left, "\n\n") if unused else section
+                    kept[number] = without(section, lambda name, _: (SHARED, name) in named)
                 if section.startswith("components:"):
-                    groups = entries(section)
-                    for group in groups:
-                        found = entries(group[1], 4)
+                    kept[number] = "".join(
                         # What an endpoint has not used yet stays: handler's problems.
-                        stays = BASIC | {name for name, text in found if "application/problem+json" in text}
-                        unused = [text for name, text in found if (group[0], name) in named and (name in made or name not in stays)]
-                        gone += "".join(unused)
-                        left = [entry for entry in found if entry[1] not in unused]
-                        # OpenAPI takes no group without an entry.
-                        group[1] = "" if unused and len(left) == 1 else joined(left, re.search(r"\n*\Z", group[1])[0])
-                    kept[number] = "".join(text for _, text in groups)
+                        without(text, lambda name, it: (group, name) in named and (name in made or name not in BASIC and "application/problem+json" not in it), 4)
+                        for group, text in entries(section)
+                    )
             if "".join(kept) == before:
                 return before
 

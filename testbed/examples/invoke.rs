@@ -31,7 +31,7 @@ async fn main() {
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let start = || Function::start(&executable, &variables);
     let event = |line: String| match serde_json::from_str(&line) {
-        Ok(Line { request }) => request.call(&function).event_of("http-api", &function).to_string(),
+        Ok(Line { request }) => request.call(&function).event("http-api", &function).expect("an event").to_string(),
         Err(_) => line,
     };
     let events = io::stdin().lines().map(|line| event(line.expect("events in UTF-8")));

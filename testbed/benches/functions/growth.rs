@@ -54,7 +54,7 @@ async fn body(kind: &str, text: String, is_base64: bool) -> Vec<String> {
     let bytes = if is_base64 { text.len() / 4 * 3 } else { text.len() };
     let call = Call::get("/", &[]);
     let call = Call { method: "POST".into(), body: Some((text, is_base64)), ..call };
-    let invocation = Invocation::new(call.event_of("http-api", "growth").to_string());
+    let invocation = Invocation::new(call.event("http-api", "growth").expect("an event").to_string());
     let mut function = Function::start(&example("probe"), &[]).await;
     function.polled(1).await;
     let before = Usage::of(function.id()).resident;
@@ -110,7 +110,7 @@ async fn streams() -> Vec<Vec<String>> {
 
 fn probe(bytes: usize) -> Invocation {
     let call = Call::get(&format!("/?bytes={bytes}"), &[]);
-    Invocation::new(call.event_of("function-url", "probe").to_string())
+    Invocation::new(call.event("function-url", "probe").expect("an event").to_string())
 }
 
 /// How long the first byte of a body takes, and all of it.

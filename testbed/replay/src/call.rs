@@ -1,6 +1,6 @@
 //! A request, and the event that each trigger makes from it, as AWS documents events and as real ones look.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, iter};
 
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -71,7 +71,7 @@ impl Request {
         };
         headers.extend(self.headers);
         let mut call = Call::get(&self.path, &[]);
-        if let Some(route) = routes(function).into_iter().find(|route| matches(route, &call.path)) {
+        if let Some(route) = routes(function).into_iter().find(|route| parameters(route, &call.path).is_some()) {
             call.route = format!("ANY {route}");
         }
         Call {
@@ -99,22 +99,26 @@ fn routes(function: &str) -> Vec<String> {
 
 /// `{*name}` of the local router is the gateway's `{name+}`.
 fn gateways(route: &str) -> String {
-    match route.split_once("{*").and_then(|(before, rest)| Some((before, rest.strip_suffix('}')?))) {
-        Some((before, name)) => format!("{before}{{{name}+}}"),
-        None => route.into(),
-    }
+    if route.contains("{*") { route.replace("{*", "{").replace('}', "+}") } else { route.into() }
 }
 
-fn matches(route: &str, path: &str) -> bool {
-    let (mut segments, mut values) = (route.split('/'), path.split('/'));
-    loop {
-        match (segments.next(), values.next()) {
-            (None, None) => return true,
-            (Some(name), Some(_)) if name.starts_with('{') && name.ends_with("+}") => return true,
-            (Some(name), Some(value)) if (name.starts_with('{') && !value.is_empty()) || name == value => {}
-            _ => return false,
+/// The values of the route's parameters in the path, percent-encoded. `None` if the path is not of the route.
+fn parameters(route: &str, path: &str) -> Option<Vec<(String, String)>> {
+    let (mut found, mut values) = (Vec::new(), path.split('/'));
+    for name in route.split('/') {
+        let value = values.next()?;
+        match name.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(name) if let Some(name) = name.strip_suffix('+') => {
+                let rest: Vec<&str> = iter::once(value).chain(values).collect();
+                found.push((name.to_owned(), rest.join("/").trim_end_matches('/').to_owned()));
+                return Some(found);
+            }
+            Some(name) if !value.is_empty() => found.push((name.to_owned(), value.to_owned())),
+            None if name == value => {}
+            _ => return None,
         }
     }
+    values.next().is_none().then_some(found)
 }
 
 /// The triggers, with their names from the payloads in events/.
@@ -170,19 +174,14 @@ impl Call {
             "rest-api" => is_whole && is_utf_8,
             _ => is_whole,
         };
-        passes.then(|| self.event_of(trigger, function))
-    }
-
-    /// The event of [`Call::event`], even if `trigger` lets no such call pass.
-    pub fn event_of(&self, trigger: &str, function: &str) -> Value {
-        match trigger {
+        passes.then(|| match trigger {
             "http-api" | "function-url" => self.version_2(trigger),
             "rest-api" => self.version_1(),
             "alb" => self.load_balancer(function, false),
             "alb-multi-value" => self.load_balancer(function, true),
             "vpc-lattice" => self.lattice(),
             _ => panic!("{trigger} is not one of {TRIGGERS:?}"),
-        }
+        })
     }
 
     /// The headers, those that the trigger adds, and the cookies in one header if it has no other place for them: sorted by name.
@@ -203,10 +202,8 @@ impl Call {
 
     fn parameters(&self) -> Vec<(String, String)> {
         let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
-        pairs
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect()
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     fn decoded_parameters(&self) -> Vec<(String, String)> {
@@ -214,23 +211,17 @@ impl Call {
         self.parameters().iter().map(|(name, value)| (decoded(name), decoded(value))).collect()
     }
 
-    /// The values of the route's parameters in the path, percent-encoded.
+    /// The route without its method.
+    fn resource(&self) -> &str {
+        self.route.split_once(' ').map_or("/", |(_, path)| path)
+    }
+
     fn path_parameters(&self) -> Vec<(String, String)> {
-        let route = self.route.split_once(' ').map_or("", |(_, path)| path);
-        let (mut found, mut rest) = (Vec::new(), self.path.as_str());
-        for name in route.split('/').skip(1) {
-            rest = rest.strip_prefix('/').unwrap_or(rest);
-            let (value, others) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            match name.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-                Some(name) if name.ends_with('+') => {
-                    found.push((name.trim_end_matches('+').to_owned(), rest.trim_end_matches('/').to_owned()));
-                }
-                Some(name) => found.push((name.to_owned(), value.to_owned())),
-                None => {}
-            }
-            rest = others;
-        }
-        found
+        parameters(self.resource(), &self.path).unwrap_or_default()
+    }
+
+    fn user_agent(&self) -> Option<&String> {
+        self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value)
     }
 
     fn version_2(&self, trigger: &str) -> Value {
@@ -238,7 +229,6 @@ impl Call {
         let route = if url { "$default" } else { &self.route };
         let domain = added(trigger)[0].1;
         let path = if url { self.path.clone() } else { decode(&self.path) };
-        let user_agent = self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value);
         let mut event = json!({
             "version": "2.0",
             "routeKey": route,
@@ -262,7 +252,7 @@ impl Call {
                     "path": path,
                     "protocol": "HTTP/1.1",
                     "sourceIp": if url { "2001:db8::10" } else { "192.0.2.10" },
-                    "userAgent": user_agent,
+                    "userAgent": self.user_agent(),
                 },
                 "requestId": if url { "5d1f6c52-9a3e-4c0b-8d27-3b1f0e6a7c94" } else { "JKJaXmPLvHcESHA=" },
                 "routeKey": route,
@@ -283,17 +273,15 @@ impl Call {
     }
 
     fn version_1(&self) -> Value {
-        let resource = self.route.split_once(' ').map_or("/", |(_, path)| path);
         let mut headers = self.headers("rest-api");
         headers.retain(|(name, _)| name != "content-length");
         let headers: Vec<_> = headers.into_iter().map(|(name, value)| (title_case(&name), value)).collect();
         let parameters = self.decoded_parameters();
         let domain = added("rest-api")[0].1;
-        let user_agent = self.headers.iter().find(|(name, _)| name == "user-agent").map(|(_, value)| value);
         let some = |value: Value| if parameters.is_empty() { Value::Null } else { value };
         let path_parameters = Some(self.path_parameters()).filter(|parameters| !parameters.is_empty());
         let mut event = json!({
-            "resource": resource,
+            "resource": self.resource(),
             "path": self.path,
             "httpMethod": self.method,
             "headers": last_values(headers.clone()),
@@ -304,7 +292,7 @@ impl Call {
             "stageVariables": null,
             "requestContext": {
                 "resourceId": "k1l2m3",
-                "resourcePath": resource,
+                "resourcePath": self.resource(),
                 "httpMethod": self.method,
                 "extendedRequestId": "JKJbYnQMwIdFTIB=",
                 "requestTime": "22/Nov/2026:10:41:31 +0000",
@@ -326,7 +314,7 @@ impl Call {
                     "cognitoAuthenticationType": null,
                     "cognitoAuthenticationProvider": null,
                     "userArn": null,
-                    "userAgent": user_agent,
+                    "userAgent": self.user_agent(),
                     "user": null,
                 },
                 "domainName": domain,
@@ -459,7 +447,8 @@ mod tests {
             (&*gateways("/a/{*b}"), "/a/1/2", ["/a", "/b/1"]),
             ("/a", "/a", ["/a/", "/"]),
         ] {
-            assert!(matches(route, matched) && !others.iter().any(|other| matches(route, other)), "{route}");
+            let matches = |path| parameters(route, path).is_some();
+            assert!(matches(matched) && !others.into_iter().any(matches), "{route}");
         }
     }
 }

@@ -65,7 +65,7 @@ pub struct Case {
 }
 
 /// A file with a case, or with several: then `request` and `items` are also those of each in `cases`.
-#[derive(Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(default)]
@@ -95,10 +95,11 @@ impl Written {
     }
 
     /// Adds the cases of all triggers to `all`, except those that are there by hand and those that are `skipped`.
-    fn made(self, function: &str, name: &str, all: &mut Vec<Case>, skipped: &mut Vec<String>) {
-        let Self { request, answer, items, items_after, .. } = self;
-        let request: Request = from_value(request.into()).unwrap_or_else(|error| panic!("{name}: request: {error}"));
-        let (call, expected) = (request.call(function), answer.unwrap_or_else(|| panic!("{name} has no `answer`")));
+    fn made(mut self, function: &str, name: &str, all: &mut Vec<Case>, skipped: &mut Vec<String>) {
+        let request = from_value::<Request>(std::mem::take(&mut self.request).into());
+        let call = request.unwrap_or_else(|error| panic!("{name}: request: {error}")).call(function);
+        let case = Case::new(name.to_owned(), Vec::new(), self);
+        let expected = &case.expected;
         let unknown = |trigger: &String| !TRIGGERS.contains(&trigger.as_str());
         assert!(!expected.triggers.iter().flatten().any(unknown), "{name}: `triggers` can be {TRIGGERS:?}");
         for trigger in TRIGGERS {
@@ -113,9 +114,7 @@ impl Written {
             match event {
                 _ if all.iter().any(|by_hand| by_hand.name == name) => {}
                 Ok(event) => {
-                    let payload = format!("{event:#}\n").into_bytes();
-                    let (expected, items, items_after) = (expected.clone(), items.clone(), items_after.clone());
-                    all.push(Case { name, payload, expected, items, items_after });
+                    all.push(Case { name, payload: format!("{event:#}\n").into_bytes(), ..case.clone() });
                 }
                 Err(why) if expected.triggers.is_none() || !expected.is_for(trigger) => {
                     skipped.push(format!("{name}: {why}"));
@@ -302,24 +301,22 @@ impl Case {
 
     fn in_folder(folder: &Path, function: &str) -> (Vec<Self>, Vec<String>) {
         let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let files = files.map(|file| file.expect("a readable folder").path());
-        let files = files.filter(|file| ![SETTINGS, UPSTREAM].contains(&file_name(file)));
-        let (answers, payloads): (Vec<_>, Vec<_>) = files.partition(|file| file_name(file).ends_with(".answer.json"));
+        let files = files.map(|file| file_name(&file.expect("a readable folder").path()).to_owned());
+        let files = files.filter(|file| ![SETTINGS, UPSTREAM].contains(&file.as_str()));
+        let names: Vec<String> = files.map(|file| file.trim_end_matches(".json").to_owned()).collect();
+        let (answers, payloads): (Vec<&String>, Vec<_>) = names.iter().partition(|name| name.ends_with(".answer"));
         for answer in &answers {
-            let case = file_name(answer).trim_end_matches("answer.json");
-            let used = payloads.iter().any(|payload| file_name(payload).starts_with(case));
-            assert!(used, "{} is the answer of no payload", answer.display());
+            let case = answer.trim_end_matches(".answer");
+            let used = payloads.iter().any(|payload| payload.split('.').next() == Some(case));
+            assert!(used, "{}/{answer}.json is the answer of no payload", folder.display());
         }
-        let is_written = |file: &PathBuf| {
-            !file.with_extension("answer.json").exists()
-                && file_name(file).trim_end_matches(".json").find('.').is_none()
-        };
-        let (written, by_hand): (Vec<_>, Vec<_>) = payloads.into_iter().partition(is_written);
-        let mut all: Vec<Self> = by_hand.iter().map(|file| Self::by_hand(function, file)).collect();
+        let is_by_hand = |name: &&String| name.contains('.') || answers.contains(&&format!("{name}.answer"));
+        let (by_hand, written): (Vec<_>, Vec<_>) = payloads.into_iter().partition(is_by_hand);
+        let mut all: Vec<Self> = by_hand.into_iter().map(|name| Self::by_hand(folder, function, name)).collect();
         let mut skipped = Vec::new();
-        for file in written {
-            let name = format!("{function}/{}", file_name(&file).trim_end_matches(".json"));
-            for (name, written) in parsed::<Written>(&file).all(&name) {
+        for name in written {
+            let file = parsed::<Written>(&folder.join(format!("{name}.json")));
+            for (name, written) in file.all(&format!("{function}/{name}")) {
                 written.made(function, &name, &mut all, &mut skipped);
             }
         }
@@ -328,21 +325,26 @@ impl Case {
     }
 
     /// The case of a payload that is written as it is. Its answer is in a file of its own, or beside the request.
-    fn by_hand(function: &str, file: &Path) -> Self {
-        let name = file_name(file).trim_end_matches(".json");
+    fn by_hand(folder: &Path, function: &str, name: &str) -> Self {
         let (case, trigger) = name.split_once('.').unwrap_or((name, ""));
-        let [answer, written] = ["answer.json", "json"].map(|end| file.with_file_name(format!("{case}.{end}")));
-        let (expected, items, items_after): (Expected, _, _) = if answer.exists() {
-            (parsed(&answer), None, None)
+        let [file, answer, written] =
+            [name, &format!("{case}.answer"), case].map(|name| folder.join(format!("{name}.json")));
+        let written = if answer.exists() {
+            Written { answer: Some(parsed(&answer)), ..Written::default() }
         } else {
             assert!(written.exists(), "{} has no answer: write {}", file.display(), answer.display());
-            let Written { answer, items, items_after, .. } = parsed(&written);
-            (answer.unwrap_or_else(|| panic!("{} has no `answer`", written.display())), items, items_after)
+            parsed(&written)
         };
-        let is_for = expected.is_for(trigger) || !TRIGGERS.contains(&trigger);
+        let payload = fs::read(&file).expect("a payload that was listed");
+        let case = Self::new(format!("{function}/{name}"), payload, written);
+        let is_for = case.expected.is_for(trigger) || !TRIGGERS.contains(&trigger);
         assert!(is_for, "{}: `triggers` in the answer does not name it", file.display());
-        let payload = fs::read(file).expect("a payload that was listed");
-        Self { name: format!("{function}/{name}"), payload, expected, items, items_after }
+        case
+    }
+
+    fn new(name: String, payload: Vec<u8>, Written { answer, items, items_after, .. }: Written) -> Self {
+        let expected = answer.unwrap_or_else(|| panic!("{name} has no `answer`"));
+        Self { name, payload, expected, items, items_after }
     }
 
     /// An invocation with the case's payload.
@@ -584,8 +586,8 @@ mod tests {
 
     /// What the case that expects this says of an answer, in which `{request_id}` is the invocation's.
     fn check(expected: Value, answer: &Value) -> Result<(), String> {
-        let (name, expected) = ("any/plain.http-api".to_owned(), from_value(expected).expect("an answer"));
-        let case = Case { name, payload: Vec::new(), expected, items: None, items_after: None };
+        let written = Written { answer: Some(from_value(expected).expect("an answer")), ..Written::default() };
+        let case = Case::new("any/plain.http-api".to_owned(), Vec::new(), written);
         let invocation = Invocation::new("");
         let answer = answer.to_string().replace("{request_id}", &invocation.request_id);
         case.check(&invocation, &InvocationResult::Response(answer))

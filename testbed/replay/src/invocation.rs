@@ -45,14 +45,14 @@ impl Invocation {
 
     /// A `GET` request through an HTTP API, for `path`, which may have a query, with `headers`.
     pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
-        Self::new(Call::get(path, headers).event_of("http-api", "testbed").to_string())
+        Self::new(Call::get(path, headers).event("http-api", "testbed").expect("an event").to_string())
     }
 
     /// A request for `path` with any `method` and a body in JSON, through an HTTP API.
     pub fn with_json(method: &str, path: &str, body: &str) -> Self {
         let call = Call::get(path, &[("content-type", "application/json")]);
         let call = Call { method: method.to_owned(), body: Some((body.to_owned(), false)), ..call };
-        Self::new(call.event_of("http-api", "testbed").to_string())
+        Self::new(call.event("http-api", "testbed").expect("an event").to_string())
     }
 
     /// The same with a deadline after `timeout`.

@@ -42,10 +42,10 @@ def tables(template: str) -> list[str]:
     return [f"{name}Table" for name in found[1].split(", ")] if found else []
 
 
-def permissions(function: Path) -> set[str]:
-    """The logical ids in [package.metadata.endpoint.permissions]."""
-    endpoint = tomllib.loads(function.read_text())["package"].get("metadata", {}).get("endpoint", {})
-    return {name.partition("/")[0] for name in endpoint.get("permissions", {})}
+def declarations() -> dict[str, dict]:
+    """What each function declares in its Cargo.toml, under [package.metadata.endpoint], by its name."""
+    manifests = {file.parent.name: tomllib.loads(file.read_text()) for file in sorted(ROOT.glob("functions/*/Cargo.toml"))}
+    return {name: manifest["package"].get("metadata", {}).get("endpoint", {}) for name, manifest in manifests.items()}
 
 
 def resources() -> dict[str, set[str]]:
@@ -57,17 +57,13 @@ def resources() -> dict[str, set[str]]:
         for name, block in blocks.items()
         if re.search(rf"^    Type: ({'|'.join(NAMES)})$", block, re.MULTILINE) and not re.search("^    Condition:", block, re.MULTILINE)
     }
-    functions = {file.parent.name: permissions(file) & made for file in sorted(ROOT.glob("functions/*/Cargo.toml"))}
+    functions = {name: {it.partition("/")[0] for it in declared.get("permissions", {})} & made for name, declared in declarations().items()}
     return {name: needed for name, needed in functions.items() if needed}
 
 
 def is_needed() -> bool:
-    return bool(resources()) or needs_tokens()
-
-
-def needs_tokens() -> bool:
-    """Whether openapi.yaml has an operation that names a security scheme."""
-    return re.search(r"^ {6}security: *(\[ *\{ *\w|\n +- *\w)", (ROOT / "openapi.yaml").read_text(), re.MULTILINE) is not None
+    """Whether a function has resources, or openapi.yaml has an operation that names a security scheme."""
+    return bool(resources()) or re.search(r"(?m)^ {6}security: *(\[ *\{ *\w|\n +- *\w)", (ROOT / "openapi.yaml").read_text()) is not None
 
 
 def parsed(file: str) -> dict:
@@ -91,15 +87,22 @@ def parsed(file: str) -> dict:
     return yaml.load((ROOT / file).read_text(), Loader)
 
 
-def references(node: object) -> set[str]:
-    """The logical ids that `node` refers to, at any depth."""
-    found = set()
+def walk(node: object) -> Iterator[dict]:
+    """Yields every map in `node`, including `node` itself."""
     if isinstance(node, dict):
-        found |= {node["Ref"]} if "Ref" in node else set()
-        found |= {node["Fn::GetAtt"][0]} if "Fn::GetAtt" in node else set()
-        found |= set(re.findall(r"\$\{(\w+)", json.dumps(node["Fn::Sub"]))) if "Fn::Sub" in node else set()
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        found |= references(child)
+        yield node
+    if isinstance(node, (dict, list)):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from walk(child)
+
+
+def references(node: object) -> set[str]:
+    """The logical ids and parameters that `node` refers to, at any depth."""
+    found = set()
+    for mapping in walk(node):
+        found |= {mapping["Ref"]} if "Ref" in mapping else set()
+        found |= {mapping["Fn::GetAtt"][0]} if "Fn::GetAtt" in mapping else set()
+        found |= set(re.findall(r"\$\{(\w+)", json.dumps(mapping.get("Fn::Sub", ""))))
     return found
 
 

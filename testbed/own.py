@@ -12,6 +12,7 @@ import subprocess
 import tomllib
 
 import remove
+from emulator import declarations
 from new import ROOT, Refused, check_form, read, run
 from ownership import VERSION, owned
 
@@ -64,11 +65,7 @@ def git(*arguments: str) -> str:
 
 def examples() -> list[str]:
     """The endpoints that declare that they are here to be looked at."""
-    manifests = {file.parent.name: tomllib.loads(file.read_text()) for file in sorted(ROOT.glob("functions/*/Cargo.toml"))}
-    return [
-        name for name, manifest in manifests.items()
-        if manifest["package"].get("metadata", {}).get("endpoint", {}).get("example")
-    ]
+    return [name for name, declared in declarations().items() if declared.get("example")]
 
 
 def check(name: str, keep: list[str]) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import proofs
 import pytest
 import requests
+from emulator import declarations
 from ownership import VERSION
 from unchanged import ENDPOINTS, function_at
 
@@ -27,9 +27,10 @@ REGION = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["global
 # Whether `make own` has made this a team's.
 OWNED = (ROOT / VERSION).exists()
 ROUTER = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router"]
+DECLARED = declarations()
 # The routes without parameters, and which of them need the token of an API that has any.
 PLAIN = [path for path in ROUTER if "{" not in path]
-PROTECTED = [path for path in PLAIN if path not in proofs.declarations(ROOT / "functions")[ROUTER[path]].get("public", [])]
+PROTECTED = [path for path in PLAIN if path not in DECLARED[ROUTER[path]].get("public", [])]
 
 # The endpoints whose tests have passed, if testbed/unchanged.py has said which have not.
 TESTED = set(ROUTER.values()) & set(os.environ.get("TESTED_ENDPOINTS", "").split(" "))
@@ -110,13 +111,9 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float) -> T:
 def loopback_only(url: str) -> str:
     """Returns `url` if it is on this machine, else raises. Every AWS endpoint that a test uses is checked here."""
     host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return url
-    try:
-        if ipaddress.ip_address(host).is_loopback:
+    with suppress(ValueError):
+        if host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback:
             return url
-    except ValueError:
-        pass
     raise ValueError(f"{url} is not a loopback address: the deploy tests run against an emulator only")
 
 
@@ -125,6 +122,11 @@ def environment(**extra: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SAM_", "LAMBDA_", "UPSTREAM_"))}
     tools = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
     return kept | {"PATH": tools, "SAM_CLI_TELEMETRY": "0"} | extra
+
+
+def run(*command: object, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command that is asked nothing."""
+    return subprocess.run(list(map(str, command)), cwd=folder, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def emulator_environment(endpoint: str) -> dict[str, str]:

@@ -9,11 +9,10 @@ that does it, and goes with the folder when that is renamed or removed. docs/end
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from itertools import pairwise, product
-from pathlib import Path
 
+from emulator import references, walk
 from new import local
 
 GATEWAY_SECONDS = 30
@@ -26,12 +25,6 @@ STREAMS = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group
 ACTIONS_WITHOUT_RESOURCE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 
 LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
-
-
-def declarations(folder: Path) -> dict[str, dict]:
-    """What each function in `folder` declares, by its name."""
-    manifests = {file.parent.name: tomllib.loads(file.read_text()) for file in folder.glob("*/Cargo.toml")}
-    return {name: manifest["package"].get("metadata", {}).get("endpoint", {}) for name, manifest in manifests.items()}
 
 
 def add(name: str, line: str) -> str:
@@ -71,23 +64,10 @@ def routes_of(function: dict) -> Iterator[tuple[str, str]]:
             yield route.get("Path", "$default"), route.get("Method", "ANY").upper()
 
 
-def walk(node: object) -> Iterator[dict]:
-    """Yields every map in `node`, including `node` itself."""
-    if isinstance(node, dict):
-        yield node
-    if isinstance(node, (dict, list)):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from walk(child)
-
-
 def parameters_in(template: dict, node: object) -> set[str]:
     """Returns the parameters that `node` depends on, also through conditions."""
-    names = set()
-    for mapping in walk(node):
-        names |= {mapping["Ref"]} if "Ref" in mapping else set()
-        names |= set(re.findall(r"\$\{(\w+)\}", str(mapping.get("Fn::Sub", ""))))
-        if "Fn::If" in mapping:
-            names |= parameters_in(template, template["Conditions"][mapping["Fn::If"][0]])
+    conditions = [template["Conditions"][mapping["Fn::If"][0]] for mapping in walk(node) if "Fn::If" in mapping]
+    names = references(node).union(*(parameters_in(template, condition) for condition in conditions))
     return names & template["Parameters"].keys()
 
 

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import subprocess
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from queue import Queue
@@ -11,7 +10,7 @@ from threading import Thread
 import caller
 import jwt
 import pytest
-from harness import ROOT, environment
+from harness import run
 from shared_fixtures import Handler, serving
 
 PROTECTED = [["/seats/[^/]+", ["HEAD", "OPTIONS"]]]
@@ -124,13 +123,9 @@ def test_answers_are_passed_on_also_if_they_are_streamed(posted: Queue, function
     assert (answer.status, answer.read(), posted.get(timeout=30)[1]) == (202, b"", STREAMED)
 
 
-def make_token(*given: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "--silent", "token", *given], cwd=ROOT, env=environment(), text=True, capture_output=True)
-
-
 def test_make_token_prints_a_token_that_is_accepted_and_says_what_it_needs() -> None:
-    token = make_token("SUB=ada", "SCOPES=seats parcels").stdout.splitlines()[-1]
+    token = run("make", "--silent", "token", "SUB=ada", "SCOPES=seats parcels").stdout.splitlines()[-1]
     authorizer, refused = caller.authorized(event(token), PROTECTED)
     assert refused is None and authorizer["jwt"]["claims"]["scope"] == "seats parcels"
-    done = make_token()
+    done = run("make", "token")
     assert done.returncode != 0 and "make token SUB=ada" in done.stderr

@@ -6,12 +6,12 @@ import re
 import secrets
 import shlex
 import shutil
-import subprocess
 import tarfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import harness
 import pytest
 import requests
 from aws import Aws
@@ -31,7 +31,7 @@ OFFLINE = {"CARGO_HTTP_PROXY": "http://127.0.0.1:9", "CARGO_NET_RETRY": "0"}
 
 
 def run(folder: Path, *command: str, **env: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=environment(**OFFLINE, **SHARED, **env), text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    done = harness.run(*command, folder=folder, **OFFLINE, **SHARED, **env)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 

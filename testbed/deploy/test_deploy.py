@@ -5,7 +5,6 @@ test_api.py calls another stack, with dev's settings; the first one has prod's.
 """
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ import proofs
 import pytest
 import requests
 from aws import Aws
-from harness import PROTECTED, ROOT, ROUTER, environment, in_ci
+from harness import DECLARED, PROTECTED, ROOT, ROUTER, in_ci, run
 from samcli.yamlhelper import yaml_dump, yaml_parse
 from test_api import cases
 
@@ -69,7 +68,7 @@ def broken(built: Path, function: str) -> Path:
 
 def data_of(aws: Aws) -> set[str]:
     """The stack's tables that are not caches."""
-    functions = proofs.declarations(ROOT / "functions").values()
+    functions = DECLARED.values()
     caches = {cache for function in functions for cache in function.get("caches", [])}
     pages = aws.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
     return {
@@ -164,7 +163,7 @@ def test_an_api_with_an_issuer_lets_only_callers_with_its_tokens_in(aws: Aws, ap
     def statuses(api: str, paths: list[str], given: str | None = None) -> list[int]:
         return [get(api + path, headers={"authorization": f"Bearer {given}"} if given else {}).status_code for path in paths]
 
-    declared = {path for function in proofs.declarations(ROOT / "functions").values() for path in function.get("public", [])}
+    declared = {path for function in DECLARED.values() for path in function.get("public", [])}
     public, protected = ([re.sub(r"\{.*?\}", "a", route) for route in ROUTER if (proofs.gateways(route) in declared) == is_public] for is_public in (True, False))
     refused = [statuses(url, protected, token) for token in (None, "none", api_with_issuer.other)]
     assert refused == [[401] * len(protected)] * 3
@@ -181,10 +180,9 @@ to_protected = pytest.mark.skipif(
 
 def smoke(api: SimpleNamespace, token: str, only: str) -> tuple[int, str]:
     """Runs the tests of `make smoke` that match `only`, and returns the exit code and what is printed."""
-    env = environment(TOKEN=token, PYTEST_ADDOPTS=f"-q -rs -k '{only}'")
     # For make, a dollar is two.
     url = api.url.replace("$", "$$")
-    done = subprocess.run(["make", "smoke", f"API_URL={url}"], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = run("make", "smoke", f"API_URL={url}", TOKEN=token, PYTEST_ADDOPTS=f"-q -rs -k '{only}'")
     assert not token or token not in done.stdout + done.stderr
     return done.returncode, done.stdout
 
@@ -224,6 +222,5 @@ def test_a_path_that_forgets_the_token_fails(aws: Aws, api_with_issuer: SimpleNa
 
 def test_without_an_address_it_tests_nothing_and_fails() -> None:
     """deploy.yml passes on what `make url` prints, which is nothing if that fails."""
-    env = environment(PYTEST_ADDOPTS="--collect-only --quiet")
-    done = subprocess.run(["make", "smoke", "API_URL="], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = run("make", "smoke", "API_URL=", PYTEST_ADDOPTS="--collect-only --quiet")
     assert done.returncode != 0 and "API_URL" in done.stdout and "test_api.py" not in done.stdout, done.stdout

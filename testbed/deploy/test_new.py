@@ -16,9 +16,10 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+import harness
 import new
 import pytest
-from harness import ROOT, environment, in_ci
+from harness import ROOT, in_ci
 from samcli.yamlhelper import yaml_parse
 
 
@@ -74,8 +75,7 @@ def executables(folder: str, names: list[str]) -> list[str]:
 
 
 def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    env = environment(CARGO_TARGET_DIR=str(copy / "target"))
-    return subprocess.run(command, cwd=copy, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return harness.run(*command, folder=copy, CARGO_TARGET_DIR=str(copy / "target"))
 
 
 def passes(copy: Path, *command: str) -> str:

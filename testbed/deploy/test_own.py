@@ -7,7 +7,7 @@ from pathlib import Path
 import own
 import ownership
 import pytest
-from harness import ROOT, in_ci
+from harness import in_ci
 from test_new import changes, copy, make_services, passes, run, undo  # noqa: F401
 
 # Those that need no compiled function.

@@ -3,14 +3,13 @@ repository."""
 
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import urlsplit
 
 import new
 import pytest
-from harness import OWNED, ROOT, UNTESTED, environment
+from harness import OWNED, ROOT, UNTESTED, run
 from unchanged import function_at
 
 README = (ROOT / "README.md").read_text()
@@ -50,7 +49,7 @@ def check(authority: str, command: str, shown: str) -> None:
         words[1:1] = ["--silent", "--show-error"]
     elif words[:3] == ["cargo", "lambda", "invoke"]:
         words += ["--invoke-port", authority.rpartition(":")[2]]
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    done = run(*words)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(pattern(shown.strip()), done.stdout.strip().replace("\r", "")), done.stdout
 
@@ -153,5 +152,5 @@ def test_gates_and_targets_that_pages_name_are_there() -> None:
     """The page about red gates names tests as they are called."""
     named = re.findall(r"`(\w+_\w+)`", (ROOT / "docs/gates.md").read_text())
     searched = ["git", "grep", "--untracked", "-hoE", r"(fn|def) \w+", "--", "testbed", "functions"]
-    tests = subprocess.run(searched, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    tests = run(*searched).stdout
     assert len(named) >= 7 and [name for name in named if name not in tests and name != "answers_its_events"] == []

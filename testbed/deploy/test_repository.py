@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from groups import features, grouped
-from harness import OWNED, ROOT, environment
+from harness import OWNED, ROOT, run
 from ownership import matches, owner, patterns
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -55,7 +55,7 @@ def test_features_that_macos_lacks_are_found(line: str) -> None:
 
 def test_its_recipes_are_posix_shell() -> None:
     make = ["make", "--dry-run", "--always-make", "run", "build", "deploy"]
-    recipes = subprocess.run(make, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True).stdout
+    recipes = run(*make).stdout
     assert "cargo lambda watch" in recipes and "sam deploy" in recipes
     for shell in (["sh", "-n"], ["bash", "--posix", "-n"]):
         subprocess.run(shell, input=recipes, check=True, text=True)
@@ -68,8 +68,7 @@ TARGET = "x86_64-unknown-linux-gnu"
 @cache
 def groups() -> list[list[str]]:
     functions = [path.name for path in (ROOT / "events").iterdir()]
-    command = [sys.executable, "testbed/groups.py", TARGET, *functions]
-    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = run(sys.executable, "testbed/groups.py", TARGET, *functions).stdout.splitlines()
     return [[argument.removeprefix("--package=") for argument in line.split()] for line in lines]
 
 
@@ -99,14 +98,13 @@ def test_functions_with_different_features_of_a_crate_are_built_apart() -> None:
 
 
 def test_a_folder_of_events_without_a_function_is_an_error_that_says_so() -> None:
-    command = [sys.executable, "testbed/groups.py", TARGET, "helo"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(sys.executable, "testbed/groups.py", TARGET, "helo")
     assert done.returncode != 0 and "events/ has a folder for helo" in done.stderr
 
 
 # Every file has one owner, which testbed/ownership names: a team, or this repository.
 TEXT = (ROOT / "testbed/ownership").read_text()
-FILES = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+FILES = run("git", "ls-files").stdout.splitlines()
 # The hooks of a team are files that need not be there.
 HOOKS = {".github/CODEOWNERS", "audit.toml", "own.mk", "tests/"}
 
@@ -203,10 +201,6 @@ def test_workflows_hold(proof: Callable[[dict], list[str]]) -> None:
     assert proof(changed) != []
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
-
-
 def test_zizmor_finds_nothing(tmp_path: Path) -> None:
     def audited(folder: str) -> subprocess.CompletedProcess[str]:
         return run("zizmor", "--offline", "--no-progress", "--strict-collection", folder)
@@ -226,7 +220,7 @@ def test_zizmor_finds_nothing(tmp_path: Path) -> None:
 def test_files_match_their_schema(tmp_path: Path, schema: str, pattern: str) -> None:
     files = sorted((ROOT / ".github").glob(pattern))
     check = ["check-jsonschema", "--builtin-schema", f"vendor.{schema}"]
-    done = run(*check, *map(str, files))
+    done = run(*check, *files)
     assert files and done.returncode == 0, done.stdout
     (tmp_path / "other.yml").write_text(files[0].read_text() + "\nunheard-of: true\n")
     assert run(*check, str(tmp_path / "other.yml")).returncode != 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import emulator
 import pytest
 import requests
-from harness import ROOT, environment, wait_for
+from harness import ROOT, environment, run, wait_for
 
 TEMPLATE = """\
 Parameters:
@@ -217,24 +217,23 @@ def command(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(("own", "told"), [({}, "EUR"), ({"CURRENCY": "SEK"}, "SEK")])
 def test_a_function_has_its_settings_unless_the_environment_has_them(command: list[str], own: dict, told: str) -> None:
-    done = subprocess.run(command, env=environment(**own), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = run(*command, **own)
     assert done.stdout == f"http://api/prices {told} argument\n", done.stderr
 
 
 def test_its_aws_is_the_local_one_whatever_the_environment_says(command: list[str]) -> None:
     local = {"orders": {"variables": {"PRICES_URL": "local", "CURRENCY": "local", "AWS_REGION": "here", "AWS_OPERATION_TIMEOUT_MS": "60000"}}, "other": {}}
-    env = environment(LOCAL_ENDPOINTS=json.dumps(local), CURRENCY="SEK", AWS_REGION="there", AWS_OPERATION_TIMEOUT_MS="1", AWS_SESSION_TOKEN="real")
-    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = run(*command, LOCAL_ENDPOINTS=json.dumps(local), CURRENCY="SEK", AWS_REGION="there", AWS_OPERATION_TIMEOUT_MS="1", AWS_SESSION_TOKEN="real")
     assert done.stdout == "local SEK argument here 1\n", done.stderr
 
 
 @pytest.mark.parametrize("written", ["{", "[]", '{ "LIMIT": 3 }'])
 def test_invalid_settings_are_reported_by_the_function_and_before_make_run(command: list[str], tmp_path: Path, written: str) -> None:
     check = [*command[:2], "--check"]
-    assert subprocess.run(check, env=environment()).returncode == 0
+    assert run(*check).returncode == 0
     (tmp_path / "events/orders/settings.json").write_text(written)
     for started in (command, check):
-        done = subprocess.run(started, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = run(*started)
         assert done.returncode != 0 and done.stderr.startswith(f"{tmp_path}/events/orders/settings.json: "), done.stderr
 
 

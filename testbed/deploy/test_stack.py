@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 import requests
 from aws import Aws
-from harness import PROTECTED, REGION, ROOT, ROUTER, emulator_environment, environment, process, wait_for
+from harness import PROTECTED, REGION, ROUTER, emulator_environment, process, run, wait_for
 from stack import LATE_MS, followed, line
 
 STACK = "stacked"
 
 
 def stack(aws: Aws, command: str, stage: str = "dev") -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "testbed/stack.py", command, stage, "--stack-name", STACK]
-    return subprocess.run(arguments, cwd=ROOT, env=emulator_environment(aws.endpoint), capture_output=True, text=True)
+    return run(sys.executable, "testbed/stack.py", command, stage, "--stack-name", STACK, **emulator_environment(aws.endpoint))
 
 
 def said(aws: Aws, command: str) -> str:
@@ -99,8 +98,7 @@ def test_a_line_of_json_is_made_readable() -> None:
 
 
 def test_without_credentials_a_deployment_stops_before_anything_is_built(tmp_path: Path) -> None:
-    env = environment(HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true")
-    done = subprocess.run(["make", "deploy"], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = run("make", "deploy", HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true")
     assert done.returncode != 0 and "There are no AWS credentials" in done.stderr and "aws sso login" in done.stderr
     assert "sam" not in done.stdout
 
@@ -112,11 +110,8 @@ def test_an_unknown_stage_is_reported(aws: Aws) -> None:
 
 @pytest.mark.parametrize("is_bare", [False, True])
 def test_doctor_lists_what_is_missing_and_how_to_get_it(tmp_path: Path, is_bare: bool) -> None:
-    env = environment()
-    if is_bare:
-        (tmp_path / "python3").symlink_to(sys.executable)
-        env["PATH"] = str(tmp_path)
-    done = subprocess.run([sys.executable, "testbed/doctor.py"], cwd=ROOT, env=env, capture_output=True, text=True)
+    (tmp_path / "python3").symlink_to(sys.executable)
+    done = run(sys.executable, "testbed/doctor.py", **{"PATH": str(tmp_path)} if is_bare else {})
     assert done.returncode == is_bare
     assert ("LACKS  Rust" in done.stdout) == is_bare and ("https://rustup.rs" in done.stdout) == is_bare
     assert os.environ["PATH"] not in done.stdout

@@ -6,7 +6,6 @@ Each proof comes with templates that it must refuse: template.yaml with endpoint
 import copy
 import json
 import re
-import subprocess
 import tomllib
 from collections.abc import Callable
 from inspect import signature
@@ -17,7 +16,7 @@ import harness
 import new
 import proofs
 import pytest
-from harness import REGION, ROOT, environment
+from harness import DECLARED, REGION, ROOT, run
 from ministack.services.cloudformation import language_extensions
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
@@ -26,7 +25,6 @@ from samtranslator.translator.transform import transform
 TEMPLATE = language_extensions.apply(yaml_parse((ROOT / "template.yaml").read_text()), {})
 ROUTER = {proofs.gateways(route): function for route, function in harness.ROUTER.items()}
 EVENTS = {folder.name for folder in (ROOT / "events").iterdir()}
-DECLARED = proofs.declarations(ROOT / "functions")
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
 NAMESPACE = tomllib.loads((ROOT / ".cargo/config.toml").read_text())["env"]["METRICS_NAMESPACE"]
@@ -410,11 +408,6 @@ def transformed(template: dict, path: Path) -> Path:
     return path
 
 
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    env = environment(AWS_DEFAULT_REGION=REGION)
-    return subprocess.run(list(map(str, command)), cwd=ROOT, env=env, text=True, capture_output=True)
-
-
 @pytest.fixture(autouse=True)
 def region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)  # the transform needs it to find the partition
@@ -425,7 +418,7 @@ def test_cfn_lint_of_the_template_and_the_transformed_one(tmp_path: Path) -> Non
     """`make deploy` does the former by `sam validate --lint`."""
     good = transformed(TEMPLATE, tmp_path / "template.json")
     bad = transformed(changed(lambda t: properties(t, f"{ONE}Errors").update(Statistic="Mode")), tmp_path / "bad.json")
-    found = run("cfn-lint", "--format", "parseable", ROOT / "template.yaml", good, bad).stdout.splitlines()
+    found = run("cfn-lint", "--format", "parseable", ROOT / "template.yaml", good, bad, AWS_DEFAULT_REGION=REGION).stdout.splitlines()
     assert [line for line in found if not line.startswith(f"{bad}:")] == []
     assert any("Mode" in line for line in found)
 
@@ -435,7 +428,7 @@ def test_policy_scan_of_the_transformed_template(tmp_path: Path) -> None:
     role = f"{CALLS}Role"
     bad = transformed(changed(lambda t: statement(t, role).update(Action="*", Resource="*")), tmp_path / "bad.json")
     files = [argument for file in (good, bad) for argument in ("--file", file)]
-    done = run(CHECKOV, "--config-file", Path(__file__).with_name("checkov.yaml"), *files)
+    done = run(CHECKOV, "--config-file", Path(__file__).with_name("checkov.yaml"), *files, AWS_DEFAULT_REGION=REGION)
     found = done.stdout.split("Check: ")[1:]
     wrong = [text for text in found if f"/{good.name}:" in text]
     assert not wrong, "".join(wrong) + "An exception: `Metadata: { checkov: { skip: [{ id: CKV_…, comment: why }] } }` in the resource."

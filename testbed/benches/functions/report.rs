@@ -250,43 +250,27 @@ svg { --text: #1f2328; --grid: #e1e4e8; --ours: #bc4c00; --other: #6e7781 }
 /// Draws the picture, and writes it into target/bench if `keep` is set.
 pub(crate) fn draw(report: &Report, keep: bool) {
     let svg = picture(report);
-    assert!(report.rows.iter().any(|row| svg.contains(&row.name)), "a picture without its subject");
-    if keep {
+    if keep && !report.shared.is_empty() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/performance.svg");
         fs::write(file, svg).expect("the folder target/bench");
     }
 }
 
-/// A candidate's name, whether it is ours, and its times.
-type Line<'a> = (&'a str, bool, &'a Spreads);
-
-/// With the smallest share of a core that Lambda gives, or with a whole core if there is no quota. The quickest is at the top;
-/// other builds of a function, such as `hello-opt-3`, are left out.
-fn lines(report: &Report) -> (&'static str, Vec<Line<'_>>) {
-    let smallest = report.shared.iter().filter(|row| row.is_smallest());
-    let mut lines: Vec<Line<'_>> = smallest.map(|row| (&*row.name, row.ours, &row.spreads)).collect();
-    let share = if lines.is_empty() { "a whole core" } else { "128 MB" };
-    if lines.is_empty() {
-        lines = report.rows.iter().map(|row| (&*row.name, row.ours, &row.spreads)).collect();
-    }
-    lines.retain(|(name, ..)| !name.contains('-'));
-    let start = |line: &Line<'_>| line.2["first_answer_us"].median;
-    lines.sort_by(|one, other| start(one).total_cmp(&start(other)));
-    (share, lines)
-}
-
+/// With the smallest share of a core that Lambda gives. The quickest is at the top. Without a quota, it is empty.
 fn picture(report: &Report) -> String {
-    let (share, lines) = lines(report);
+    let mut lines: Vec<&QuotaRow> = report.shared.iter().filter(|row| row.is_smallest()).collect();
+    let start = |row: &QuotaRow| row.spreads["first_answer_us"].median;
+    lines.sort_by(|one, other| start(one).total_cmp(&start(other)));
     let height = 70 + 22 * lines.len();
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" font-family="sans-serif" font-size="13" fill="var(--text)">{STYLE}"#
     );
     let start = |Spread { minimum, median, p95, .. }| [minimum, median, p95];
-    half(&mut svg, &format!("exec to first answer with {share}, ms"), 110.0..460.0, &lines, ("first_answer_us", start));
+    half(&mut svg, "exec to first answer with 128 MB, ms", 110.0..460.0, &lines, ("first_answer_us", start));
     let warm = |Spread { minimum, median, p99, .. }| [minimum, median, p99];
-    half(&mut svg, &format!("warm with {share}, ms"), 500.0..840.0, &lines, ("warm_us", warm));
-    for (at, (name, ours, _)) in lines.iter().enumerate() {
-        let color = if *ours { "ours" } else { "text" };
+    half(&mut svg, "warm with 128 MB, ms", 500.0..840.0, &lines, ("warm_us", warm));
+    for (at, line) in lines.iter().enumerate() {
+        let (color, name) = (if line.ours { "ours" } else { "text" }, &line.name);
         let _ = write!(svg, r#"<text x="10" y="{}" fill="var(--{color})">{name}</text>"#, 54 + 22 * at);
     }
     svg + "</svg>\n"
@@ -297,10 +281,10 @@ fn half(
     svg: &mut String,
     caption: &str,
     x: std::ops::Range<f64>,
-    lines: &[Line<'_>],
+    lines: &[&QuotaRow],
     (times, value): (&str, fn(Spread) -> [f64; 3]),
 ) {
-    let values: Vec<[f64; 3]> = lines.iter().map(|line| value(line.2[times]).map(|time| time / 1e3)).collect();
+    let values: Vec<[f64; 3]> = lines.iter().map(|line| value(line.spreads[times]).map(|time| time / 1e3)).collect();
     let least = values.iter().map(|[least, ..]| *least).fold(f64::INFINITY, f64::min) * 0.8;
     let most = values.iter().map(|[.., most]| *most).fold(0.0, f64::max) * 1.3;
     let place = |ms: f64| x.start + (x.end - x.start) * (ms / least).ln() / (most / least).ln();
@@ -313,7 +297,7 @@ fn half(
         add(format!(r#"<text x="{x:.1}" y="{}" text-anchor="middle">{tick}</text>"#, bottom + 16));
     }
     for (at, (line, values)) in lines.iter().zip(values).enumerate() {
-        let (color, y) = (if line.1 { "ours" } else { "other" }, 49 + 22 * at);
+        let (color, y) = (if line.ours { "ours" } else { "other" }, 49 + 22 * at);
         let [start, dot, end] = values.map(place);
         add(format!(r#"<path d="M{start:.1} {y}H{end:.1}" stroke="var(--{color})" stroke-width="3"/>"#));
         add(format!(r#"<circle cx="{dot:.1}" cy="{y}" r="5" fill="var(--{color})"/>"#));

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,10 +35,8 @@ def key():
         own = KEY.with_suffix(f".{os.getpid()}")
         own.touch(mode=0o600)
         own.write_bytes(made)
-        try:
-            os.link(own, KEY)  # unless another process was faster
-        except FileExistsError:
-            pass
+        with suppress(FileExistsError):  # another process was faster
+            os.link(own, KEY)
         own.unlink()
     return load_pem_private_key(KEY.read_bytes(), None)
 

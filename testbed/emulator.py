@@ -174,18 +174,13 @@ class Emulator:
 
     def make(self, account: str, template: dict) -> dict[str, str]:
         """Makes or updates the stack in `account`. Returns its outputs."""
-        body = json.dumps(template)
-
-        def refused(action: str, expected: str) -> bool:
+        for action, refusal in (("CreateStack", "AlreadyExists"), ("UpdateStack", "No updates")):
             try:
-                self.cloudformation(account, action, TemplateBody=body)
+                self.cloudformation(account, action, TemplateBody=json.dumps(template))
+                break
             except HTTPError as error:
-                said = error.read().decode()
-                return expected in said or sys.exit(f"The local AWS does not take the resources of template.yaml: {said}")
-            return False
-
-        if refused("CreateStack", "AlreadyExists"):
-            refused("UpdateStack", "No updates")
+                if refusal not in (said := error.read().decode()):
+                    sys.exit(f"The local AWS does not take the resources of template.yaml: {said}")
         while (described := self.cloudformation(account, "DescribeStacks")).findtext(".//StackStatus", "").endswith("_IN_PROGRESS"):
             time.sleep(0.05)
         status = described.findtext(".//StackStatus")
@@ -218,13 +213,17 @@ def bare(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in ("HOME", "PATH") if name in environment}
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
     """Starts ministack. It ends with this process, however that ends, and keeps its data in `folder` if it is `kept`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
     settings |= {"PERSIST_STATE": str(int(kept)), "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
     env = bare(os.environ) | settings

@@ -3,7 +3,6 @@
 import ipaddress
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from emulator import declarations
+from emulator import declarations, free_port
 from ownership import VERSION
 from unchanged import ENDPOINTS, function_at
 
@@ -92,10 +91,10 @@ class Api:
         return answer
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def answered(url: str) -> requests.Response | None:
+    """The answer to a GET request, unless nothing listens there."""
+    with suppress(requests.ConnectionError):
+        return requests.get(url, timeout=60)
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float) -> T:

@@ -15,13 +15,12 @@ from urllib.parse import urljoin
 import caller
 import proofs
 import pytest
-import requests
 import unchanged
 from aws import ARCHITECTURE, Aws
 from emulator import bare
-from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, is_tested, process, wait_for, wait_for_line
+from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, answered, is_tested, process, wait_for, wait_for_line
 from samcli.yamlhelper import yaml_parse
-from settings import Handler
+from settings import Handler, read
 
 
 class Server(ThreadingHTTPServer):
@@ -94,10 +93,7 @@ def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
         def ready() -> bool:
             if running.poll() is not None:
                 raise RuntimeError((scratch / "ministack.log").read_text())
-            try:
-                return requests.get(f"{endpoint}/_ministack/ready", timeout=5).ok
-            except requests.ConnectionError:
-                return False
+            return bool(answered(f"{endpoint}/_ministack/ready"))
 
         wait_for(ready, "the emulator", 30)
         yield Aws(endpoint, scratch)
@@ -184,9 +180,7 @@ def stack(aws: Aws, built: Path, upstreams: list[str]) -> str:
 
 def settings_of_upstreams(function: str) -> dict[str, str]:
     """Those of the function's settings for tests that name its upstream."""
-    file = ROOT / "events" / function / "settings.json"
-    settings = json.loads(file.read_text()) if file.exists() else {}
-    return {variable: value for variable, value in settings.items() if "{upstream}" in value}
+    return {variable: value for variable, value in read(ROOT / "events" / function / "settings.json").items() if "{upstream}" in value}
 
 
 def origin(upstream: Upstream) -> str:

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import AcceptedNegativeData, FailureGroup
 from schemathesis.openapi.checks import RejectedPositiveData
+from shared_fixtures import settings_of_upstreams
 from unchanged import function_at
 
 # hypothesis caches the machine's Unicode tables, by default in the root folder.
@@ -26,11 +27,6 @@ TESTED = {path: item for path, item in SPEC["paths"].items() if is_tested(path)}
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
 # For these, the schema says what is refused.
 OF_THE_SCHEMA = {"400", "413", "415", "422"}
-
-
-def settings(function: str) -> str:
-    file = ROOT / "events" / function / "settings.json"
-    return file.read_text() if file.exists() else ""
 
 
 def operations() -> Iterator[tuple[str, str, dict]]:
@@ -185,7 +181,7 @@ def test_allow_lists_the_methods_of_the_contract(api: Api, path: str) -> None:
     assert allowed == {method.upper() for method in TESTED[path] if method in METHODS} | {"OPTIONS"}
 
 
-@pytest.mark.parametrize("path", [path for path in PLAIN if '"{upstream}' in settings(ROUTER[path]) and "get" in TESTED.get(path, {})])
+@pytest.mark.parametrize("path", [path for path in PLAIN if settings_of_upstreams(ROUTER[path]) and "get" in TESTED.get(path, {})])
 def test_an_upstreams_error_is_as_described(api: Api, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     if api.where != "deployed":
         pytest.skip("its upstream is not ours")

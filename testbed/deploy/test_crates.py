@@ -15,7 +15,7 @@ import harness
 import pytest
 import requests
 from aws import Aws
-from harness import ROOT, environment, free_port, in_ci, process, wait_for
+from harness import ROOT, answered, environment, free_port, in_ci, process, wait_for
 from test_new import committed
 
 PAGE = (ROOT / "docs/crates.md").read_text()
@@ -177,14 +177,6 @@ def test_a_service_of_the_template_replays_its_events_and_is_served(service: Pat
         url = f"http://127.0.0.1:{port}/service"
         answer = wait_for(lambda: answered(url), "cargo lambda watch", 120)
     assert answer.json() == {"message": "service"}
-
-
-def answered(url: str) -> requests.Response | None:
-    try:
-        answer = requests.get(url, timeout=60)
-    except requests.ConnectionError:
-        return None
-    return answer if answer.ok else None
 
 
 @in_ci

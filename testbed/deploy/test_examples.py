@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 from aws import Aws
-from harness import ROOT, ROUTER, environment, free_port, process, wait_for
+from harness import ROOT, ROUTER, answered, environment, free_port, process, wait_for
 from test_readme import check, commands
 
 EXAMPLES = {page: (ROOT / f"docs/{page}.md").read_text() for page in ("axum", "streams")}
@@ -46,17 +46,10 @@ def running(request: pytest.FixtureRequest, logs: Path, name: str, path: str, se
             env |= {"AWS_LAMBDA_RUNTIME_API": f"http://127.0.0.1:{port}/.rt", "AWS_LAMBDA_FUNCTION_NAME": "_"}
             watch = ["cargo", "lambda", "watch", "--only-lambda-apis", "--invoke-address", "127.0.0.1", "--disable-cors"]
             processes.enter_context(process([*watch, "--invoke-port", str(port)], environment(), logs / "watch.log"))
-            wait_for(lambda: answers(f"http://127.0.0.1:{port}/lambda-url/none"), "cargo lambda watch", 60)
+            wait_for(lambda: answered(f"http://127.0.0.1:{port}/lambda-url/none") is not None, "cargo lambda watch", 60)
         processes.enter_context(process([str(executable)], env, logs / "example.log"))
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}{path}"), "the example", 60)
+        wait_for(lambda: answered(f"http://127.0.0.1:{port}{path}") is not None, "the example", 60)
         yield f"localhost:{port}"
-
-
-def answers(url: str) -> bool:
-    try:
-        return bool(requests.get(url, timeout=60).status_code)
-    except requests.ConnectionError:
-        return False
 
 
 def deployed(aws: Aws, executable: Path, settings: dict[str, str]) -> str:

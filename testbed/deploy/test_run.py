@@ -13,7 +13,7 @@ from pathlib import Path
 import emulator
 import pytest
 import requests
-from harness import ROOT, environment, run, wait_for
+from harness import ROOT, answered, environment, run, wait_for
 
 TEMPLATE = """\
 Parameters:
@@ -126,10 +126,7 @@ def dynamodb(variables: dict, operation: str, **parameters: object) -> dict:
 
 
 def gone(endpoint: str) -> bool:
-    try:
-        return not requests.get(endpoint, timeout=30)
-    except requests.ConnectionError:
-        return True
+    return answered(endpoint) is None
 
 
 def test_a_function_gets_what_it_declares_and_its_items_outlive_a_run(tree: Path) -> None:

@@ -36,19 +36,12 @@ def of_type(template: dict, kind: str) -> dict[str, dict]:
 
 
 def functions(template: dict) -> dict[str, dict]:
-    """Returns each function's properties, including Globals, by its logical id."""
-    shared = template["Globals"]["Function"]
-    return {name: merge(shared, r["Properties"]) for name, r in of_type(template, "AWS::Serverless::Function").items()}
+    """Returns each function's properties, including Globals as SAM merges them, by its logical id."""
+    # It takes a second to load, and most tests have no use for it.
+    from samtranslator.plugins.globals.globals import Globals
 
-
-def merge(shared: dict, own: dict) -> dict:
-    """Merges as SAM merges Globals: maps are merged, anything else is replaced, also a `!Ref` or an `!If`."""
-    both = {k: merge(shared[k], own[k]) for k in shared.keys() & own.keys() if is_map(shared[k]) and is_map(own[k])}
-    return {**shared, **own, **both}
-
-
-def is_map(value: object) -> bool:
-    return isinstance(value, dict) and not any(key == "Ref" or key.startswith("Fn::") for key in value)
+    kind, shared = "AWS::Serverless::Function", Globals(template)
+    return {name: shared.merge(kind, function["Properties"]) for name, function in of_type(template, kind).items()}
 
 
 def code(function: dict) -> str:

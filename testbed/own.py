@@ -110,12 +110,7 @@ def main(name: str, keep: str = "") -> None:
             # Without a table that is then empty.
             text = re.sub(r"(?m)^example = true.*\n", "", read(manifest))
             (ROOT / manifest).write_text(re.sub(r"(?m)^\[package\.metadata\.endpoint\]\n\n", "", text))
-        original = [file for file in git("ls-files").splitlines() if owned(ROOT, file) == "original"]
-        for file in original:
-            (ROOT / file).unlink()
-        for folder in sorted({(ROOT / file).parent for file in original}, reverse=True):
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+        git("rm", "--quiet", "--", *(file for file in git("ls-files").splitlines() if owned(ROOT, file) == "original"))
         title = name.replace("-", " ").title()
         for file, content in named(title, name).items():
             (ROOT / file).write_text(content)

@@ -42,36 +42,25 @@ def content(commit: str, file: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def files(commit: str) -> dict[str, str]:
-    """The files of `commit`, with their modes."""
-    listed = git("ls-tree", "-r", "-z", commit).split("\0")
-    return {file: mode.split()[0] for mode, file in (entry.split("\t") for entry in listed if entry)}
-
-
-def here(file: str) -> bytes | None:
-    return (ROOT / file).read_bytes() if (ROOT / file).is_file() else None
-
-
-def changed(base: str, new: str) -> tuple[dict[str, bytes | None], list[str], list[str]]:
-    """The new content of each file of ours that changes, those that both sides changed, and those that only the team changed."""
+def changed(base: str, new: str) -> tuple[set[str], set[str], set[str]]:
+    """The files of ours that change, those that both sides changed, and those that only the team changed."""
     owners = (ROOT / "testbed/ownership").read_text(), (content(new, "testbed/ownership") or b"").decode()
-    changes: dict[str, bytes | None] = {}
-    conflicts, edited = [], []
-    for file in sorted(files(base).keys() | files(new).keys()):
+
+    def is_ours(file: str) -> bool:
         folder = re.match(r"(?:functions|events)/([^/]+)/", file)
         # An endpoint of ours, such as the reference, that the team removed.
         if folder and content(base, f"functions/{folder[1]}/Cargo.toml") and not (ROOT / "functions" / folder[1]).exists():
-            continue
-        if (owner(owners[1], file) or owner(owners[0], file)) != "ours" or file == VERSION:
-            continue
-        was, is_now, mine = content(base, file), content(new, file), here(file)
-        if mine == is_now:
-            continue
-        if mine != was:
-            (edited if was == is_now else conflicts).append(file)
-        else:
-            changes[file] = is_now
-    return changes, conflicts, edited
+            return False
+        return (owner(owners[1], file) or owner(owners[0], file)) == "ours" and file != VERSION
+
+    def differing(one: str, other: str, *kinds: str) -> set[str]:
+        return set(filter(None, git("diff", "--name-only", "--no-renames", "-z", *kinds, one, other).split("\0")))
+
+    there, here = differing(base, new), differing(base, "HEAD")
+    # A file that only the team has is theirs, wherever it is.
+    edited = differing(base, "HEAD", "--diff-filter=a") - there
+    changes = {file for file in (there | edited) & differing("HEAD", new) if is_ours(file)}
+    return changes - here, changes & here & there, changes & edited
 
 
 def locked(new: str) -> str:
@@ -101,17 +90,6 @@ def migrate(base: str) -> list[str]:
             migration["migrate"](ROOT)
             done.append(f"{file.stem}: {migration['__doc__'].splitlines()[0]}")
     return done
-
-
-def write(changes: dict[str, bytes | None], modes: dict[str, str]) -> None:
-    for file, text in changes.items():
-        path = ROOT / file
-        if text is None:
-            path.unlink()
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
-        path.chmod(0o755 if modes[file] == "100755" else 0o644)
 
 
 def fetch(source: str, version: str) -> int:
@@ -144,10 +122,11 @@ def update(new: str, source: str, version: str = "") -> None:
     if conflicts:
         raise Refused(
             "These files are ours, and have changed both here and there. Undo the change here (`git checkout "
-            f"{base[:12]} -- FILE`), and make it in a file of yours: docs/updating.md says which.\n  " + "\n  ".join(conflicts)
+            f"{base[:12]} -- FILE`), and make it in a file of yours: docs/updating.md says which.\n  " + "\n  ".join(sorted(conflicts))
         )
     lock = locked(new)
-    write(changes, files(new))
+    if changes:
+        git("restore", f"--source={new}", "--staged", "--worktree", "--", *changes)
     (ROOT / "Cargo.lock").write_text(lock)
     (ROOT / VERSION).write_text(json.dumps({"from": began["from"] or source, "commit": new}, indent=2) + "\n")
     done = migrate(base)
@@ -155,7 +134,7 @@ def update(new: str, source: str, version: str = "") -> None:
     subprocess.run(["cargo", "update", "--workspace", "--offline", "--quiet"], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
     print("What is new, from its changelog:\n" + (told(base, new) or "(nothing)"))
     print("".join(f"\nmigrated   {line}" for line in done), end="")
-    print("".join(f"\nkept       {file}, which is ours and which you changed: docs/updating.md" for file in edited), end="")
+    print("".join(f"\nkept       {file}, which is ours and which you changed: docs/updating.md" for file in sorted(edited)), end="")
     print(f"\n{len(changes)} files of ours changed.", flush=True)
     if subprocess.run(["make", "--no-print-directory", "check"], cwd=ROOT, check=False).returncode:
         raise SystemExit("`make check` fails: see above. Nothing is committed; `git reset --hard && git clean -d --force` goes back.")

@@ -12,7 +12,6 @@ use hyper::{
     header::HOST,
 };
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use testbed::{Usage, upstream::Upstream};
 use tokio::{net::TcpStream, task::spawn_local};
 
@@ -29,7 +28,6 @@ const CONCURRENCIES: [usize; 3] = [1, 8, 64];
 /// How often each of them is measured.
 const TURNS: usize = 5;
 
-#[derive(Serialize)]
 pub(crate) struct Fetch {
     /// The upstream, called with the HTTP client that `fetch` has.
     pub(crate) direct_us: Spread,
@@ -41,7 +39,6 @@ pub(crate) struct Fetch {
 }
 
 /// Answers from the cache.
-#[derive(Serialize)]
 pub(crate) struct Concurrent {
     pub(crate) in_flight: usize,
     pub(crate) per_second: Spread,

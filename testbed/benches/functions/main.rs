@@ -14,7 +14,7 @@ mod lambda;
 mod report;
 mod share;
 
-use std::{env, fs, path::Path};
+use std::env;
 
 use testbed::budget;
 use tokio::{runtime::Builder, task::LocalSet};
@@ -47,12 +47,6 @@ fn main() {
     }
     let report = local.block_on(&runtime, measure(full));
     report.print();
-    if full {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-        let json = serde_json::to_string_pretty(&report).expect("a report has nothing that JSON lacks");
-        fs::write(folder.join("results.json"), json + "\n").expect("the folder target/bench");
-        println!("\nwritten: target/bench/results.json and performance.svg");
-    }
     report::draw(&report, full);
 }
 
@@ -117,7 +111,6 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
     let row = |((candidate, samples), (function, logged)): ((&Candidate, Samples), (Function, u64))| Row {
         name: candidate.name.clone(),
         ours: candidate.ours,
-        binary_bytes: fs::metadata(&candidate.executable).map_or(0, |file| file.len()),
         zip_bytes: candidate.zip_bytes,
         peak_bytes: function.usage().peak,
         logged_bytes: logged as f64 / samples.of("warm_us").len() as f64,

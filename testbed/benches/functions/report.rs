@@ -1,8 +1,7 @@
-//! The results, for people and for programs, and a picture of them for light and dark pages.
+//! The results in tables, and a picture of them for light and dark pages.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path, slice, time::Duration};
 
-use serde::Serialize;
 use testbed::budget::Cost;
 
 use crate::{
@@ -10,8 +9,7 @@ use crate::{
     share::{self, QuotaRow},
 };
 
-/// All results. In JSON, names contain the units.
-#[derive(Serialize)]
+/// All results. Names contain the units.
 pub(crate) struct Report {
     /// With the share of a core that Lambda gives.
     pub(crate) shared: Vec<QuotaRow>,
@@ -22,11 +20,9 @@ pub(crate) struct Report {
 }
 
 /// One candidate.
-#[derive(Serialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) ours: bool,
-    pub(crate) binary_bytes: u64,
     pub(crate) zip_bytes: u64,
     /// After all its invocations.
     pub(crate) peak_bytes: u64,
@@ -42,7 +38,6 @@ pub(crate) struct Row {
     /// | `resident_bytes`, `resident_after_answer_bytes` | memory at the first poll, and after the first answer |
     /// | `warm_us` | from the event to the answer; `fetch` answers from its cache |
     /// | `warm_cpu_us` | the means of the batches |
-    #[serde(flatten)]
     pub(crate) spreads: Spreads,
 }
 
@@ -83,7 +78,7 @@ pub(crate) fn table(title: &str, columns: &str, rows: impl Iterator<Item = Vec<S
 }
 
 /// Quantiles of a series, in the unit of its values.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) minimum: f64,
     pub(crate) p25: f64,
@@ -253,6 +248,7 @@ pub(crate) fn draw(report: &Report, keep: bool) {
     if keep && !report.shared.is_empty() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/performance.svg");
         fs::write(file, svg).expect("the folder target/bench");
+        println!("\nwritten: target/bench/performance.svg");
     }
 }
 

@@ -14,8 +14,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
-
 use crate::{
     Effort,
     candidate::{Candidate, Threaded},
@@ -91,7 +89,6 @@ impl Drop for Quota {
 }
 
 /// A candidate with a share.
-#[derive(Serialize)]
 pub(crate) struct QuotaRow {
     pub(crate) name: String,
     pub(crate) ours: bool,
@@ -106,7 +103,6 @@ pub(crate) struct QuotaRow {
     /// | `throttled` | the slices in which such a start was throttled |
     /// | `after_init_us` | from the event to the first answer, if the share begins at the first poll |
     /// | `warm_us` | from the event to the answer, for invocations without a pause between them |
-    #[serde(flatten)]
     pub(crate) spreads: Spreads,
 }
 

@@ -3,7 +3,7 @@
 //! serde itself says what a type is, so that nothing is written for it: values at the bounds of the schema, beyond them, and
 //! of other types are read as the type. It must take those that the schema takes.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use jsonschema::Validator;
 use proptest::{
@@ -64,15 +64,15 @@ fn request_differences<T: DeserializeOwned>(schema: &Value) -> Vec<String> {
 
 /// None if the type is no struct.
 fn name_differences<T: DeserializeOwned>(schema: &Value) -> Vec<String> {
-    let of_type = members_of::<T>();
+    let of_type = BTreeSet::from_iter(members_of::<T>());
     let of_contract = schema["properties"].as_object().into_iter().flatten();
-    let of_contract: Vec<_> = of_contract.map(|(name, _)| name.as_str()).filter(|_| !of_type.is_empty()).collect();
-    let in_type_only = of_type.iter().filter(|name| !of_contract.contains(name));
-    let in_contract_only = of_contract.iter().filter(|name| !of_type.contains(name));
-    let in_type_only = in_type_only.map(|name| format!("the contract has no `{name}`, and the type reads it"));
-    in_type_only
-        .chain(in_contract_only.map(|name| format!("the contract has `{name}`, and the type does not read it")))
-        .collect()
+    let of_contract: BTreeSet<_> = of_contract.map(|(name, _)| &**name).filter(|_| !of_type.is_empty()).collect();
+    let lacks =
+        of_type.difference(&of_contract).map(|name| format!("the contract has no `{name}`, and the type reads it"));
+    let has = of_contract
+        .difference(&of_type)
+        .map(|name| format!("the contract has `{name}`, and the type does not read it"));
+    lacks.chain(has).collect()
 }
 
 fn answer_differences<T: DeserializeOwned + Serialize>(schema: &Value) -> Vec<String> {

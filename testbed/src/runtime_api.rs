@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -160,12 +160,12 @@ impl RuntimeApi {
 
     /// Has a request whose path ends in `end` fail: the next one, or the one after those that fail already.
     pub fn fail(&self, end: &'static str, fault: Fault) {
-        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).push((end, fault));
+        lock(&self.state.faults).push((end, fault));
     }
 
     /// The first requests that the function sent.
     pub fn sent(&self) -> Vec<Sent> {
-        self.state.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.state.sent).clone()
     }
 
     /// Hands `invocation` to the next poll, and waits for the outcome.
@@ -191,7 +191,7 @@ impl RuntimeApi {
 
     fn send(&self, invocation: &Invocation, answered: Caller) {
         let waiting = Waiting { answered, sent: Instant::now() };
-        self.state.waiting().insert(invocation.request_id.clone(), waiting);
+        lock(&self.state.waiting).insert(invocation.request_id.clone(), waiting);
         self.state.events.send(invocation.clone()).expect("the Runtime API serves");
     }
 }
@@ -203,22 +203,23 @@ impl Drop for RuntimeApi {
 }
 
 impl State {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn fault(&self, path: &str) -> Option<Fault> {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = lock(&self.faults);
         let next = faults.iter().position(|(end, _)| path.ends_with(end))?;
         Some(faults.remove(next).1)
     }
 
     fn keep(&self, path: &str, headers: &HeaderMap, body: &str) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&self.sent);
         if sent.len() < KEPT {
             sent.push(Sent { path: path.to_owned(), headers: texts(headers), body: body.to_owned() });
         }
     }
+}
+
+/// A test that panicked elsewhere does not matter here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
@@ -261,7 +262,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
             let invocation = state.next.lock().await.recv().await;
             let response = invocation.as_ref().map_or_else(|| status(StatusCode::GONE), next);
             if let Some(invocation) = invocation {
-                state.waiting().entry(invocation.request_id).and_modify(|waiting| waiting.sent = Instant::now());
+                lock(&state.waiting).entry(invocation.request_id).and_modify(|waiting| waiting.sent = Instant::now());
             }
             response
         }
@@ -277,7 +278,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
                 // Not a stream, so there are no pieces.
                 Caller::Reads(_) => true,
             };
-            match state.waiting().remove(*request_id).map(send) {
+            match lock(&state.waiting).remove(*request_id).map(send) {
                 Some(true) => status(StatusCode::ACCEPTED),
                 // Answered twice, or never sent.
                 _ => status(StatusCode::BAD_REQUEST),
@@ -292,7 +293,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
 
 async fn streamed(state: &State, path: &str, mut body: Incoming, now: Instant) -> io::Result<Response<Full<Bytes>>> {
     let request_id = path.split('/').nth(2).unwrap_or_default();
-    let Some(Waiting { answered, sent }) = state.waiting().remove(request_id) else {
+    let Some(Waiting { answered, sent }) = lock(&state.waiting).remove(request_id) else {
         return Ok(status(StatusCode::BAD_REQUEST));
     };
     match answered {

@@ -354,17 +354,16 @@ impl Call {
             "method": self.method,
             "headers": lists(self.headers("vpc-lattice")),
             "queryStringParameters": lists(self.parameters()),
-        });
-        let mut event = self.with_body(event, None);
-        event["requestContext"] = json!({
+            "requestContext": {
                 "serviceNetworkArn": arn("servicenetwork/sn-0bf3f2882e9cc805a"),
                 "serviceArn": arn("service/svc-0a40eebed65f8d69c"),
                 "targetGroupArn": arn("targetgroup/tg-6d0ecf831eec9f09"),
                 "identity": { "sourceVpcArn": "arn:aws:ec2:us-east-1:123456789012:vpc/vpc-0b8276c84697e7339" },
                 "region": "us-east-1",
                 "timeEpoch": "1795344091123456",
+            },
         });
-        event
+        self.with_body(event, None)
     }
 
     /// The event with the body, or with `none`, which the trigger sends if there is no body.

@@ -114,15 +114,6 @@ impl Behaviour {
         Answer::status(status).header("location", location).into()
     }
 
-    /// A chain of `hops` redirects on the same origin, to `/hop/1`, `/hop/2` and so on, with `last` at its end.
-    pub fn redirects(hops: usize, last: impl Into<Self>) -> Self {
-        let last = last.into();
-        Self::decide(move |request| {
-            let hop = request.target.strip_prefix("/hop/").map_or(0, |hop| hop.parse().unwrap_or(hops));
-            if hop < hops { Self::redirect(302, format!("/hop/{}", hop + 1)) } else { last.clone() }
-        })
-    }
-
     /// Waits for `delay` before it does `what`.
     pub fn late(delay: Duration, what: impl Into<Self>) -> Self {
         Self::Late(delay, Box::new(what.into()))

@@ -136,13 +136,8 @@ def runtime_api(address: str, protected: list) -> ThreadingHTTPServer:
             self.behind.endheaders()
 
         def answer(self, answer: http.client.HTTPResponse, body: bytes) -> None:
-            self.send_response_only(answer.status)
-            for name, value in answer.headers.items():
-                if name.lower() not in ("connection", "content-length", "transfer-encoding"):
-                    self.send_header(name, value)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            others = ("connection", "content-length", "date", "server", "transfer-encoding")
+            self.reply(answer.status, body, {name: value for name, value in answer.headers.items() if name.lower() not in others})
 
     return ThreadingHTTPServer(("127.0.0.1", 0), RuntimeApi)
 

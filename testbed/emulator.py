@@ -18,7 +18,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -284,26 +284,20 @@ def end_of(command: list[str], env: Mapping[str, str]) -> int:
 
 
 def run(folder: Path, command: list[str]) -> int:
-    local: dict[str, dict] = {}
-    for function, routes in protected(parsed("openapi.yaml")).items():
-        local.setdefault(function, {})["protected"] = routes
+    local: dict[str, dict] = {function: {"protected": routes} for function, routes in protected(parsed("openapi.yaml")).items()}
     if local:
         print('\nA caller has a token: curl -H "authorization: Bearer $(make token SUB=ada)" …', flush=True)
 
-    def with_endpoints() -> int:
+    with ExitStack() as beside:
+        if needed := resources():
+            aws = beside.enter_context(emulator(folder, kept=True))
+            for function, variables in aws.variables("000000000000").items():
+                local.setdefault(function, {})["variables"] = variables
+            made = " ".join(sorted(set().union(*needed.values())))
+            print(f"\nlocal AWS: {aws.endpoint} has {made}, and keeps their data in {os.path.relpath(folder)}\n", flush=True)
         # `python3` is that of .venv, in which the tokens' library is.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return end_of(command, os.environ | {LOCAL: json.dumps(local), "PATH": path})
-
-    needed = resources()
-    if not needed:
-        return with_endpoints()
-    with emulator(folder, kept=True) as aws:
-        for function, variables in aws.variables("000000000000").items():
-            local.setdefault(function, {})["variables"] = variables
-        made = " ".join(sorted(set().union(*needed.values())))
-        print(f"\nlocal AWS: {aws.endpoint} has {made}, and keeps their data in {os.path.relpath(folder)}\n", flush=True)
-        return with_endpoints()
 
 
 def accounts() -> None:

@@ -15,6 +15,7 @@ import remove
 from emulator import declarations
 from new import ROOT, Refused, check_form, read, run
 from ownership import VERSION, owned
+from update import git, refuse_uncommitted
 
 README = """# {title}
 
@@ -59,10 +60,6 @@ The format follows [Keep a Changelog](https://keepachangelog.com).
 """
 
 
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, text=True, capture_output=True).stdout
-
-
 def examples() -> list[str]:
     """The endpoints that declare that they are here to be looked at."""
     return [name for name, declared in declarations().items() if declared.get("example")]
@@ -75,8 +72,7 @@ def check(name: str, keep: list[str]) -> None:
         raise Refused(f"This repository is a team's own already: {VERSION} is there. `make remove` removes an endpoint.")
     if unknown := sorted(set(keep) - set(examples())):
         raise Refused(f"KEEP={','.join(unknown)}: the examples are {', '.join(examples())}.")
-    if changed := git("status", "--porcelain"):
-        raise Refused(f"There are changes that are not committed:\n{changed}Commit or stash them first, so that one commit has all of this.")
+    refuse_uncommitted()
 
 
 def named(title: str, name: str) -> dict[str, str]:

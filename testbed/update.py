@@ -37,6 +37,11 @@ def git(*arguments: str) -> str:
     return done.stdout
 
 
+def refuse_uncommitted() -> None:
+    if uncommitted := git("status", "--porcelain"):
+        raise Refused(f"There are changes that are not committed:\n{uncommitted}Commit or stash them first, so that one commit has all of this.")
+
+
 def content(commit: str, file: str) -> bytes | None:
     done = subprocess.run(["git", "show", f"{commit}:{file}"], cwd=ROOT, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
@@ -96,8 +101,7 @@ def fetch(source: str, version: str) -> int:
     """Fetches the version, and has its update.py do the rest. Returns the exit status of that."""
     if not (ROOT / VERSION).exists():
         raise Refused("This repository is nobody's own yet: `make own` makes it so.")
-    if uncommitted := git("status", "--porcelain"):
-        raise Refused(f"There are changes that are not committed:\n{uncommitted}Commit or stash them first.")
+    refuse_uncommitted()
     began = json.loads((ROOT / VERSION).read_text())
     source, base = source or began["from"], began["commit"]
     if not source:

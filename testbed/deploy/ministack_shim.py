@@ -70,27 +70,21 @@ def import_body(api_id: str, body: dict) -> None:
 
 def install_provisioners(handlers: dict) -> None:
     """Wraps or adds the provisioners in `handlers`, ministack's table from resource type to functions."""
-    api = handlers["AWS::ApiGatewayV2::Api"]
-    create, update = api["create"], api["update"]
-
-    def create_with_body(logical_id, props, stack_name):
-        created = create(logical_id, props, stack_name)
-        import_body(created[0], props.get("Body") or {})
-        return created
-
-    def update_with_body(physical_id, old_props, new_props, *rest):
-        updated = update(physical_id, old_props, new_props, *rest)
-        import_body(updated[0], new_props.get("Body") or {})
-        return updated
-
-    api.update(create=create_with_body, update=update_with_body)
-
     for kind in NAMES_ONLY:
         handlers.setdefault(kind, NAME_ONLY)
-
-    alarm = handlers["AWS::CloudWatch::Alarm"]
+    api, alarm = handlers["AWS::ApiGatewayV2::Api"], handlers["AWS::CloudWatch::Alarm"]
     for verb, properties in (("create", 1), ("update", 2)):
+        api[verb] = with_body(properties, api[verb])
         alarm[verb] = name_only_if("Metrics", properties, NAME_ONLY[verb], alarm[verb])
+
+
+def with_body(properties: int, provision: Callable) -> Callable:
+    def provisioned(*arguments):
+        done = provision(*arguments)
+        import_body(done[0], arguments[properties].get("Body") or {})
+        return done
+
+    return provisioned
 
 
 def name_only_if(key: str, properties: int, name_only: Callable, otherwise: Callable) -> Callable:

@@ -205,8 +205,8 @@ fn gzip(body: &[u8]) -> Answer {
 /// The next behaviours, and the one after them.
 #[derive(Debug)]
 pub(super) struct Script {
-    queue: VecDeque<Behaviour>,
-    otherwise: Behaviour,
+    pub(super) queue: VecDeque<Behaviour>,
+    pub(super) otherwise: Behaviour,
 }
 
 impl Default for Script {
@@ -216,14 +216,6 @@ impl Default for Script {
 }
 
 impl Script {
-    pub(super) fn then(&mut self, behaviour: Behaviour) {
-        self.queue.push_back(behaviour);
-    }
-
-    pub(super) fn otherwise(&mut self, behaviour: Behaviour) {
-        self.otherwise = behaviour;
-    }
-
     /// Takes the behaviour for the next call.
     pub(super) fn next(&mut self) -> Behaviour {
         self.queue.pop_front().unwrap_or_else(|| self.otherwise.clone())

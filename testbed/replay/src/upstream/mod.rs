@@ -127,13 +127,13 @@ impl Upstream {
 
     /// Adds the behaviour for the next call, after all that were added before.
     pub fn then(&self, behaviour: impl Into<Behaviour>) -> &Self {
-        lock(&self.state.script).then(behaviour.into());
+        lock(&self.state.script).queue.push_back(behaviour.into());
         self
     }
 
     /// Sets the behaviour for every call once those that [`Upstream::then`] added are used up.
     pub fn always(&self, behaviour: impl Into<Behaviour>) -> &Self {
-        lock(&self.state.script).otherwise(behaviour.into());
+        lock(&self.state.script).otherwise = behaviour.into();
         self
     }
 

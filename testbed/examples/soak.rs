@@ -17,7 +17,7 @@ use testbed::{
     Case, Function, Invocation, InvocationResult, Usage, functions, has_items, has_upstream, packaged,
     property::{changed_event, check_result},
     settings,
-    upstream::{Answer, Behaviour, Upstream},
+    upstream::{Answer, Behaviour, IdleEnd, Upstream},
     upstreams,
 };
 
@@ -145,7 +145,7 @@ async fn freeze(process: &Function, upstream: &Upstream) {
         assert!(kill.is_ok_and(|status| status.success()), "SIG{name} could not be sent");
     };
     signal("STOP");
-    upstream.close_idle_connections().await;
+    upstream.end_idle_connections(IdleEnd::Close).await;
     tokio::time::sleep(Duration::from_millis(2)).await;
     signal("CONT");
 }

@@ -541,10 +541,10 @@ async fn a_freeze_costs_a_reconnect() -> Outcome {
     for _ in 0..20 {
         bed.get(&[]).await?;
         signal("STOP", &bed.fetch)?;
-        expect("connections to close", &bed.upstream.close_idle_connections().await, &1)?;
+        expect("connections to close", &bed.upstream.end_idle_connections(IdleEnd::Close).await, &1)?;
         signal("CONT", &bed.fetch)?;
         expect("after the freeze", &bed.get(&[]).await?.status, &200)?;
-        bed.upstream.close_idle_connections().await;
+        bed.upstream.end_idle_connections(IdleEnd::Close).await;
     }
     Ok(())
 }

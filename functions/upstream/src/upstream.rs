@@ -579,7 +579,7 @@ mod tests {
             assert!(result.response.is_ok());
             assert_eq!((result.tally.attempts, result.tally.is_healthy), (2, Some(true)));
             assert_eq!((server.calls(), server.connections(), tokens(&upstream)), (2, 2, 1), "kept: {is_kept}");
-            server.close_idle_connections().await;
+            server.end_idle_connections(IdleEnd::Close).await;
             tokio::time::timeout(Duration::from_mins(1), server.all_closed()).await.expect("the loser is closed");
         }
     }

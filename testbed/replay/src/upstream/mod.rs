@@ -152,13 +152,8 @@ impl Upstream {
         lock(&self.server).get_or_insert_with(|| accept(bind(self.address), Arc::clone(&self.state)));
     }
 
-    /// Closes every connection that waits for a request, and returns how many there were, when all of them are closed.
+    /// Ends every connection that waits for a request, and returns how many there were, when all of them have ended.
     /// A connection whose answer has reached the client counts as waiting.
-    pub async fn close_idle_connections(&self) -> usize {
-        self.end_idle_connections(IdleEnd::Close).await
-    }
-
-    /// Like [`Upstream::close_idle_connections`], but ends them another way.
     pub async fn end_idle_connections(&self, how: IdleEnd) -> usize {
         let (ending, mut ended) = mpsc::channel(1);
         let idle = self.state.end_idle.send((how, ending)).unwrap_or(0);
@@ -315,6 +310,6 @@ mod tests {
         let calls = upstream.calls();
         let _busy = get(&upstream).await;
         upstream.calls_reached(calls + 1).await;
-        assert_eq!(upstream.close_idle_connections().await, 0);
+        assert_eq!(upstream.end_idle_connections(IdleEnd::Close).await, 0);
     }
 }

@@ -54,8 +54,9 @@ def committed(copy: Path) -> Path:
         if (ROOT / file).is_file():
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, copy / file)
-    for command in ("init", "add --all --force", "-c user.name=test -c user.email=test@example.com commit --message=all"):
-        subprocess.run(["git", *command.split()], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    git(copy, "init", "--quiet")
+    git(copy, "add", "--all", "--force")
+    commit(copy)
     return copy
 
 
@@ -75,7 +76,8 @@ def executables(folder: str, names: list[str]) -> list[str]:
 
 
 def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return harness.run(*command, folder=copy, CARGO_TARGET_DIR=str(copy / "target"))
+    committer = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return harness.run(*command, folder=copy, CARGO_TARGET_DIR=str(copy / "target"), **committer)
 
 
 def passes(copy: Path, *command: str) -> str:
@@ -84,13 +86,22 @@ def passes(copy: Path, *command: str) -> str:
     return done.stdout
 
 
+def git(copy: Path, *arguments: str) -> str:
+    return passes(copy, "git", *arguments)
+
+
+def commit(copy: Path) -> None:
+    git(copy, "add", "--all")
+    git(copy, "commit", "--quiet", "--message=edited")
+
+
 def changes(copy: Path) -> set[str]:
-    return set(passes(copy, "git", "status", "--short").splitlines())
+    return set(git(copy, "status", "--short").splitlines())
 
 
 def undo(copy: Path) -> None:
-    passes(copy, "git", "checkout", "--quiet", ".")
-    passes(copy, "git", "clean", "--quiet", "--force", "-d")
+    git(copy, "checkout", "--quiet", ".")
+    git(copy, "clean", "--quiet", "--force", "-d")
     assert changes(copy) == set()
 
 
@@ -119,7 +130,7 @@ def make_services(copy: Path) -> None:
             passes(copy, "sh", "-c", command)
         for file in re.findall(r"^--- /dev/null\n\+\+\+ b/(.*)", changes.read_text(), re.MULTILINE):
             (copy / file).unlink(missing_ok=True)
-        passes(copy, "git", "apply", "-C1", str(changes))
+        git(copy, "apply", "-C1", str(changes))
         for path in re.findall(r"^  /.*:\n(?:    .+\n)+", (copy / "paths.yaml").read_text(), re.MULTILINE):
             edit(copy, "openapi.yaml", (re.escape(path.splitlines()[0]) + r"\n(    .+\n)+", path.replace("\\", r"\\")))
         (copy / "paths.yaml").unlink()
@@ -203,11 +214,6 @@ def test_invalid_endpoints_are_refused_before_anything_is_written(copy: Path, wa
 KINDS = [wanted for wanted in PLAIN if "NAME=madedrop" not in wanted]
 
 
-def commit(copy: Path) -> None:
-    passes(copy, "git", "add", "--all")
-    passes(copy, "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message=made")
-
-
 @pytest.mark.parametrize("wanted", KINDS)
 def test_removing_an_endpoint_is_the_inverse_of_making_it(copy: Path, wanted: str) -> None:
     passes(copy, "make", "new", *wanted.split())
@@ -225,8 +231,8 @@ def test_a_renamed_endpoint_is_as_if_it_were_made_with_its_new_name(copy: Path, 
     passes(copy, "make", "new", *wanted.split())
     passes(copy, "make", "rename", f"NAME={name}", "TO=madelonger-name")
     # The next build after `make new` writes Cargo.lock.
-    differences = passes(copy, "git", "diff", "--", ".", ":!Cargo.lock")
-    passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    differences = git(copy, "diff", "--", ".", ":!Cargo.lock")
+    git(copy, "reset", "--quiet", "--hard", "HEAD~1")
     undo(copy)
     assert differences == ""
 
@@ -243,7 +249,7 @@ def test_a_contract_without_its_components_gets_them(copy: Path) -> None:
     named = set(re.findall(r"#/components/(\w+)/([\w.-]+)", (copy / "openapi.yaml").read_text()))
     left = "MadeNotesTable in your account" in passes(copy, "make", "remove", "NAME=madenotes")
     unchanged = changes(copy) == set()
-    passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    git(copy, "reset", "--quiet", "--hard", "HEAD~1")
     assert left and unchanged and all(name in spec["components"][group] for group, name in named)
 
 
@@ -279,7 +285,7 @@ def test_an_endpoint_that_something_else_needs_is_not_removed(copy: Path) -> Non
     for to, why in (("hello", "already exists"), ("Orders", "a name has lower-case letters")):
         done = run(copy, "make", "rename", "NAME=madeorders", f"TO={to}")
         assert done.returncode != 0 and why in done.stderr and changes(copy) == set(), done.stdout + done.stderr
-    passes(copy, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    git(copy, "reset", "--quiet", "--hard", "HEAD~1")
 
 
 def test_an_endpoint_that_cannot_be_finished_leaves_nothing_behind(copy: Path) -> None:

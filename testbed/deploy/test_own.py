@@ -8,22 +8,11 @@ import own
 import ownership
 import pytest
 from harness import in_ci
-from test_new import changes, copy, make_services, passes, run, undo  # noqa: F401
+from test_new import changes, copy, git, make_services, passes, run, undo  # noqa: F401
 
 # Those that need no compiled function.
 TESTS = [f"testbed/deploy/test_{name}.py" for name in ("contract", "repository", "template")]
 WITHOUT_API = "not local and not deployed"
-
-
-@pytest.fixture(autouse=True)
-def committer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "test")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.com")
-
-
-def git(copy: Path, *arguments: str) -> str:  # noqa: F811
-    return passes(copy, "git", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from harness import ROOT, in_ci
 from ownership import owned
-from test_new import changes, copy, edit, passes, run  # noqa: F401
-from test_own import WITHOUT_API, committer, git  # noqa: F401
+from test_new import changes, commit, copy, edit, git, passes, run  # noqa: F401
+from test_own import WITHOUT_API
 
 SHALLOW = subprocess.check_output(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, text=True).strip() == "true"
 # The first commit that can be updated. In a shallow clone, it would be the first that is there.
@@ -60,11 +60,6 @@ def newer(copy: Path, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
     git(copy, "reset", "--quiet", "--hard")
     git(copy, "clean", "--quiet", "--force", "-d")
     git(copy, "checkout", "--quiet", branch)
-
-
-def commit(repository: Path) -> None:
-    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
-    subprocess.run(["git", "commit", "--quiet", "--message=edited"], cwd=repository, check=True)
 
 
 def make_a_teams(copy: Path) -> None:  # noqa: F811

@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from new import Refused
+from new import Refused, run
 from ownership import VERSION, owner
 
 # The file may be that of another version, elsewhere.
@@ -97,7 +97,7 @@ def migrate(base: str) -> list[str]:
     return done
 
 
-def fetch(source: str, version: str) -> int:
+def fetch(source: str = "", version: str = "") -> int:
     """Fetches the version, and has its update.py do the rest. Returns the exit status of that."""
     if not (ROOT / VERSION).exists():
         raise Refused("This repository is nobody's own yet: `make own` makes it so.")
@@ -147,11 +147,12 @@ def update(new: str, source: str, version: str = "") -> None:
     print("That is one commit. Next: make test")
 
 
+def main(*arguments: str) -> None:
+    if arguments[:1] == ("--to",):
+        update(*arguments[1:])
+    else:
+        sys.exit(fetch(*arguments))
+
+
 if __name__ == "__main__":
-    try:
-        if sys.argv[1:2] == ["--to"]:
-            update(*sys.argv[2:])
-        else:
-            sys.exit(fetch(*(sys.argv[1:] + ["", ""])[:2]))
-    except Refused as refused:
-        sys.exit(f"{refused}\nNothing was changed.")
+    run(main)

@@ -205,8 +205,11 @@ class Endpoint:
             f"functions/{self.name}/Cargo.toml": self.manifest(),
             f"functions/{self.name}/src/main.rs": self.main(),
             **({f"functions/{self.name}/tests/failing_upstreams.rs": self.test()} if self.upstreams else {}),
-            **{f"events/{self.name}/{case}": pretty(content) + "\n" for case, content in self.events()},
+            **self.cases(),
         }
+
+    def cases(self) -> dict[str, str]:
+        return {f"events/{self.name}/{case}": pretty(content) + "\n" for case, content in self.events()}
 
     def with_routes(self) -> str:
         routes = "".join(f'\n"{local(resource.route)}" = "{self.name}"' for resource in self.resources)
@@ -642,21 +645,24 @@ def append(text: str, place: str, item: str) -> str:
     return insert(text, rf"{place}\[[^\]]*(?=\])", item if is_empty else f", {item}", after=True)
 
 
+def write_all(files: dict[str, str], folder: Path = ROOT) -> None:
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(content)
+
+
 def write(endpoint: Endpoint) -> None:
     """Writes all of its files, or none."""
     files = endpoint.files()
     before = {file: (ROOT / file).read_text() for file in [*files, "Cargo.lock"] if (ROOT / file).exists()}
     try:
-        for file, content in files.items():
-            (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
-            (ROOT / file).write_text(content)
+        write_all(files)
         command = ["cargo", "fmt", "--package", f"{endpoint.name}-function"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     except BaseException as error:
         for folder in ("functions", "events"):
             shutil.rmtree(ROOT / folder / endpoint.name, ignore_errors=True)
-        for file, content in before.items():
-            (ROOT / file).write_text(content)
+        write_all(before)
         raise Refused(f"The endpoint cannot be written: {error!r}.") from error
 
 

@@ -13,7 +13,7 @@ import tomllib
 
 import remove
 from emulator import declarations
-from new import ROOT, Refused, check_form, read, run
+from new import ROOT, Refused, check_form, read, run, write_all
 from ownership import VERSION, owned
 from update import git, refuse_uncommitted
 
@@ -108,8 +108,7 @@ def main(name: str, keep: str = "") -> None:
             (ROOT / manifest).write_text(re.sub(r"(?m)^\[package\.metadata\.endpoint\]\n\n", "", text))
         git("rm", "--quiet", "--", *(file for file in git("ls-files").splitlines() if owned(ROOT, file) == "original"))
         title = name.replace("-", " ").title()
-        for file, content in named(title, name).items():
-            (ROOT / file).write_text(content)
+        write_all(named(title, name))
         # Nothing, if this is no clone.
         cloned = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, text=True, capture_output=True, check=False).stdout.strip()
         (ROOT / VERSION).write_text(json.dumps({"from": cloned, "commit": commit}, indent=2) + "\n")

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable
 
 from emulator import TABLES, tables
-from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used
+from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used, write_all
 
 # What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
 BASIC = {name for _, name in used("".join(components("TABLE").values()))}
@@ -73,6 +73,7 @@ class Endpoint:
         self.functions = [re.search(r"FunctionName: !Sub \$\{AWS::StackName\}-(\S+)", text)[1] for text in self.blocks.values()]
         self.ids = [function.replace("-", "") for function in self.functions]
         self.routes = [route for route, function in router().items() if function == name]
+        self.paths = {route.replace("{*", "{") for route in self.routes}
 
     def remove(self) -> dict[str, str]:
         """The content of each changed file."""
@@ -154,8 +155,6 @@ class Endpoint:
     def without_paths(self) -> str:
         """openapi.yaml without the paths of the endpoint and what only they refer to."""
         kept, gone = sections(read("openapi.yaml")), []
-        routes = {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}
-
         def without(text: str, is_unused: Callable[[str, str], bool], indent: int = 2) -> str:
             found = entries(text, indent)
             left = [entry for entry in found if not is_unused(*entry)]
@@ -166,7 +165,7 @@ class Endpoint:
             return "" if len(left) == 1 and text[:6] != "paths:" else joined(left, re.search(r"\n*\Z", text)[0])
 
         made = {name for _, name in components("TABLE")}
-        kept = [without(section, lambda name, _: name in routes) if section.startswith("paths:") else section for section in kept]
+        kept = [without(section, lambda name, _: name in self.paths) if section.startswith("paths:") else section for section in kept]
         while True:
             before = "".join(kept)
             named = set(used("".join(gone))) - set(used(before))
@@ -203,14 +202,10 @@ class Endpoint:
             template = re.sub(r"(?m)^    - \[.*\]$", lambda found: re.sub(rf"(?<=[\[ ]){function}(?=[,\]])", name, found[0]), template)
         template = template.replace(f"functions/{self.name}\n", f"functions/{to}\n")
         template = template.replace(f"      PolicyName: {self.id}-", f"      PolicyName: {new_id}-")
-        openapi = sections(read("openapi.yaml"))
-        for number, section in enumerate(openapi):
-            if section.startswith("paths:"):
-                found = entries(section)
-                for entry in found:
-                    if entry[0] in {re.sub(r"\{\*(\w+)\}", r"{\1}", route) for route in self.routes}:
-                        entry[1] = re.sub(rf"((?:operationId: |[&*])[a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}", entry[1])
-                openapi[number] = "".join(text for _, text in found)
+        openapi, operation = read("openapi.yaml"), rf"((?:operationId: |[&*])[a-z]+){self.id.capitalize()}(?![a-z])"
+        for there in self.paths:
+            block = rf"(?m)^  \"?{re.escape(there)}\"?:.*\n(?:(?:    .*)?\n)*"
+            openapi = re.sub(block, lambda found: re.sub(operation, rf"\g<1>{new_id.capitalize()}", found[0]), openapi)
         own = [
             # The kind of a table's items is in the keys of those that there are.
             path, (rf'(?<!_TABLE", )"{self.name}(?=["/])(?!":)', f'"{to}'), (rf"\b{self.name}-function\b", f"{to}-function"),
@@ -219,7 +214,7 @@ class Endpoint:
         files = {
             ROUTES: re.sub(*path, re.sub(rf'(?m)^("/.*" = )"{self.name}"$', rf'\g<1>"{to}"', read(ROUTES))),
             "template.yaml": re.sub(*path, template),
-            "openapi.yaml": re.sub(*path, "".join(openapi)),
+            "openapi.yaml": re.sub(*path, openapi),
         }
         for folder in ("functions", "events"):
             for file in sorted((ROOT / folder / self.name).rglob("*")):
@@ -254,11 +249,6 @@ def lock() -> None:
     subprocess.run(["cargo", "update", "--workspace", "--offline", "--quiet"], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
 
 
-def write(files: dict[str, str]) -> None:
-    for file, content in files.items():
-        (ROOT / file).write_text(content)
-
-
 def retained(template: str) -> set[str]:
     """The resources that outlive a stack, or their place in it."""
     return {*re.findall(r"^  (\w+):\n(?:    .*\n)*?    DeletionPolicy:.*\bRetain", template, re.MULTILINE), *tables(template)}
@@ -268,7 +258,7 @@ def remove(name: str) -> str:
     """Removes it, and returns what is still to say."""
     files = Endpoint(name).remove()
     left = retained(read("template.yaml")) - retained(files["template.yaml"])
-    write(files)
+    write_all(files)
     for folder in ("functions", "events"):
         shutil.rmtree(ROOT / folder / name, ignore_errors=True)
     lock()
@@ -281,7 +271,7 @@ def rename(name: str, to: str) -> None:
     files = Endpoint(name).rename(to)
     for folder in ("functions", "events"):
         (ROOT / folder / name).rename(ROOT / folder / to)
-    write(files)
+    write_all(files)
     lock()
     subprocess.run(["cargo", "fmt", "--package", f"{to}-function"], cwd=ROOT, check=True)
 

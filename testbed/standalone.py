@@ -8,7 +8,7 @@ import re
 import shutil
 import tomllib
 
-from new import ROOT, Endpoint, pretty, read
+from new import ROOT, Endpoint, read, write_all
 
 FOLDER = ROOT / "target/standalone"
 NAME = "service"
@@ -19,10 +19,9 @@ SETTINGS = ("Runtime", "Handler", "MemorySize", "Timeout", "Tracing")
 def files() -> dict[str, str]:
     """The content of each file."""
     endpoint = Endpoint(NAME)
-    cases = {f"events/{NAME}/{case}": pretty(content) + "\n" for case, content in endpoint.events()}
     return {
         "CargoLambda.toml": CONFIGURATION, ".gitignore": "/target\n", "Cargo.toml": manifest(endpoint), "Makefile": MAKEFILE, "README.md": README,
-        "rustfmt.toml": read("rustfmt.toml"), "template.yaml": template(endpoint), "src/main.rs": endpoint.main().replace("testbed::", "replay::"), **cases,
+        "rustfmt.toml": read("rustfmt.toml"), "template.yaml": template(endpoint), "src/main.rs": endpoint.main().replace("testbed::", "replay::"), **endpoint.cases(),
     }
 
 
@@ -115,7 +114,5 @@ Outputs:
 
 if __name__ == "__main__":
     shutil.rmtree(FOLDER, ignore_errors=True)
-    for file, content in files().items():
-        (FOLDER / file).parent.mkdir(parents=True, exist_ok=True)
-        (FOLDER / file).write_text(content)
+    write_all(files(), FOLDER)
     print(f"cargo lambda new my-service --template {FOLDER.relative_to(ROOT)}")

@@ -76,7 +76,7 @@ fn name_differences<T: DeserializeOwned>(schema: &Value) -> Vec<String> {
 }
 
 fn answer_differences<T: DeserializeOwned + Serialize>(schema: &Value) -> Vec<String> {
-    let [validator, of_written] = [schema, &without_patterns(schema.clone())].map(validator);
+    let [validator, of_written] = [schema, &without_patterns(schema)].map(validator);
     let values = all_read::<T>(schema).into_iter().filter_map(|(value, read)| match read.map(to_value) {
         Ok(Ok(written)) if of_written.is_valid(&written) => None,
         Ok(Ok(written)) => Some(told("refuses", &written, "the type writes it")),
@@ -111,8 +111,15 @@ fn shortened(value: &Value) -> Value {
     match value {
         Value::String(text) if text.len() > 40 => format!("{:.4}… ({} characters)", text, text.chars().count()).into(),
         Value::Array(items) if items.len() > 3 => json!([shortened(&items[0]), format!("… ({} items)", items.len())]),
-        Value::Array(items) => items.iter().map(shortened).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), shortened(member))).collect(),
+        other => each(other, shortened),
+    }
+}
+
+/// The value with what `change` makes of its members or items.
+fn each(value: &Value, change: impl Fn(&Value) -> Value) -> Value {
+    match value {
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), change(member))).collect(),
+        Value::Array(items) => items.iter().map(change).collect(),
         other => other.clone(),
     }
 }
@@ -136,25 +143,16 @@ fn resolved(schema: &Value, openapi: &Value, levels: usize) -> Value {
             let there = reference.strip_prefix('#').and_then(|pointer| openapi.pointer(pointer));
             resolved(there.unwrap_or_else(|| panic!("openapi.yaml has no {reference}")), openapi, levels - 1)
         }
-        Value::Object(members) => {
-            members.iter().map(|(name, member)| (name.clone(), resolved(member, openapi, levels))).collect()
-        }
-        Value::Array(items) => items.iter().map(|item| resolved(item, openapi, levels)).collect(),
-        other => other.clone(),
+        other => each(other, |within| resolved(within, openapi, levels)),
     }
 }
 
-fn without_patterns(schema: Value) -> Value {
-    match schema {
-        Value::Object(mut members) => {
-            for text in ["format", "pattern"] {
-                members.retain(|name, value| name != text || !value.is_string());
-            }
-            members.into_iter().map(|(name, member)| (name, without_patterns(member))).collect()
-        }
-        Value::Array(items) => items.into_iter().map(without_patterns).collect(),
-        other => other,
+fn without_patterns(schema: &Value) -> Value {
+    let mut rest = each(schema, without_patterns);
+    if let Value::Object(members) = &mut rest {
+        members.retain(|name, value| !["format", "pattern"].contains(&name.as_str()) || !value.is_string());
     }
+    rest
 }
 
 /// Values of which the schema takes some and refuses others: each differs in one place from one that it takes.

@@ -209,12 +209,6 @@ pub(super) struct Script {
     pub(super) otherwise: Behaviour,
 }
 
-impl Default for Script {
-    fn default() -> Self {
-        Self { queue: VecDeque::new(), otherwise: Answer::ok("good").into() }
-    }
-}
-
 impl Script {
     /// Takes the behaviour for the next call.
     pub(super) fn next(&mut self) -> Behaviour {

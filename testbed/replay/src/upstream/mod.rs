@@ -101,7 +101,7 @@ impl Upstream {
         let port = bind((Ipv4Addr::LOCALHOST, 0).into());
         let address = port.local_addr().expect("a bound socket has an address");
         let state = State {
-            script: Mutex::default(),
+            script: Mutex::new(Script { queue: VecDeque::new(), otherwise: Answer::ok("good").into() }),
             requests: Mutex::default(),
             counts: watch::Sender::default(),
             open: watch::Sender::default(),

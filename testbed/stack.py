@@ -52,23 +52,18 @@ class Stack:
         functions = self.client("lambda")
         return {name: functions.get_alias(FunctionName=name, Name="live")["FunctionVersion"] for name in names}
 
-    def exists(self) -> bool:
-        try:
-            self.client("cloudformation").describe_stacks(StackName=self.name)
-        except ClientError as error:
-            if "does not exist" in str(error):
-                return False
-            raise
-        return True
-
     def preflight(self) -> None:
         """Prints where a deployment goes, and records the versions that answer there now."""
         account = self.client("sts").get_caller_identity()["Account"]
-        exists = self.exists()
-        change = "updates" if exists else "creates"
+        try:
+            change, aliases = "updates", self.aliases()
+        except ClientError as error:
+            if "does not exist" not in str(error):
+                raise
+            change, aliases = "creates", {}
         print(f"account {account}, region {self.region}, stage {self.stage}: {change} the stack {self.name}")
         self.before.parent.mkdir(exist_ok=True)
-        self.before.write_text(json.dumps(self.aliases() if exists else {}))
+        self.before.write_text(json.dumps(aliases))
 
     def url(self) -> None:
         outputs = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]["Outputs"]

@@ -355,14 +355,6 @@ def test_parameter_takes_and_refuses(name: str, allowed: list, refused: list) ->
     assert [(key, value) for key, one in parameters.items() for value in refused if proofs.accepts(one, value)] == []
 
 
-def test_a_url_is_as_long_as_its_parameter_says() -> None:
-    """Less than 92 characters, if a function has several upstreams: a version's description has room for 256."""
-    for parameter in (one for key, one in (TEMPLATE["Parameters"] | MADE["Parameters"]).items() if key.endswith("Url")):
-        longest = "https://a.example/".ljust(parameter["MaxLength"], "b")
-        assert proofs.accepts(parameter, longest) and not proofs.accepts(parameter, longest + "b")
-        assert f" {len(longest)} characters" in parameter["ConstraintDescription"] and len(longest) <= 92
-
-
 @pytest.mark.parametrize("stage", ["dev", "prod"])
 def test_the_template_accepts_the_parameters_in_samconfig(stage: str) -> None:
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())["default" if stage == "dev" else stage]

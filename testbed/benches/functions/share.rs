@@ -23,9 +23,9 @@ use crate::{
 
 /// One core.
 const WHOLE_MB: u64 = 1769;
-const MEMORY_MB: [u64; 4] = [128, 256, 512, WHOLE_MB];
-/// The length of a slice: as seen from within a function on Lambda, and the kernel's default.
-const PERIODS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
+/// The memory in MB, and the length of a slice in ms: as seen from within a function on Lambda, and, where the share is
+/// smallest, the kernel's default.
+const SHARES: [(u64, u64); 5] = [(128, 20), (256, 20), (512, 20), (WHOLE_MB, 20), (128, 100)];
 /// Dollars for a GB-second and for a million requests: <https://aws.amazon.com/lambda/pricing/>, November 2026.
 const GB_SECOND: f64 = 0.000_016_666_7;
 const MILLION_REQUESTS: f64 = 0.20;
@@ -40,10 +40,10 @@ pub(crate) struct Quota {
 }
 
 impl Quota {
-    /// The share of each `period` that a function of `memory_mb` gets. It needs a hierarchy of cgroups that this process may write to.
-    fn new(memory_mb: u64, period: Duration) -> io::Result<Self> {
+    /// The share of each `period_ms` that a function of `memory_mb` gets. It needs a hierarchy of cgroups that this process may write to.
+    fn new(memory_mb: u64, period_ms: u64) -> io::Result<Self> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
-        let us = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
+        let us = 1000 * period_ms;
         let quota = us * memory_mb / WHOLE_MB;
         let is_first = Path::new("/sys/fs/cgroup/cpu").is_dir();
         let root = Path::new(if is_first { "/sys/fs/cgroup/cpu" } else { "/sys/fs/cgroup" });
@@ -52,7 +52,7 @@ impl Quota {
         }
         let folder = root.join(format!("bench-{}-{}", id(), MADE.fetch_add(1, Relaxed)));
         fs::create_dir(&folder)?;
-        let quota_of = Self { folder, period };
+        let quota_of = Self { folder, period: Duration::from_millis(period_ms) };
         if is_first {
             fs::write(quota_of.folder.join("cpu.cfs_period_us"), us.to_string())?;
             fs::write(quota_of.folder.join("cpu.cfs_quota_us"), quota.to_string())?;
@@ -109,7 +109,7 @@ pub(crate) struct QuotaRow {
 impl QuotaRow {
     /// Whether it has the smallest share, in the slices that were seen of Lambda.
     pub(crate) fn is_smallest(&self) -> bool {
-        self.memory_mb == MEMORY_MB[0] && u128::from(self.period_ms) == PERIODS[0].as_millis()
+        (self.memory_mb, self.period_ms) == SHARES[0]
     }
 
     /// Dollars for the time of a million requests, one of a hundred of which finds no warm environment.
@@ -126,12 +126,8 @@ fn billed_ms(times_us: &[f64]) -> f64 {
 
 /// Measures all candidates with all shares, in turns. Without a quota it prints a line and returns nothing.
 pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<QuotaRow> {
-    let full = effort.starts > 1;
-    // The longer slices matter where the share is smallest.
-    let shares: Vec<(u64, Duration)> =
-        MEMORY_MB.map(|memory| (memory, PERIODS[0])).into_iter().chain([(MEMORY_MB[0], PERIODS[1])]).collect();
-    let shares = if full { &shares[..] } else { &shares[..1] };
-    if let Err(error) = Quota::new(WHOLE_MB, PERIODS[0]) {
+    let shares = if effort.starts > 1 { &SHARES[..] } else { &SHARES[..1] };
+    if let Err(error) = Quota::new(WHOLE_MB, 20) {
         println!("skipped: the share of a core, as no cgroup may be made here ({error})");
         return Vec::new();
     }
@@ -141,14 +137,14 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
     let plain = Threaded::start("max-age=3600", false);
     let mut random = fastrand::Rng::with_seed(2);
     let mut all = Vec::new();
-    for (memory_mb, period) in shares.iter().copied() {
+    for &(memory_mb, period_ms) in shares {
         let mut measured: Vec<Samples> = candidates.iter().map(|_| Samples::default()).collect();
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         for _ in 0..effort.starts {
             random.shuffle(&mut order);
             for &at in &order {
                 let candidate = candidates[at];
-                let new_quota = || Quota::new(memory_mb, period).expect("another cgroup");
+                let new_quota = || Quota::new(memory_mb, period_ms).expect("another cgroup");
                 let samples = &mut measured[at];
                 let env = tls.settings(&candidate.function);
                 let quota = new_quota();
@@ -172,7 +168,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
             name: candidate.name.clone(),
             ours: candidate.ours,
             memory_mb,
-            period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
+            period_ms,
             billed_start_ms: billed_ms(samples.of("first_answer_us")),
             billed_warm_ms: billed_ms(samples.of("warm_us")),
             spreads: samples.spreads(),
@@ -210,7 +206,7 @@ pub(crate) fn print_bill(all: &[QuotaRow], logged_bytes: impl Fn(&str) -> f64) {
         [slice::from_ref(&shared.name), &billed[..], &time, &log].concat()
     };
     table(
-        &format!("The bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests", MEMORY_MB[0]),
+        &format!("The bill at {} MB, dollars, besides {MILLION_REQUESTS:.2} for a million requests", SHARES[0].0),
         "billed ms, warm | first answer | 1 M: time | 100 M: time | 1 M: log lines | 100 M: log lines",
         all.iter().filter(|shared| shared.is_smallest()).map(row),
     );

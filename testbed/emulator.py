@@ -18,7 +18,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -208,11 +208,6 @@ class Emulator:
         return {function: {**client, **own.get(function, {})} for function in sorted(needed.keys() | own.keys())}
 
 
-def bare(environment: Mapping[str, str]) -> dict[str, str]:
-    """What ministack needs of an environment. Many other names would be settings of it, such as SERVICES, and LOG_LEVEL of the functions."""
-    return {name: environment[name] for name in ("HOME", "PATH") if name in environment}
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -220,20 +215,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
-    """Starts ministack. It ends with this process, however that ends, and keeps its data in `folder` if it is `kept`."""
+def emulator(folder: Path, program: str = __file__, /, **settings: str) -> Iterator[Emulator]:
+    """Starts ministack by this program, with these settings. It ends with this process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    settings = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
-    settings |= {"PERSIST_STATE": str(int(kept)), "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
-    env = bare(os.environ) | settings
+    own = {"GATEWAY_PORT": str(free_port()), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
+    settings = own | {"IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"} | settings
+    # Many a name in the environment would be a setting of ministack, such as SERVICES, and LOG_LEVEL of the functions.
+    env = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ} | settings
     log = folder / "ministack.log"
     with log.open("wb") as output:
         # Its own session: Ctrl-C is for the command, and the emulator ends after it.
         running = subprocess.Popen(
-            [sys.executable, __file__, "--serve"], env=env, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+            [sys.executable, program, "--serve"], env=env, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
         )
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://127.0.0.1:{settings['GATEWAY_PORT']}"
     try:
         while True:
             try:
@@ -245,7 +240,9 @@ def emulator(folder: Path, kept: bool) -> Iterator[Emulator]:
                 time.sleep(0.05)
         yield Emulator(endpoint)
     finally:
-        running.stdin.close()
+        # And the functions that it started.
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
         running.wait()
 
 
@@ -290,7 +287,7 @@ def run(folder: Path, command: list[str]) -> int:
 
     with ExitStack() as beside:
         if needed := resources():
-            aws = beside.enter_context(emulator(folder, kept=True))
+            aws = beside.enter_context(emulator(folder, PERSIST_STATE="1"))
             for function, variables in aws.variables("000000000000").items():
                 local.setdefault(function, {})["variables"] = variables
             made = " ".join(sorted(set().union(*needed.values())))
@@ -301,7 +298,7 @@ def run(folder: Path, command: list[str]) -> int:
 
 
 def accounts() -> None:
-    with tempfile.TemporaryDirectory() as folder, emulator(Path(folder), kept=False) as aws:
+    with tempfile.TemporaryDirectory() as folder, emulator(Path(folder)) as aws:
         for account in sys.stdin:
             print(json.dumps(aws.variables(account.strip())), flush=True)
 

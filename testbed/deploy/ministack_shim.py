@@ -14,6 +14,7 @@
 test_harness.py fails if another version of ministack is installed, or if ministack no longer needs a part of the shim.
 """
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from socketserver import StreamRequestHandler
@@ -123,6 +124,7 @@ def main() -> None:
     install_provisioners(provisioners._RESOURCE_HANDLERS)
     install_parameters(changesets)
     StreamRequestHandler.disable_nagle_algorithm = True
+    del sys.argv[1:]
     app.main()
 
 

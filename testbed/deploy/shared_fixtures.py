@@ -13,12 +13,12 @@ from threading import Thread
 from urllib.parse import urljoin
 
 import caller
+import emulator as local
 import proofs
 import pytest
 import unchanged
 from aws import ARCHITECTURE, Aws
-from emulator import bare
-from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, answered, is_tested, process, wait_for, wait_for_line
+from harness import PLAIN, ROOT, Api, Upstream, emulator_environment, environment, free_port, is_tested, process, wait_for_line
 from samcli.yamlhelper import yaml_parse
 from settings import Handler, read
 
@@ -80,23 +80,12 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 @contextmanager
 def emulator(scratch: Path, **settings: str) -> Iterator[Aws]:
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
+    port, shim = str(free_port()), Path(__file__).with_name("ministack_shim.py")
     # Its functions have its environment. They may be slow beside other tests.
-    given = emulator_environment(endpoint) | {"AWS_OPERATION_TIMEOUT_MS": "60000"}
+    given = emulator_environment(f"http://127.0.0.1:{port}") | {"AWS_OPERATION_TIMEOUT_MS": "60000"}
     aws = {name: value for name, value in given.items() if name.startswith("AWS_")}
-    # ministack's settings for its port and address. It keeps the functions' code and its pid in TMPDIR.
-    env = bare(given) | aws | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(scratch), **settings}
-    shim = Path(__file__).with_name("ministack_shim.py")
-    with process(["python", str(shim)], env, scratch / "ministack.log") as running:
-
-        def ready() -> bool:
-            if running.poll() is not None:
-                raise RuntimeError((scratch / "ministack.log").read_text())
-            return bool(answered(f"{endpoint}/_ministack/ready"))
-
-        wait_for(ready, "the emulator", 30)
-        yield Aws(endpoint, scratch)
+    with local.emulator(scratch, str(shim), **aws, GATEWAY_PORT=port, **settings) as running:
+        yield Aws(running.endpoint, scratch)
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ use httpdate::fmt_http_date;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-/// Longer heads than this are not served.
-const MAX_HEAD: usize = 64 * 1024;
-
 /// A well-formed response: a correct `Content-Length`, a `Date`, and a connection that is kept alive.
 ///
 /// ```
@@ -134,9 +131,6 @@ impl Request {
                 }
                 buffer.drain(..length);
                 return Ok(Some(request));
-            }
-            if buffer.len() > MAX_HEAD {
-                return Err(ErrorKind::InvalidData.into());
             }
             if stream.read_buf(buffer).await? == 0 {
                 return Ok(None);

@@ -276,13 +276,6 @@ def rename(name: str, to: str) -> None:
     subprocess.run(["cargo", "fmt", "--package", f"{to}-function"], cwd=ROOT, check=True)
 
 
-def told(name: str) -> str:
-    """The files that still name the endpoint's folders."""
-    command = ["git", "grep", "--untracked", "-lE", rf"(functions|events)/{name}\b"]
-    files = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.split()
-    return f"Look at {', '.join(files)}, which name its folders.\n" if files else ""
-
-
 def main(name: str, to: str | None = None) -> None:
     if to is None:
         left = remove(name)
@@ -291,7 +284,9 @@ def main(name: str, to: str | None = None) -> None:
     else:
         rename(name, to)
         print(f"{name} is {to} in its folders, CargoLambda.toml, template.yaml and openapi.yaml. A deployment replaces the function.")
-    print(told(name), end="")
+    command = ["git", "grep", "--untracked", "-lE", rf"(functions|events)/{name}\b"]
+    if files := subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.split():
+        print(f"Look at {', '.join(files)}, which name its folders.")
 
 
 if __name__ == "__main__":

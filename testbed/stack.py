@@ -11,6 +11,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -112,10 +113,9 @@ def followed(logs, groups: list[str], since: int) -> Iterator[list[tuple[str, st
 
 def line(function: str, message: str) -> str:
     """Formats a log line for people. A line that is not JSON stays as it is."""
-    try:
+    event = None
+    with suppress(ValueError):
         event = json.loads(message)
-    except ValueError:
-        return f"{function}  {message.rstrip()}"
     if not isinstance(event, dict) or "message" not in event:
         return f"{function}  {message.rstrip()}"
     said = [] if event["message"] == "invocation" else [event["message"]]

@@ -72,9 +72,7 @@ class Table:
         return None
 
     def actions(self, resources: list) -> list[str]:
-        listed, item = resources
-        used = {action for method in listed.methods for action in LIST[method][1]}
-        used |= {action for method in item.methods for action in ITEM[method][1]}
+        used = {action for of, known in zip(resources, (LIST, ITEM), strict=True) for method in of.methods for action in known[method][1]}
         return [f"dynamodb:{action}" for action in sorted(used)]
 
     def main(self, name: str, routes: str, resources: list) -> str:

@@ -157,7 +157,7 @@ def upstreams(start_upstream: Callable[..., Upstream], upstream: Upstream) -> li
         for variable, value in settings_of_upstreams(function).items():
             if isinstance(variables.get(variable), dict) and "Ref" in variables[variable]:
                 own = start_upstream(variable, body=answer.read_bytes(), content_type="application/json") if answer.exists() else upstream
-                overrides[variables[variable]["Ref"]] = value.replace("{upstream}", origin(own))
+                overrides[variables[variable]["Ref"]] = value.replace("{upstream}", own.url.rpartition("/")[0])
     return [f"{parameter}={value}" for parameter, value in overrides.items()]
 
 
@@ -170,10 +170,6 @@ def stack(aws: Aws, built: Path, upstreams: list[str]) -> str:
 def settings_of_upstreams(function: str) -> dict[str, str]:
     """Those of the function's settings for tests that name its upstream."""
     return {variable: value for variable, value in read(ROOT / "events" / function / "settings.json").items() if "{upstream}" in value}
-
-
-def origin(upstream: Upstream) -> str:
-    return upstream.url.rpartition("/")[0]
 
 
 @pytest.fixture(scope="session")

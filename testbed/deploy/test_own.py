@@ -18,7 +18,6 @@ WITHOUT_API = "not local and not deployed"
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
-        (("NAME=",), "a name has lower-case letters"),
         (("NAME=Shipping",), "a name has lower-case letters"),
         (("NAME=" + "s" * 25,), "at most 24 characters"),
         (("NAME=shipping", "KEEP=nothing"), f"the examples are {', '.join(own.examples())}"),

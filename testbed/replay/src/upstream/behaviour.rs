@@ -47,8 +47,6 @@ pub enum Behaviour {
     Silent,
     /// Sends a head, then one byte of the body a second.
     Drip,
-    /// Sends more than its `Content-Length`. The rest looks like another response, but must not be used as one.
-    LengthTooShort,
     /// Sends less than its `Content-Length`, and leaves the client waiting for the rest.
     LengthTooLong,
     /// Sends one good chunk, then one whose size is not a number.
@@ -61,8 +59,6 @@ pub enum Behaviour {
     EndlessBody,
     /// Sends 1 GiB of zeros, gzipped to 1 MiB.
     GzipBomb,
-    /// Announces gzip and sends something else.
-    BadGzip,
 }
 
 /// Chooses a behaviour by the request. Made by [`Behaviour::decide`].
@@ -141,14 +137,15 @@ impl Behaviour {
             Self::Truncate => (PARTIAL.into(), End::Close),
             Self::Silent => (Cow::default(), End::SILENCE),
             Self::Drip => (PARTIAL.into(), End::Repeat(b".", Duration::from_secs(1))),
-            Self::LengthTooShort => (TWO_ANSWERS.into(), End::KeepAlive),
             Self::LengthTooLong => (PARTIAL.into(), End::SILENCE),
             Self::MalformedChunks => (BAD_CHUNKS.into(), End::SILENCE),
             Self::MalformedHeaders => (BAD_HEADERS.into(), End::SILENCE),
             Self::ManyHeaders => (MANY_HEADERS.as_slice().into(), End::KeepAlive),
             Self::EndlessBody => (ENDLESS.into(), End::Repeat(&CHUNK, Duration::ZERO)),
-            Self::GzipBomb => (gzip(&GZIP_BOMB).encode(request).into(), End::KeepAlive),
-            Self::BadGzip => (gzip(b"this is not gzip").encode(request).into(), End::KeepAlive),
+            Self::GzipBomb => {
+                let bomb = Answer::ok(&*GZIP_BOMB).cache_control("max-age=60").header("content-encoding", "gzip");
+                (bomb.encode(request).into(), End::KeepAlive)
+            }
         };
         Wire(Duration::ZERO, bytes, end)
     }
@@ -156,9 +153,6 @@ impl Behaviour {
 
 const PARTIAL: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-type: text/plain\r\n\
     content-length: 1000\r\n\r\nonly the beginning";
-
-const TWO_ANSWERS: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 5\r\n\r\nfirst\
-    HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 8\r\n\r\nsmuggled";
 
 const BAD_CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ntransfer-encoding: chunked\r\n\r\n\
     5\r\nfirst\r\nfive\r\nfifth\r\n0\r\n\r\n";
@@ -197,10 +191,6 @@ static GZIP_BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let last_block = [3, 0];
     [&head, &*block.repeat(1024), &last_block, &all.sum().to_le_bytes(), &all.amount().to_le_bytes()].concat()
 });
-
-fn gzip(body: &[u8]) -> Answer {
-    Answer::ok(body).cache_control("max-age=60").header("content-encoding", "gzip")
-}
 
 /// The next behaviours, and the one after them.
 #[derive(Debug)]

@@ -153,7 +153,8 @@ def check_name(variable: str, name: str) -> None:
 
 class Endpoint:
     def __init__(
-        self, name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "", upstreams: str = "", stream: str = "", table: str = ""
+        self, name: str, route: str = "", methods: str = "", item: str = "", item_methods: str = "",
+        upstreams: str = "", stream: str = "", table: str = "",
     ) -> None:
         self.name, self.stream, self.table = name, stream, Table(table) if table else None
         route = route or f"/{name}"
@@ -260,7 +261,8 @@ static {upstream.static}: Upstream = Upstream::new("{upstream.static}");
         if self.upstreams and answers:
             types += struct("Answer", "an upstream's response: write here what the endpoint needs of it", "Deserialize, Serialize")
         if has_body:
-            types += struct("Message", "a request" if self.upstreams else "a request and an answer", "Deserialize, Serialize", "#[serde(deny_unknown_fields)]\n")
+            of = "a request" if self.upstreams else "a request and an answer"
+            types += struct("Message", of, "Deserialize, Serialize", "#[serde(deny_unknown_fields)]\n")
         elif answers and not self.upstreams:
             types += struct("Message", "an answer", "Serialize")
         code = f"""{statics}

@@ -155,6 +155,7 @@ class Endpoint:
     def without_paths(self) -> str:
         """openapi.yaml without the paths of the endpoint and what only they refer to."""
         kept, gone = sections(read("openapi.yaml")), []
+
         def without(text: str, is_unused: Callable[[str, str], bool], indent: int = 2) -> str:
             found = entries(text, indent)
             left = [entry for entry in found if not is_unused(*entry)]
@@ -163,6 +164,11 @@ class Endpoint:
                 return text
             # OpenAPI takes no group without an entry.
             return "" if len(left) == 1 and text[:6] != "paths:" else joined(left, re.search(r"\n*\Z", text)[0])
+
+        def is_unneeded(key: tuple[str, str], text: str) -> bool:
+            # What an endpoint has not used yet stays: handler's problems.
+            stays = key[1] in BASIC or "application/problem+json" in text
+            return key in named and (key[1] in made or not stays)
 
         made = {name for _, name in components("TABLE")}
         kept = [without(section, lambda name, _: name in self.paths) if section.startswith("paths:") else section for section in kept]
@@ -174,9 +180,7 @@ class Endpoint:
                     kept[number] = without(section, lambda name, _: (SHARED, name) in named)
                 if section.startswith("components:"):
                     kept[number] = "".join(
-                        # What an endpoint has not used yet stays: handler's problems.
-                        without(text, lambda name, it: (group, name) in named and (name in made or name not in BASIC and "application/problem+json" not in it), 4)
-                        for group, text in entries(section)
+                        without(text, lambda name, it: is_unneeded((group, name), it), 4) for group, text in entries(section)
                     )
             if "".join(kept) == before:
                 return before

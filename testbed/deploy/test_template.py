@@ -170,7 +170,9 @@ MADE_DECLARED[CALLS]["permissions"]["MadeCache"] = ["dynamodb:PutItem"]
 MADE_EVENTS = EVENTS | {ONE, OTHER, PUBLIC, CALLS, *ELSEWHERE}
 
 
-def faults(proof: Callable[..., list[str]], template: dict, router: dict = MADE_ROUTER, folders: set = MADE_EVENTS, declared: dict = MADE_DECLARED) -> list[str]:
+def faults(
+    proof: Callable[..., list[str]], template: dict, router: dict = MADE_ROUTER, folders: set = MADE_EVENTS, declared: dict = MADE_DECLARED
+) -> list[str]:
     """Those of the template beside what the proof compares it with."""
     about = {"router": router, "folders": folders, "declared": declared, "namespace": NAMESPACE}
     return proof(template, **{name: it for name, it in about.items() if name in signature(proof).parameters})

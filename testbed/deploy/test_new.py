@@ -27,7 +27,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A new repository with the files that git tracks or would add. Cargo reuses what has been compiled here, because
     it compares paths within the workspace and the times of files."""
     if (ROOT / "functions/madehook").exists():
@@ -43,8 +43,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             )
     # The path of its workspace is compiled into it, so it must be compiled again.
     (copy / "testbed/src/lib.rs").touch()
+    git(copy, "tag", "copied")
     yield copy
     shutil.rmtree(copy / "target")
+
+
+@pytest.fixture
+def copy(copied: Path) -> Iterator[Path]:
+    """That repository, for one test, whatever the last one did to it."""
+    yield copied
+    undo(copied)
 
 
 def committed(copy: Path) -> Path:
@@ -100,9 +108,8 @@ def changes(copy: Path) -> set[str]:
 
 
 def undo(copy: Path) -> None:
-    git(copy, "checkout", "--quiet", ".")
+    git(copy, "reset", "--quiet", "--hard", "copied")
     git(copy, "clean", "--quiet", "--force", "-d")
-    assert changes(copy) == set()
 
 
 SERVICES = ROOT / "testbed/services"
@@ -230,8 +237,6 @@ def test_a_renamed_endpoint_is_as_if_it_were_made_with_its_new_name(copy: Path, 
     passes(copy, "make", "rename", f"NAME={name}", "TO=madelonger-name")
     # The next build after `make new` writes Cargo.lock.
     differences = git(copy, "diff", "--", ".", ":!Cargo.lock")
-    git(copy, "reset", "--quiet", "--hard", "HEAD~1")
-    undo(copy)
     assert differences == ""
 
 
@@ -247,7 +252,6 @@ def test_a_contract_without_its_components_gets_them(copy: Path) -> None:
     named = set(re.findall(r"#/components/(\w+)/([\w.-]+)", (copy / "openapi.yaml").read_text()))
     left = "MadeNotesTable in your account" in passes(copy, "make", "remove", "NAME=madenotes")
     unchanged = changes(copy) == set()
-    git(copy, "reset", "--quiet", "--hard", "HEAD~1")
     assert left and unchanged and all(name in spec["components"][group] for group, name in named)
 
 
@@ -255,7 +259,6 @@ def test_a_renamed_endpoint_finds_its_items(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=message", "TABLE=message")
     passes(copy, "make", "rename", "NAME=message", "TO=later")
     code = (copy / "functions/later/src/main.rs").read_text()
-    undo(copy)
     assert 'Table::new("MESSAGE_TABLE", "message")' in code
 
 
@@ -268,7 +271,6 @@ def test_any_endpoint_can_be_renamed_and_removed(copy: Path, name: str) -> None:
     passes(copy, "make", "remove", f"NAME={name}")
     own = rf"functions/{name}$|^\"/.*= \"{name}\"|\\b{name.replace('-', '')}(Function|Role|Logs)"
     left = run(copy, "git", "grep", "-E", own, "--", "*.yaml", "CargoLambda.toml").stdout
-    undo(copy)
     assert left == ""
 
 
@@ -283,7 +285,6 @@ def test_an_endpoint_that_something_else_needs_is_not_removed(copy: Path) -> Non
     for to, why in (("hello", "already exists"), ("Orders", "a name has lower-case letters")):
         done = run(copy, "make", "rename", "NAME=madeorders", f"TO={to}")
         assert done.returncode != 0 and why in done.stderr and changes(copy) == set(), done.stdout + done.stderr
-    git(copy, "reset", "--quiet", "--hard", "HEAD~1")
 
 
 def test_an_endpoint_that_cannot_be_finished_leaves_nothing_behind(copy: Path) -> None:
@@ -315,7 +316,6 @@ def test_any_name_that_is_not_refused_compiles(copy: Path) -> None:
     tested = passes(copy, "cargo", "test", *(f"--bin={name}" for name in made), "--test=failing_upstreams")
     # That of a function with settings runs once more, in a process that has them.
     assert tested.count("answers_its_events ... ok") == len(made) and tested.count("a_failing_upstream_becomes_a_problem ... ok") == 2
-    undo(copy)
 
 
 @in_ci
@@ -344,4 +344,3 @@ def test_services_are_checked_served_and_tested(copy: Path) -> None:
     for operation in ("GET /madeorders", "POST /madeshops/{shop}/orders", "GET /madefiles/{name}",
                       "POST /madehook", "POST /madeconsent", "POST /madequotes/{symbol}", "GET /madeexport/{year}/{month}", "POST /madenotes", "PATCH /madenotes/{id}", "DELETE /madeparcels/{id}", "DELETE /madelater/all"):
         assert f"PASSED testbed/deploy/test_contract.py::test_answers_are_as_described[{operation}][local]" in tested
-    undo(copy)

@@ -8,7 +8,7 @@ import own
 import ownership
 import pytest
 from harness import in_ci
-from test_new import changes, copy, git, make_services, passes, run, undo  # noqa: F401
+from test_new import changes, copied, copy, git, make_services, passes, run, undo  # noqa: F401
 
 # Those that need no compiled function.
 TESTS = [f"testbed/deploy/test_{name}.py" for name in ("contract", "repository", "template")]
@@ -32,7 +32,6 @@ def test_a_tree_with_changes_is_refused(copy: Path) -> None:  # noqa: F811
     (copy / "README.md").write_text("mine")
     done = run(copy, "make", "own", "NAME=shipping")
     assert done.returncode != 0 and "README.md" in done.stderr and changes(copy) == {" M README.md"}, done.stderr
-    git(copy, "checkout", "README.md")
 
 
 @in_ci
@@ -40,7 +39,7 @@ def test_any_example_can_be_kept(copy: Path) -> None:  # noqa: F811
     for example in own.examples():
         told = passes(copy, "make", "own", "NAME=shipping", f"KEEP={example}")
         assert f"{example};" in told and "example" not in (copy / "functions" / example / "Cargo.toml").read_text()
-        git(copy, "reset", "--quiet", "--hard", "HEAD~1")
+        undo(copy)
 
 
 @in_ci
@@ -87,7 +86,6 @@ def test_make_test_passes_with_the_services(copy: Path) -> None:  # noqa: F811
     make_services(copy)
     assert [change for change in changes(copy) if "testbed/" in change or "Makefile" in change] == []
     passes(copy, "make", "test")
-    undo(copy)
 
 
 @nightly

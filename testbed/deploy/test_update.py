@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from harness import ROOT, in_ci
 from ownership import owned
-from test_new import changes, commit, copy, edit, git, passes, run  # noqa: F401
+from test_new import changes, commit, copied, copy, edit, git, passes, run  # noqa: F401
 from test_own import WITHOUT_API
 
 SHALLOW = subprocess.check_output(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, text=True).strip() == "true"
@@ -53,13 +53,11 @@ workspace = true
 
 @pytest.fixture
 def newer(copy: Path, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
-    """A clone of the copy, where the next version is written. Afterwards, the copy is as it was."""
+    """A clone of the copy, where the next version is written. Afterwards, the copy is on its own branch again."""
     branch = git(copy, "rev-parse", "--abbrev-ref", "HEAD").strip()
     subprocess.run(["git", "clone", "--quiet", copy, tmp_path / "newer"], check=True)
     yield tmp_path / "newer"
-    git(copy, "reset", "--quiet", "--hard")
-    git(copy, "clean", "--quiet", "--force", "-d")
-    git(copy, "checkout", "--quiet", branch)
+    git(copy, "checkout", "--quiet", "--force", branch)
 
 
 def make_a_teams(copy: Path) -> None:  # noqa: F811

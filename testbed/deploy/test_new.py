@@ -122,7 +122,7 @@ PLAIN = (
     "NAME=madefiles ROUTE=/madefiles/{name+}",
     "NAME=madeparcels METHODS=GET,POST ITEM=/madeparcels/{id} ITEM_METHODS=GET,DELETE",
     "NAME=madeexport ROUTE=/madeexport/{year}/{month} STREAM=yes",
-    "NAME=madedownloads ROUTE=/madedownloads/{file} UPSTREAMS=made-archive STREAM=yes",
+    "NAME=madedownloads UPSTREAMS=made-archive STREAM=yes",
     "NAME=madenotes TABLE=made-notes",
     "NAME=madequotes ROUTE=/madequotes/{symbol} METHODS=GET,POST UPSTREAMS=madeprices,exchange-rates",
 )

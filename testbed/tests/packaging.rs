@@ -223,8 +223,8 @@ const PLANTED: &str = "PLANTED";
 /// The callers' addresses in events/.
 const ADDRESSES: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 
-/// The payload of `case`, with [`PLANTED`] wherever a caller can put something.
-fn planted(case: &Case) -> Invocation {
+/// The payload of `case`, with [`PLANTED`] wherever a caller can put something, also `in_path`.
+fn planted(case: &Case, in_path: bool) -> Invocation {
     let mut event: Map<String, Value> = serde_json::from_slice(&case.invocation().payload).unwrap();
     for map in ["headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters"] {
         if let Some(Value::Object(map)) = event.get_mut(map) {
@@ -238,7 +238,7 @@ fn planted(case: &Case) -> Invocation {
         *query = format!("{query}&{PLANTED}={PLANTED}");
         event.insert("cookies".into(), json!([format!("session={PLANTED}")]));
     }
-    for path in ["rawPath", "path"] {
+    for path in ["rawPath", "path"].into_iter().filter(|_| in_path) {
         if let Some(Value::String(path)) = event.get_mut(path) {
             *path = format!("{path}/{PLANTED}");
         }
@@ -257,8 +257,12 @@ async fn log_of(function: &str, upstream: &Upstream, level: &str) -> Vec<Value> 
     settings.push(("AWS_LAMBDA_LOG_LEVEL".into(), level.into()));
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut process = Function::start(&packaged(function), &settings).await;
-    // The last two are not from an HTTP trigger.
-    let mut events: Vec<Invocation> = Case::all(function).iter().map(planted).collect();
+    let cases = Case::all(function);
+    let mut events: Vec<Invocation> = cases.iter().map(|case| planted(case, true)).collect();
+    // An endpoint with a path answers 404 to any other, and calls no upstream.
+    let routed = cases.iter().filter(|case| case.name.ends_with(".http-api"));
+    events.extend(routed.map(|case| planted(case, false)));
+    // These are not from an HTTP trigger.
     events.extend([PLANTED.to_owned(), json!({ PLANTED: PLANTED }).to_string()].map(Invocation::new));
     let mut sent = BTreeSet::new();
     for event in events.iter().chain(&events) {

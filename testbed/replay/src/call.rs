@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, iter};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -188,9 +189,15 @@ impl Call {
     /// Headers with the same name keep their order.
     fn headers(&self, trigger: &str) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
-        for (name, value) in added(trigger) {
+        // As the caller's client adds it.
+        let length = self.body.as_ref().map(|(body, is_base64)| {
+            let bytes = if *is_base64 { BASE64_STANDARD.decode(body).ok() } else { None };
+            ("content-length", bytes.map_or(body.len(), |bytes| bytes.len()).to_string())
+        });
+        let added = added(trigger).into_iter().map(|(name, value)| (name, value.to_owned()));
+        for (name, value) in added.chain(length) {
             if !headers.iter().any(|(own, _)| own == name) {
-                headers.push((name.to_owned(), value.to_owned()));
+                headers.push((name.to_owned(), value));
             }
         }
         if !self.cookies.is_empty() && !HAS_COOKIES.contains(&trigger) {
@@ -437,6 +444,26 @@ mod tests {
         assert_eq!((text.cookies, text.claims), (vec!["a=b".to_owned()], vec![("sub".to_owned(), "ada".to_owned())]));
         assert_eq!(call(json!({ "path": "/", "body_base64": "AA==" })).body, Some(("AA==".into(), true)));
         assert!(serde_json::from_value::<Request>(json!({ "path": "/", "querry": "" })).is_err());
+    }
+
+    #[test]
+    fn the_length_of_a_body_is_known_but_behind_a_rest_api() {
+        let lengths = |body: Option<(&str, bool)>, headers: &[(&str, &str)]| {
+            let body = body.map(|(body, is_base64)| (body.to_owned(), is_base64));
+            let call = Call { body, ..Call::get("/", headers) };
+            TRIGGERS.map(|trigger| {
+                let event = call.event(trigger, "").unwrap();
+                let headers =
+                    [&event["headers"], &event["multiValueHeaders"]].map(|headers| headers["content-length"].clone());
+                headers.into_iter().find(|length| !length.is_null()).unwrap_or_default()
+            })
+        };
+        let told =
+            |length: &str| [json!(length), json!(length), Value::Null, json!(length), json!([length]), json!([length])];
+        assert_eq!(lengths(Some(("é", false)), &[]), told("2"));
+        assert_eq!(lengths(Some(("AA==", true)), &[]), told("1"));
+        assert_eq!(lengths(Some(("é", false)), &[("content-length", "7")]), told("7"));
+        assert_eq!(lengths(None, &[]), [const { Value::Null }; 6]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use testbed::{
-    Case, Tables, packaged, packaged_zip, settings, tested,
+    Case, packaged, packaged_zip, settings, tested,
     upstream::{Answer, Certificate, Upstream},
     write_executable,
 };
@@ -17,10 +17,9 @@ pub(crate) struct Candidate {
     pub(crate) name: String,
     pub(crate) executable: PathBuf,
     pub(crate) zip_bytes: u64,
-    pub(crate) payload: Vec<u8>,
     /// What its answer must contain.
     pub(crate) expected: String,
-    /// The function whose settings and payload it gets.
+    /// The function whose settings and measured case it gets.
     pub(crate) function: String,
     /// Whether it is one of this repository's functions.
     pub(crate) ours: bool,
@@ -66,8 +65,7 @@ impl Candidate {
     fn new(name: String, function: String, executable: &Path, zip: &Path, expected: String, ours: bool) -> Self {
         let zip_bytes = fs::metadata(zip).unwrap_or_else(|error| panic!("{}: {error}", zip.display())).len();
         let executable = copy(&name, executable);
-        let payload = Case::measured(&function).invocation().payload;
-        Self { name, executable, zip_bytes, payload, expected, function, ours }
+        Self { name, executable, zip_bytes, expected, function, ours }
     }
 }
 
@@ -101,8 +99,6 @@ impl Threaded {
     /// The settings of `function`, with this as its upstream.
     pub(crate) fn settings(&self, function: &str) -> Vec<(String, String)> {
         let mut settings = settings(function, &self.upstream);
-        // Once: the measured case must be one that can be repeated.
-        Case::measured(function).prepare(&Tables::of(&settings));
         if let Some(file) = self.upstream.ca_file() {
             // The second name is for `naive`.
             settings.extend(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use testbed::{Invocation, InvocationResult, RuntimeApi, Usage};
+use testbed::{Case, InvocationResult, RuntimeApi, Tables, Usage};
 use tokio::{
     process::Command,
     time::{sleep, timeout},
@@ -22,7 +22,8 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// A running candidate. It is killed when this is dropped.
 pub(crate) struct Function {
     pub(crate) process: testbed::Function,
-    payload: Vec<u8>,
+    case: Case,
+    tables: Tables,
     /// What every answer must contain.
     expected: String,
     /// How many invocations it takes at a time.
@@ -69,14 +70,17 @@ impl Function {
             assert!(joined.lines().any(|id| id == process.id().to_string()), "it could not join its cgroup");
         }
         let polled = process.runtime_api().first_poll().expect("it polled");
-        let (payload, expected) = (candidate.payload.clone(), candidate.expected.clone());
-        (Self { process, payload, expected, at_a_time }, polled - started)
+        let (case, tables, expected) =
+            (Case::measured(&candidate.function), Tables::of(env), candidate.expected.clone());
+        (Self { process, case, tables, expected, at_a_time }, polled - started)
     }
 
     /// Sends it `count` invocations, as many at a time as it takes. Returns the time of each, from event to answer.
     pub(crate) async fn invoke(&self, count: usize) -> Vec<Duration> {
         let invoke = |_| async {
-            match self.process.runtime_api().time(&Invocation::new(&*self.payload)).await {
+            // The case may be one that cannot be repeated, such as the creation of an item.
+            self.case.prepare(&self.tables);
+            match self.process.runtime_api().time(&self.case.invocation()).await {
                 (InvocationResult::Response(answer), time) if answer.contains(&self.expected) => time,
                 (outcome, _) => panic!("{outcome:?} has no {}", self.expected),
             }

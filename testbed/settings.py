@@ -22,6 +22,10 @@ from types import MappingProxyType
 EVENTS = Path(__file__).resolve().parents[1] / "events"
 
 
+# What AWS's clients need beside the address that settings give them.
+FOR_AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_OPERATION_TIMEOUT_MS": "60000"}
+
+
 def serve(server: ThreadingHTTPServer) -> str:
     """Returns the address of `server`, which answers until this process, or what it becomes, has ended."""
     ended, lives = os.pipe()
@@ -78,7 +82,8 @@ def settings(folder: Path, upstream: str) -> dict[str, str]:
     written, answer = read(folder / "settings.json"), folder / "upstream.json"
     if answer.exists() and any("{upstream}" in value for value in written.values()):
         upstream = f"http://{serve(upstream_with(answer.read_bytes()))}"
-    return {name: value.replace("{upstream}", upstream) for name, value in written.items()}
+    for_aws = FOR_AWS if any(name.startswith("AWS_ENDPOINT_URL") for name in written) else {}
+    return for_aws | {name: value.replace("{upstream}", upstream) for name, value in written.items()}
 
 
 if __name__ == "__main__":

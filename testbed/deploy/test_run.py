@@ -218,6 +218,12 @@ def test_a_function_has_its_settings_unless_the_environment_has_them(command: li
     assert done.stdout == f"http://api/prices {told} argument\n", done.stderr
 
 
+def test_a_client_of_aws_has_what_it_needs_beside_its_address(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "events/orders/settings.json").write_text('{ "AWS_ENDPOINT_URL_SQS": "{upstream}", "AWS_REGION": "there" }')
+    done = run(*command)
+    assert done.stdout == "argument there 60000\n", done.stderr
+
+
 def test_its_aws_is_the_local_one_whatever_the_environment_says(command: list[str]) -> None:
     local = {"orders": {"variables": {"PRICES_URL": "local", "CURRENCY": "local", "AWS_REGION": "here", "AWS_OPERATION_TIMEOUT_MS": "60000"}}, "other": {}}
     done = run(*command, LOCAL_ENDPOINTS=json.dumps(local), CURRENCY="SEK", AWS_REGION="there", AWS_OPERATION_TIMEOUT_MS="1", AWS_SESSION_TOKEN="real")

@@ -2,7 +2,9 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use aws_sdk_secretsmanager::{Client, operation::get_secret_value::GetSecretValueOutput};
+use aws_sdk_secretsmanager::{
+    Client, config::timeout::TimeoutConfig, operation::get_secret_value::GetSecretValueOutput,
+};
 use handler::{after_response, http::HeaderValue, spawn};
 use serde::{
     Deserialize, Deserializer,
@@ -22,11 +24,14 @@ const USED_FOR: Duration = Duration::from_mins(5);
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
 /// How long Secrets Manager is left alone after it did not return the secret.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How long Secrets Manager may take. A request that has less time gives up earlier, but the load goes on.
+/// How long Secrets Manager may take, unless operations of AWS may take longer. A request that has less time gives up earlier, but
+/// the load goes on.
 const LOADED_WITHIN: Duration = Duration::from_secs(3);
 
-static SECRETS: aws::Lazy<Client> =
-    aws::Lazy::new(|config| Client::new(&config.to_builder().timeout_config(aws::timeouts(LOADED_WITHIN)).build()));
+static SECRETS: aws::Lazy<Client> = aws::Lazy::new(|config| {
+    let of_all = config.timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or_default();
+    Client::new(&config.to_builder().timeout_config(aws::timeouts(LOADED_WITHIN.max(of_all))).build())
+});
 
 /// A secret, loaded when it is first needed.
 pub(crate) struct Secret(Arc<Inner>);

@@ -189,13 +189,24 @@ pub fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     settings_with(function, &upstream.url(""))
 }
 
+/// What AWS's clients need beside the address that settings give them. The settings count before these.
+const FOR_AWS: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+    ("AWS_REGION", "us-east-1"),
+    ("AWS_OPERATION_TIMEOUT_MS", "60000"),
+];
+
 /// Without an `origin`, there is no upstream.
 fn settings_with(function: &str, origin: &str) -> Vec<(String, String)> {
     let is_lacking = origin.is_empty() && has_upstream(function);
     assert!(!is_lacking, "{function} has an upstream in its settings: enable replay's feature `upstream`");
     let fill = |(name, value): (String, String)| (name, value.replace("{upstream}", origin));
-    let written = written_settings(function).into_iter().map(fill);
-    if has_items(function) { written.chain(tables::variables(function)).collect() } else { written.collect() }
+    let written = written_settings(function);
+    let has_aws = written.keys().any(|name| name.starts_with("AWS_ENDPOINT_URL"));
+    let for_aws = FOR_AWS.iter().filter(|_| has_aws).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let all = for_aws.chain(written.into_iter().map(fill));
+    if has_items(function) { all.chain(tables::variables(function)).collect() } else { all.collect() }
 }
 
 /// Whether a case of `function` has items in tables.

@@ -43,8 +43,8 @@ pub fn cookies(request: &Request) -> CookieJar {
     jar
 }
 
-/// Adds a `Set-Cookie` to the response for each cookie that was added to the jar or removed from it, percent-encoded. To
-/// be removed, a cookie needs the path and the domain with which it was set.
+/// Adds a `Set-Cookie` to the response for each cookie that was added to the jar or removed from it, in the order of their names,
+/// percent-encoded. To be removed, a cookie needs the path and the domain with which it was set.
 ///
 /// Two such headers cannot be joined. VPC Lattice, and a load balancer whose target group has multi-value headers off,
 /// take one. Behind these, an answer with two cookies becomes an `internal` problem, and the log says why: set one cookie
@@ -55,7 +55,10 @@ pub fn cookies(request: &Request) -> CookieJar {
 ///
 /// Returns an `internal` problem if a path or a domain is no text that a header can hold.
 pub fn set_cookies(response: &mut Response, jar: &CookieJar) -> Result<(), Problem> {
-    for cookie in jar.delta() {
+    // The jar has no order, and a case is compared with the whole text.
+    let mut changed: Vec<_> = jar.delta().collect();
+    changed.sort_by(|one, other| one.name().cmp(other.name()));
+    for cookie in changed {
         let value = HeaderValue::try_from(cookie.encoded().to_string());
         let value = value.map_err(|error| Problem::internal().because(error))?;
         response.headers_mut().append(SET_COOKIE, value);
@@ -87,6 +90,18 @@ mod tests {
         let mut response = Response::default();
         set_cookies(&mut response, &jar).unwrap();
         assert!(response.headers().is_empty());
+    }
+
+    #[test]
+    fn cookies_are_set_in_the_order_of_their_names() {
+        let mut jar = CookieJar::new();
+        for name in ["h", "c", "f", "a", "g", "b", "e", "d"] {
+            jar.add((name, ""));
+        }
+        let mut response = Response::default();
+        set_cookies(&mut response, &jar).unwrap();
+        let set: Vec<_> = response.headers().get_all(SET_COOKIE).iter().map(|set| set.to_str().unwrap()).collect();
+        assert_eq!(set.concat(), "a=b=c=d=e=f=g=h=");
     }
 
     #[test]

@@ -8,27 +8,30 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
-from harness import PLAIN, PROTECTED, ROOT, Api, is_tested
+from harness import PLAIN, PROTECTED, ROOT, ROUTER, Api, is_tested
+from unchanged import function_at
 
 # What curl sends, and so what a case's request has. `requests` would send others.
 HEADERS = {"accept": "*/*", "user-agent": "curl/8.11.0", "accept-encoding": None}
 
 
-def cases() -> Iterator:
-    """The cases that any client can send to any API: without claims, which an authorizer makes from a token, not of a
-    function with settings, which are others here, not with items, which would replace those of `make run`, and without one that
-    a gateway refuses before the function does."""
-    for file in sorted((ROOT / "events").glob("*/*.json")):
+def cases(events: Path = ROOT / "events") -> Iterator:
+    """The cases that any client can send to any API: on a route of their function, which may have none, without claims, which an
+    authorizer makes from a token, not of a function with settings, which are others here, not with items, which would replace those
+    of `make run`, and without one that a gateway refuses before the function does."""
+    for file in sorted(events.glob("*/*.json")):
         content = json.loads(file.read_text()) if "." not in file.stem and not file.with_suffix(".answer.json").exists() else {}
         if (file.parent / "settings.json").exists():
             continue
         for name, case in written(file.stem, content):
-            if {"items", "items_after"} & case.keys() or not is_tested(case["request"]["path"]):
-                continue
             request, answer = case["request"], case["answer"]
+            path = request["path"].partition("?")[0]
+            if {"items", "items_after"} & case.keys() or function_at(path) != file.parent.name or not is_tested(path):
+                continue
             text = request["path"] + "".join(value or "" for value in request.get("headers", {}).values())
             is_sent = "host" not in request.get("headers", {}) and text.isascii() and text.isprintable() and " " not in request["path"]
             # A gateway encodes a body itself.
@@ -44,6 +47,14 @@ def written(name: str, case: dict) -> Iterator[tuple[str, dict]]:
     items = {"items": case["items"]} if "items" in case else {}
     for own, inner in case.get("cases", {}).items():
         yield from written(f"{name}-{own}", items | inner | {"request": case.get("request", {}) | inner.get("request", {})})
+
+
+def test_a_case_is_sent_if_a_route_leads_to_its_function(tmp_path: Path) -> None:
+    route = next(filter(is_tested, PLAIN))
+    for folder, path in ((ROUTER[route], route), ("no-route", "/no-route"), ("another-route", route)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "plain.json").write_text(json.dumps({"request": {"path": path}, "answer": {"status": 200}}))
+    assert [case.id for case in cases(tmp_path)] == [f"{ROUTER[route]}/plain"]
 
 
 @pytest.mark.parametrize(("request_", "expected"), list(cases()))

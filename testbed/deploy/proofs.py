@@ -232,6 +232,21 @@ def named(resources: object) -> Iterator[str]:
             yield resource.get("Ref", str(resource))
 
 
+def code_is_told_its_resources(template: dict, declared: dict[str, dict]) -> list[str]:
+    """What a function may use has a name of CloudFormation's, which it gets by a variable, or is where its events come from or go to. A
+    key needs no name: what is encrypted with it has one."""
+    wrong = []
+    for name, function in functions(template).items():
+        told = references([value for key, value in function.items() if key != "VersionDescription"])
+        permissions = declared.get(code(function), {}).get("permissions", {})
+        own = {re.split("[/.]", resource)[0] for resource, actions in permissions.items() if not all(it.startswith("kms:") for it in actions)}
+        for resource in sorted(own & (template["Resources"].keys() | template["Parameters"].keys()) - told):
+            variable = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", resource).upper()
+            line = f"`{variable}: !Ref {resource}` to the Variables of its Environment in template.yaml"
+            wrong.append(f"no variable of {name} names {resource}, which it may use: add {line}")
+    return wrong
+
+
 def data_is_kept_and_caches_go(template: dict, declared: dict[str, dict]) -> list[str]:
     """A table costs nothing while unused, and is encrypted. In prod, its data outlives the stack, and its state of any
     second of the last weeks can be restored. A cache expires its items, and is deleted with the stack."""

@@ -127,6 +127,7 @@ def of_each_kind() -> dict:
     paths(template).pop(f"/{PUBLIC}")
     get = {"Type": "HttpApi", "Properties": {"ApiId": {"Ref": "Api"}, "Path": f"/{CALLS}", "Method": "GET"}}
     paths(template)[f"/{CALLS}"]["get"] = {"security": {"Fn::If": ["HasJwt", [{"jwt": []}], proofs.NO_VALUE]}}
+    variables(template)["MADE_CACHE"] = {"Ref": "MadeCache"}
     copied(template, CALLS, TWIN, {"Get": get}, CodeUri=f"functions/{CALLS}")
     template["Conditions"]["HasTwin"] = {"Fn::Equals": [{"Ref": "Stage"}, "twin"]}
     for name, resource in template["Resources"].items():
@@ -138,7 +139,8 @@ def of_each_kind() -> dict:
     put = {"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": {"Fn::GetAtt": ["MadeCache", "Arn"]}}
     template["Resources"]["MadeCachePolicy"] = granted([put], CALLS, TWIN)
     for name, (events, more) in ELSEWHERE.items():
-        copied(template, OTHER, name, events, CodeUri=f"functions/{name}", **more)
+        told = {"Environment": {"Variables": {"PARTS": {"Fn::Sub": "${Parts}"}}}}
+        copied(template, OTHER, name, events, CodeUri=f"functions/{name}", **told, **more)
     template["Resources"] |= {
         "Parts": table(),
         "PartsPolicy": granted(GRANTS, *ELSEWHERE),
@@ -226,6 +228,10 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "shared role": lambda t: properties(t, f"{OTHER}Function").update(Role={"Fn::GetAtt": [f"{ONE}Role", "Arn"]}),
         "SAM's role": lambda t: properties(t, f"{OTHER}Function").pop("Role"),
     },
+    proofs.code_is_told_its_resources: {
+        "no variable": lambda t: properties(t, "madeunusedFunction").pop("Environment"),
+        "in its description alone": lambda t: variables(t).pop("MADEPRICES_SECRET_ID"),
+    },
     proofs.callers_need_a_token: {
         "a route without": lambda t: paths(t)[route(OTHER)].pop("x-amazon-apigateway-any-method"),
         "always": lambda t: paths(t)[route(OTHER)]["x-amazon-apigateway-any-method"].update(security=[{"jwt": []}]),
@@ -308,6 +314,10 @@ def test_the_line_that_declares_a_permission_is_told() -> None:
     wrong = proofs.privileges_are_least(MADE, MADE_DECLARED | {"madequeue": {}})
     assert any('add `permissions."Parts" = ["dynamodb:Query"]` to' in text for text in wrong), wrong
 
+
+def test_the_line_that_names_a_resource_is_told() -> None:
+    template = changed(lambda template: properties(template, "madedailyFunction").pop("Environment"))
+    assert "add `PARTS: !Ref Parts`" in str(proofs.code_is_told_its_resources(template, MADE_DECLARED))
 
 def test_only_declared_urls_are_public() -> None:
     url = {"AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM"}

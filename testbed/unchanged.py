@@ -74,9 +74,9 @@ def parsed(file: Path) -> dict:
     return tomllib.loads(file.read_text()) if file.exists() else {}
 
 
-def function_at(path: str) -> str | None:
-    """The endpoint that answers this path, which may have parameters in braces."""
-    routes = parsed(ROOT / "CargoLambda.toml").get("watch", {}).get("router", {})
+def function_at(path: str, routes: dict[str, str] | None = None) -> str | None:
+    """The endpoint that answers this path, which may have parameters in braces: by these routes, or those of CargoLambda.toml."""
+    routes = parsed(ROOT / "CargoLambda.toml").get("watch", {}).get("router", {}) if routes is None else routes
     for route in sorted(routes, key=lambda route: "{" in route):
         pattern = re.sub(r"\\{(\\\*)?.*?\\}", lambda name: ".+" if name[1] else "[^/]+", re.escape(route))
         if re.fullmatch(pattern, path):

@@ -14,6 +14,7 @@ from itertools import pairwise, product
 
 from emulator import references, walk
 from new import local
+from unchanged import function_at
 
 GATEWAY_SECONDS = 30
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -309,6 +310,22 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
         wrong.append(f"events/ has no cases of {sorted(missing)}")
     if missing := folders - built:
         wrong.append(f"template.yaml has no function with the code of {sorted(missing)}, which have cases in events/")
+    return wrong
+
+
+def outputs_lead_to_routes(template: dict) -> list[str]:
+    """The URL of a function in the outputs is one of its routes, in which a parameter may have a value."""
+    wrong = []
+    for name, function in functions(template).items():
+        output = f"{name.removesuffix('Function')}Url"
+        value = template["Outputs"].get(output, {}).get("Value", {})
+        text, own = value["Fn::Sub"] if isinstance(value.get("Fn::Sub"), list) else ("", {})
+        path = text.removeprefix("${Api}").replace("${Path}", str(own.get("Path")))
+        routes = sorted({path for path, method in routes_of(function) if method != "OPTIONS"})
+        if text.startswith("${Api}") and not function_at(local(path), {local(route): name for route in routes}):
+            paths = " or ".join(f"`Path: {json.dumps(route)}`" for route in routes)
+            line = f"write {paths} for it into the map Functions" if routes else "remove it from the loop Urls"
+            wrong.append(f"{output} leads to {path}, which is no route of {code(function)}: {line} in template.yaml")
     return wrong
 
 

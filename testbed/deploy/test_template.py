@@ -268,6 +268,10 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "wrong function": lambda t: properties(t, f"{OTHER}Function").update(CodeUri=f"functions/{ONE}"),
         "taken by another": lambda t: properties(t, f"{TWIN}Function")["Events"]["Get"]["Properties"].update(Path=route(OTHER)),
     },
+    proofs.outputs_lead_to_routes: {
+        "another path": lambda t: t["Outputs"][f"{ONE}Url"]["Value"]["Fn::Sub"][1].update(Path="/old"),
+        "its route has changed": lambda t: events(t, ONE)[event(t, ONE, "ANY")]["Properties"].update(Path="/new"),
+    },
 }
 
 
@@ -318,6 +322,18 @@ def test_the_line_that_declares_a_permission_is_told() -> None:
 def test_the_line_that_names_a_resource_is_told() -> None:
     template = changed(lambda template: properties(template, "madedailyFunction").pop("Environment"))
     assert "add `PARTS: !Ref Parts`" in str(proofs.code_is_told_its_resources(template, MADE_DECLARED))
+
+def test_an_output_may_give_a_parameter_a_value() -> None:
+    def led(path: str) -> list[str]:
+        def change(template: dict) -> None:
+            events(template, ONE)[event(template, ONE, "ANY")]["Properties"]["Path"] = "/shops/{shop}/{path+}"
+            template["Outputs"][f"{ONE}Url"]["Value"]["Fn::Sub"][1]["Path"] = path
+
+        return proofs.outputs_lead_to_routes(changed(change))
+
+    assert led("/shops/{shop}/{path+}") == led("/shops/1/a/b") == []
+    assert '`Path: "/shops/{shop}/{path+}"`' in str(led("/shops/1"))
+
 
 def test_only_declared_urls_are_public() -> None:
     url = {"AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM"}

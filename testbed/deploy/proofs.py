@@ -318,7 +318,7 @@ def outputs_lead_to_routes(template: dict) -> list[str]:
     wrong = []
     for name, function in functions(template).items():
         output = f"{name.removesuffix('Function')}Url"
-        value = template["Outputs"].get(output, {}).get("Value", {})
+        value = next(walk(template["Outputs"].get(output, {}).get("Value")), {})
         text, own = value["Fn::Sub"] if isinstance(value.get("Fn::Sub"), list) else ("", {})
         path = text.removeprefix("${Api}").replace("${Path}", str(own.get("Path")))
         routes = sorted({path for path, method in routes_of(function) if method != "OPTIONS"})

@@ -24,7 +24,7 @@ use std::{
 use base64::prelude::{BASE64_STANDARD, Engine};
 use handler::{Context, Endpoint};
 use regex_lite::Regex;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value, from_value, json};
 
 #[cfg(feature = "upstream")]
@@ -130,7 +130,7 @@ impl Written {
 struct Expected {
     status: u16,
     /// `null`: the header must be absent. Those of [`ALWAYS`] are in every answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "in_lower_case")]
     headers: BTreeMap<String, Option<String>>,
     /// A string: the exact body. An object: the JSON in the body. Without it: no body.
     body: Option<Value>,
@@ -147,6 +147,12 @@ struct Expected {
     /// Whether the budget and the bench measure this case, instead of the plain one.
     #[serde(default)]
     measured: bool,
+}
+
+/// The headers by their names as an answer has them.
+fn in_lower_case<'de, D: Deserializer<'de>>(written: D) -> Result<BTreeMap<String, Option<String>>, D::Error> {
+    let headers = BTreeMap::<String, Option<String>>::deserialize(written)?;
+    Ok(headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect())
 }
 
 impl Expected {
@@ -610,6 +616,16 @@ mod tests {
         assert_eq!(check("/wA=", "nosniff"), Ok(()));
         assert!(check("/w==", "nosniff").is_err_and(|difference| difference == "body: expected /w==, got /wA="));
         assert!(check("/wA=", "sniff").is_err_and(|difference| difference.starts_with("x-content-type-options")));
+    }
+
+    #[test]
+    fn a_header_may_be_written_in_any_case() {
+        let given = json!({ "x-content-type-options": "nosniff", "x-request-id": "{request_id}", "vary": "accept" });
+        let answer = json!({ "statusCode": 200, "headers": given });
+        let check = |headers: Value| check(json!({ "status": 200, "headers": headers }), &answer);
+        assert_eq!(check(json!({ "Vary": "accept", "X-Request-Id": "{request_id}", "ETag": null })), Ok(()));
+        assert!(check(json!({ "VARY": null })).is_err());
+        assert!(check(json!({ "X-Content-Type-Options": null })).is_err());
     }
 
     #[test]

@@ -386,26 +386,15 @@ impl Case {
         // The triggers that read only `multiValueHeaders`.
         let has_multi_value_headers = [".rest-api", ".alb-multi-value"].iter().any(|end| self.name.ends_with(end));
         let actual = HttpAnswer::of(outcome, has_multi_value_headers)?;
-        if actual.status != *status {
-            return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
-        }
         let fill = |text: &str| text.replace("{request_id}", &invocation.request_id);
-        let of_problems = OF_PROBLEMS.into_iter().filter(|_| problem.is_some());
-        let implied = ALWAYS.into_iter().chain(of_problems).filter(|(name, _)| !headers.contains_key(*name));
-        let written = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-        for (name, value) in implied.map(|(name, value)| (name, Some(value))).chain(written) {
-            let value = value.map(fill);
-            if actual.headers.get(name) != value.as_ref() {
-                return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
-            }
-        }
         let json = || serde_json::from_str::<Value>(&actual.body).unwrap_or_default();
         let filled = |json: &Value| serde_json::from_str::<Value>(&fill(&json.to_string())).unwrap_or_default();
         let (same, expected) = match (body, body_pattern, body_base64, problem) {
             (Some(Value::String(text)), None, None, None) => (actual.body == fill(text), text.clone()),
             (Some(body), None, None, None) => (json() == filled(body), body.to_string()),
             (None, Some(pattern), None, None) => {
-                let whole = Regex::new(&format!("^(?:{pattern})$")).expect("a valid pattern");
+                let whole = Regex::new(&format!("^(?:{pattern})$"))
+                    .map_err(|error| format!("its `body_pattern` is no regular expression: {error}"))?;
                 (whole.is_match(&actual.body), pattern.clone())
             }
             (None, None, Some(base64), None) => (BASE64_STANDARD.encode(&actual.bytes) == *base64, base64.clone()),
@@ -424,6 +413,18 @@ impl Case {
                 );
             }
         };
+        if actual.status != *status {
+            return Err(differs("status", status, format!("{} with {}", actual.status, actual.body)));
+        }
+        let of_problems = OF_PROBLEMS.into_iter().filter(|_| problem.is_some());
+        let implied = ALWAYS.into_iter().chain(of_problems).filter(|(name, _)| !headers.contains_key(*name));
+        let written = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        for (name, value) in implied.map(|(name, value)| (name, Some(value))).chain(written) {
+            let value = value.map(fill);
+            if actual.headers.get(name) != value.as_ref() {
+                return Err(differs(name, format!("{value:?}"), format!("{:?}", actual.headers.get(name))));
+            }
+        }
         let told = || if body_base64.is_some() { BASE64_STANDARD.encode(&actual.bytes) } else { actual.body.clone() };
         same.then_some(()).ok_or_else(|| differs("body", expected, told()))
     }
@@ -626,6 +627,16 @@ mod tests {
         assert_eq!(check(json!({ "Vary": "accept", "X-Request-Id": "{request_id}", "ETag": null })), Ok(()));
         assert!(check(json!({ "VARY": null })).is_err());
         assert!(check(json!({ "X-Content-Type-Options": null })).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_no_response_can_have_is_told_before_all_else() {
+        let answer = json!({ "statusCode": 404, "headers": {} });
+        let told = |written: Value| check(written, &answer).expect_err("an impossible answer");
+        let both = told(json!({ "status": 200, "body": "a", "problem": { "type": "gone" } }));
+        assert!(both.starts_with("its answer must have only one of"), "{both}");
+        let pattern = told(json!({ "status": 200, "body_pattern": "(a" }));
+        assert!(pattern.starts_with("its `body_pattern` is no regular expression: "), "{pattern}");
     }
 
     #[test]

@@ -365,6 +365,17 @@ def callers_need_a_token(template: dict, declared: dict[str, dict]) -> list[str]
     return wrong
 
 
+def schedules_are_cron_of_aws(template: dict) -> list[str]:
+    """A cron expression has six fields, of which the third or the fifth is `?`: AWS refuses others, in a deployment."""
+    written = {text for node in walk(template["Resources"]) for value in node.values() for text in listed(value) if isinstance(text, str)}
+    return [
+        f"AWS refuses {text}: write the minute, hour, day of the month, month, day of the week and year, and `?` for one of the two"
+        " kinds of day, as in `cron(0 3 * * ? *)`"
+        for text in sorted(written)
+        if text.startswith("cron(") and (len(fields := text[5:].rstrip(")").split()) != 6 or [fields[2], fields[4]].count("?") != 1)
+    ]
+
+
 def urls_are_signed_and_stream_as_told(template: dict, declared: dict[str, dict]) -> list[str]:
     """A function URL takes only signed requests, unless its function declares it public, and streams if and only if the
     function is told so: it cannot see that, and an answer in the wrong form is garbage."""

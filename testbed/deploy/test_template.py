@@ -84,6 +84,10 @@ def events(template: dict, function: str) -> dict:
     return properties(template, f"{function}Function")["Events"]
 
 
+def daily(template: dict, expression: object) -> None:
+    events(template, "madedaily")["Daily"]["Properties"]["ScheduleExpression"] = expression
+
+
 def statement(template: dict, role: str) -> dict:
     return properties(template, role)["Policies"][0]["PolicyDocument"]["Statement"][0]
 
@@ -268,6 +272,12 @@ PROOFS: dict[Callable[..., list[str]], dict[str, Change]] = {
         "wrong function": lambda t: properties(t, f"{OTHER}Function").update(CodeUri=f"functions/{ONE}"),
         "taken by another": lambda t: properties(t, f"{TWIN}Function")["Events"]["Get"]["Properties"].update(Path=route(OTHER)),
     },
+    proofs.schedules_are_cron_of_aws: {
+        "every day of both": lambda t: daily(t, "cron(0 3 * * * *)"),
+        "one of both": lambda t: daily(t, "cron(0 3 1 * MON *)"),
+        "without a year": lambda t: daily(t, "cron(0 3 * * ?)"),
+        "in prod": lambda t: daily(t, {"Fn::If": ["IsProd", "cron(0 3 ? * ? *)", "rate(1 day)"]}),
+    },
     proofs.outputs_lead_to_routes: {
         "another path": lambda t: t["Outputs"][f"{ONE}Url"]["Value"]["Fn::Sub"][1].update(Path="/old"),
         "its route has changed": lambda t: events(t, ONE)[event(t, ONE, "ANY")]["Properties"].update(Path="/new"),
@@ -333,6 +343,11 @@ def test_an_output_may_give_a_parameter_a_value() -> None:
 
     assert led("/shops/{shop}/{path+}") == led("/shops/1/a/b") == []
     assert '`Path: "/shops/{shop}/{path+}"`' in str(led("/shops/1"))
+
+
+def test_schedules_that_aws_takes() -> None:
+    for days in ("* * ?", "? * MON-FRI", "? JAN 2#1", "L * ?"):
+        assert proofs.schedules_are_cron_of_aws(changed(lambda template, days=days: daily(template, f"cron(0 3 {days} *)"))) == []
 
 
 def test_only_declared_urls_are_public() -> None:

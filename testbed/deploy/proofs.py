@@ -32,6 +32,10 @@ def add(name: str, line: str) -> str:
     return f"add `{line}` to [package.metadata.endpoint] in functions/{name}/Cargo.toml"
 
 
+DECLARATIONS = ["caches", "example", "links", "permissions", "public", "public-url"]
+LINKS = ["aws", "http"]
+
+
 def of_type(template: dict, kind: str) -> dict[str, dict]:
     return {name: r for name, r in template["Resources"].items() if r["Type"] == kind}
 
@@ -208,6 +212,17 @@ def privileges_are_least(template: dict, declared: dict[str, dict]) -> list[str]
                 )
         if role.get("ManagedPolicyArns") != [{"Ref": "TracePolicy"}] or "Policies" in function:
             wrong.append(f"{name} has policies from elsewhere: write an AWS::IAM::Policy for {role_name} instead")
+    return wrong
+
+
+def unknown(declared: dict[str, dict]) -> list[str]:
+    """The declarations that nobody reads: their names, or values, are written wrong."""
+    wrong = []
+    for name, declaration in declared.items():
+        links = listed(declaration.get("links"))
+        for what, written, known in (("there is", declaration, DECLARATIONS), ("`links` has", links, LINKS)):
+            can = f"it can have {', '.join(f'`{it}`' for it in known)}"
+            wrong += [f"[package.metadata.endpoint] in functions/{name}/Cargo.toml: {what} no `{it}`: {can}" for it in written if it not in known]
     return wrong
 
 

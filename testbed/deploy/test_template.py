@@ -350,6 +350,15 @@ def test_schedules_that_aws_takes() -> None:
         assert proofs.schedules_are_cron_of_aws(changed(lambda template, days=days: daily(template, f"cron(0 3 {days} *)"))) == []
 
 
+def test_declarations_are_known() -> None:
+    assert proofs.unknown(MADE_DECLARED) == []
+    assert proofs.unknown({ONE: {"permission": {}}}) == [
+        f"[package.metadata.endpoint] in functions/{ONE}/Cargo.toml: there is no `permission`: it can have "
+        "`caches`, `example`, `links`, `permissions`, `public`, `public-url`"
+    ]
+    assert "`links` has no `dynamodb`: it can have `aws`, `http`" in str(proofs.unknown({ONE: {"links": ["dynamodb"]}}))
+
+
 def test_only_declared_urls_are_public() -> None:
     url = {"AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM"}
     told = {"FunctionUrlConfig": url, "Environment": {"Variables": {"INVOKE_MODE": "RESPONSE_STREAM"}}}

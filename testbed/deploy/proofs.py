@@ -117,6 +117,10 @@ def failures_are_rolled_back_and_found(template: dict) -> list[str]:
     for name, function in functions(template).items():
         own = name.removesuffix("Function")
         groups.add(f"{own}Logs")
+        if f"{own}Role" not in resources:
+            added = f"add {code(function)} to Fn::ForEach::Functions in template.yaml"
+            wrong.append(f"no loop makes {own}Role, its log group and its alarms: {added}")
+            continue
         for alarm in (f"{own}{what}" for what in ("Errors", "Throttles", "ServerErrorRate", "Slow")):
             if alarm not in resources or resources[alarm].get("Condition") != resources[name].get("Condition"):
                 wrong.append(f"{name} has no {alarm} with its condition: add it to the loop that makes {own}Role in template.yaml")
@@ -306,10 +310,12 @@ def gateways(route: str) -> str:
 
 def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> list[str]:
     """The gateway, the local router and the events have the same endpoints. Each route accepts every method."""
-    wrong, routes = [], {}
+    wrong, routes, owners = [], {}, {}
     built = {code(function) for function in functions(template).values()}
     for name, function in functions(template).items():
         for path, method in routes_of(function):
+            if owners.setdefault((path, method), name) != name:
+                wrong.append(f"{owners[path, method]} and {name} both have {method} {path}: each route belongs to one function")
             if method == "ANY":
                 routes[path] = code(function)
             elif method != "OPTIONS" and "Condition" not in template["Resources"][name]:
@@ -318,7 +324,10 @@ def routes_agree(template: dict, router: dict[str, str], folders: set[str]) -> l
                 wrong.append(f"{name} takes {path} from {router[path]}, which has it in CargoLambda.toml")
     for path in sorted(routes.keys() - router.keys()):
         wrong.append(f"CargoLambda.toml lacks a route of template.yaml: add `{json.dumps(local(path))} = {json.dumps(routes[path])}`")
-    for path in sorted(router.keys() - routes.keys()):
+    for path, name in sorted(router.items()):
+        if name not in built:
+            wrong.append(f"CargoLambda.toml sends {path} to {name}, but template.yaml has no function that is built from functions/{name}")
+    for path in sorted(path for path in router.keys() - routes.keys() if router[path] in built):
         line = f"Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref Api, Path: {json.dumps(path)}, Method: ANY }} }}"
         wrong.append(f"template.yaml lacks a route of CargoLambda.toml: add `{line}` to the Events of {router[path]}")
     if missing := set(routes.values()) - folders:
@@ -376,7 +385,8 @@ def callers_need_a_token(template: dict, declared: dict[str, dict]) -> list[str]
     for path, methods in body["paths"].items():
         for method in methods:
             if (path, "ANY" if "any" in method else method.upper()) not in routes:
-                wrong.append(f"{method} {path} is not a route")
+                what = "any method" if "any" in method else method.upper()
+                wrong.append(f"the paths of Api in template.yaml have {path}, which no function has among its Events for {what}")
     return wrong
 
 

@@ -312,6 +312,27 @@ def test_routes_agree_refuses_another_router_and_other_events() -> None:
     assert '"/more"' in str(proofs.routes_agree(MADE, MADE_ROUTER | {"/more": ONE}, MADE_EVENTS))
 
 
+def test_the_cause_of_a_route_that_is_none_is_told() -> None:
+    assert "has no function that is built from functions/upload" in str(proofs.routes_agree(MADE, MADE_ROUTER | {"/up": "upload"}, MADE_EVENTS))
+
+    def change(template: dict) -> None:
+        for it in events(template, OTHER).values():
+            it["Properties"]["Path"] = route(ONE)
+
+    template = changed(change)
+    assert f"{ONE}Function and {OTHER}Function both have ANY {route(ONE)}" in str(proofs.routes_agree(template, MADE_ROUTER, MADE_EVENTS))
+    assert f"have {route(OTHER)}, which no function has among its Events" in str(proofs.callers_need_a_token(template, MADE_DECLARED))
+
+
+def test_a_function_without_a_loop_is_told_which_there_is() -> None:
+    def change(template: dict) -> None:
+        for name in [name for name in template["Resources"] if name.startswith(ONE) and name != f"{ONE}Function"]:
+            del template["Resources"][name]
+
+    wrong = proofs.failures_are_rolled_back_and_found(changed(change))
+    assert wrong == [f"no loop makes {ONE}Role, its log group and its alarms: add {ONE} to Fn::ForEach::Functions in template.yaml"]
+
+
 def test_time_outs_may_be_conditional_and_of_any_upstream() -> None:
     def change(template: dict) -> None:
         variables(template).update(

@@ -29,7 +29,7 @@ ROUTER = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router
 DECLARED = declarations()
 # The routes without parameters, and which of them need the token of an API that has any.
 PLAIN = [path for path in ROUTER if "{" not in path]
-PROTECTED = [path for path in PLAIN if path not in DECLARED[ROUTER[path]].get("public", [])]
+PROTECTED = [path for path in PLAIN if path not in DECLARED.get(ROUTER[path], {}).get("public", [])]
 
 # The endpoints whose tests have passed, if testbed/unchanged.py has said which have not.
 TESTED = set(ROUTER.values()) & set(os.environ.get("TESTED_ENDPOINTS", "").split(" "))

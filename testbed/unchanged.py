@@ -71,7 +71,10 @@ def key(files: Iterable[Path], command: list[str]) -> str:
 
 @cache
 def parsed(file: Path) -> dict:
-    return tomllib.loads(file.read_text()) if file.exists() else {}
+    try:
+        return tomllib.loads(file.read_text()) if file.exists() else {}
+    except tomllib.TOMLDecodeError as error:
+        sys.exit(f"{file.relative_to(ROOT)}: {error}")
 
 
 def function_at(path: str, routes: dict[str, str] | None = None) -> str | None:

@@ -18,14 +18,14 @@ import pytest
 import requests
 from emulator import declarations, free_port
 from ownership import VERSION
-from unchanged import ENDPOINTS, function_at
+from unchanged import ENDPOINTS, function_at, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["global"]["parameters"]["region"]
 
 # Whether `make own` has made this a team's.
 OWNED = (ROOT / VERSION).exists()
-ROUTER = tomllib.loads((ROOT / "CargoLambda.toml").read_text())["watch"]["router"]
+ROUTER = parsed(ROOT / "CargoLambda.toml")["watch"]["router"]
 DECLARED = declarations()
 # The routes without parameters, and which of them need the token of an API that has any.
 PLAIN = [path for path in ROUTER if "{" not in path]

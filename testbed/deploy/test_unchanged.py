@@ -208,6 +208,13 @@ def test_an_endpoint_is_tested_again_after_a_change_of_one_that_it_calls_or_shar
     assert told(copy) == ("carts orders" if "Orders" in carts else "carts")
 
 
+def test_a_file_that_cannot_be_read_is_named(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (copy / "CargoLambda.toml").write_text('[watch.router]\n"/orders" = "orders"\n"/orders" = "carts"\n')
+    (copy / "events/orders/settings.json").write_text('{ "PRICES_URL": "{upstream}/orders" }')
+    assert run(copy, "each") == (1, 0)
+    assert capfd.readouterr().err.startswith("CargoLambda.toml: Cannot overwrite a value (at line 3")
+
+
 def test_an_each_run_that_failed_runs_again(copy: Path) -> None:
     assert told(copy) == "carts orders"
     OWN["of its code"](copy)

@@ -219,7 +219,7 @@ def privileges_are_least(template: dict, declared: dict[str, dict]) -> list[str]
     return wrong
 
 
-def unknown(declared: dict[str, dict]) -> list[str]:
+def unknown_declarations(declared: dict[str, dict]) -> list[str]:
     """The declarations that nobody reads: their names, or values, are written wrong."""
     wrong = []
     for name, declaration in declared.items():

@@ -372,12 +372,12 @@ def test_schedules_that_aws_takes() -> None:
 
 
 def test_declarations_are_known() -> None:
-    assert proofs.unknown(MADE_DECLARED) == []
-    assert proofs.unknown({ONE: {"permission": {}}}) == [
+    assert proofs.unknown_declarations(MADE_DECLARED) == []
+    assert proofs.unknown_declarations({ONE: {"permission": {}}}) == [
         f"[package.metadata.endpoint] in functions/{ONE}/Cargo.toml: there is no `permission`: it can have "
         "`caches`, `example`, `links`, `permissions`, `public`, `public-url`"
     ]
-    assert "`links` has no `dynamodb`: it can have `aws`, `http`" in str(proofs.unknown({ONE: {"links": ["dynamodb"]}}))
+    assert "`links` has no `dynamodb`: it can have `aws`, `http`" in str(proofs.unknown_declarations({ONE: {"links": ["dynamodb"]}}))
 
 
 def test_only_declared_urls_are_public() -> None:

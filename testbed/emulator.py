@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -217,6 +218,8 @@ def free_port() -> int:
 @contextmanager
 def emulator(folder: Path, program: str = __file__, /, **settings: str) -> Iterator[Emulator]:
     """Starts ministack by this program, with these settings. It ends with this process, however that ends."""
+    if not find_spec("ministack"):
+        sys.exit("The local AWS is not installed: `make .venv/local` installs it.")
     folder.mkdir(parents=True, exist_ok=True)
     own = {"GATEWAY_PORT": str(free_port()), "BIND_HOST": "127.0.0.1", "TMPDIR": str(folder), "STATE_DIR": str(folder / "state")}
     settings = own | {"IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"} | settings
@@ -236,7 +239,7 @@ def emulator(folder: Path, program: str = __file__, /, **settings: str) -> Itera
                 break
             except (URLError, ConnectionError):
                 if running.poll() is not None:
-                    sys.exit(f"The local AWS ended: {log} says why.")
+                    sys.exit(f"The local AWS ended:\n{log.read_text()[-2000:]}")
                 time.sleep(0.05)
         yield Emulator(endpoint)
     finally:

@@ -177,6 +177,16 @@ def test_it_says_which_resource_the_local_aws_cannot_make(tree: Path) -> None:
     assert done.returncode == 1 and "\nOrdersQueue: Invalid value for the parameter RedrivePolicy." in done.stderr, done.stderr
 
 
+def test_it_says_why_there_is_no_local_aws(tree: Path) -> None:
+    started = [tree / "testbed/emulator.py", "--accounts"]
+    # A Python without packages.
+    done = run(sys.executable, "-S", *started)
+    assert done.returncode == 1 and "`make .venv/local` installs it" in done.stderr, done.stderr
+    (tree / "testbed/ministack.py").write_text("app = None\n")
+    done = run(sys.executable, *started)
+    assert done.returncode == 1 and "'NoneType' object has no attribute 'main'" in done.stderr, done.stderr
+
+
 def test_a_token_is_needed_where_the_contract_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulator, "ROOT", tree)
     assert emulator.protected(emulator.parsed("openapi.yaml")) == {"orders": [["/orders/.+", ["HEAD", "OPTIONS"]]]}

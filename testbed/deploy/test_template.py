@@ -493,6 +493,7 @@ def test_policy_scan_of_the_transformed_template(tmp_path: Path) -> None:
     role = f"{CALLS}Role"
     bad = transformed(changed(lambda t: statement(t, role).update(Action="*", Resource="*")), tmp_path / "bad.json")
     files = [argument for file in (good, bad) for argument in ("--file", file)]
+    assert CHECKOV.exists(), "checkov is not installed: `make .venv/checkov/ready` installs it"
     done = run(CHECKOV, "--config-file", Path(__file__).with_name("checkov.yaml"), *files, AWS_DEFAULT_REGION=REGION)
     found = done.stdout.split("Check: ")[1:]
     wrong = [text for text in found if f"/{good.name}:" in text]

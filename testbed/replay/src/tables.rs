@@ -50,6 +50,7 @@ pub(crate) fn variables(function: &str) -> BTreeMap<String, String> {
     writeln!(process.stdin.as_mut().expect("a piped standard input"), "{account}").expect("an emulator that listens");
     let mut line = String::new();
     lines.read_line(&mut line).expect("a line of the emulator");
+    assert!(!line.is_empty(), "testbed/emulator.py ended; what it said is above");
     let mut all: BTreeMap<String, BTreeMap<String, String>> =
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("testbed/emulator.py: {error}: {line}"));
     let mut variables = all.remove(function).unwrap_or_else(|| {

@@ -44,6 +44,10 @@ WIDTH = 140
 CARGOS = ("build", "deps", "examples", "incremental", "test")
 
 
+# What each change of the routes ends with.
+RESTART = "A `make run` that was started before does not have this change of the routes: start it again."
+
+
 class Refused(Exception):
     """The endpoint cannot be written. The message says why."""
 
@@ -675,7 +679,8 @@ def main(*wanted: str) -> None:
     print(f"""
 functions/{endpoint.name}/src/main.rs   its code; events/{endpoint.name} has its test cases, which are replayed from all triggers
 openapi.yaml                   its requests and answers, at {endpoint.routes().replace("`", "")}
-template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`""")
+template.yaml                  its memory, time-out and permissions, at {endpoint.id}Function; then `make budget`
+{RESTART}""")
 
 
 def run(main: Callable[..., None]) -> None:

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable
 
 from emulator import TABLES, tables
-from new import ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used, write_all
+from new import RESTART, ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used, write_all
 
 # What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
 BASIC = {name for _, name in used("".join(components("TABLE").values()))}
@@ -291,6 +291,7 @@ def main(name: str, to: str | None = None) -> None:
     command = ["git", "grep", "--untracked", "-lE", rf"(functions|events)/{name}\b"]
     if files := subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.split():
         print(f"Look at {', '.join(files)}, which name its folders.")
+    print(RESTART)
 
 
 if __name__ == "__main__":

@@ -221,8 +221,8 @@ KINDS = [wanted for wanted in PLAIN if "NAME=madedrop" not in wanted]
 
 @pytest.mark.parametrize("wanted", KINDS)
 def test_removing_an_endpoint_is_the_inverse_of_making_it(copy: Path, wanted: str) -> None:
-    passes(copy, "make", "new", *wanted.split())
-    passes(copy, "make", "remove", wanted.split()[0])
+    told = (passes(copy, "make", "new", *wanted.split()), passes(copy, "make", "remove", wanted.split()[0]))
+    assert all(text.endswith(f"\n{new.RESTART}\n") for text in told)
     assert changes(copy) == set()
 
 
@@ -264,7 +264,8 @@ def test_a_renamed_endpoint_finds_its_items(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted({folder.name for folder in (ROOT / "events").iterdir()}))
 def test_any_endpoint_can_be_renamed_and_removed(copy: Path, name: str) -> None:
-    passes(copy, "make", "rename", f"NAME={name}", "TO=madelonger-name")
+    told = passes(copy, "make", "rename", f"NAME={name}", "TO=madelonger-name")
+    assert told.endswith(f"\n{new.RESTART}\n")
     assert not (copy / "functions" / name).exists() and changes(copy)
     passes(copy, "make", "rename", "NAME=madelonger-name", f"TO={name}")
     assert changes(copy) == set()

@@ -60,14 +60,21 @@ def page(browser: Browser, local_api: str) -> Iterator[Page]:
     assert hosts - {""} == {urlsplit(local_api).netloc}
 
 
+WANTED = "give its parameters and its body an `example` in openapi.yaml that succeeds"
+
+
 def tried(page: Page, operation: str) -> Locator:
-    """Runs an operation with the values that the reference suggests, and returns the answer. A required parameter without
-    an `example` in openapi.yaml has none, and then nothing is sent."""
+    """Runs an operation with the values that the reference suggests, and a small file where a person would choose one. Returns
+    the answer. A required parameter without an `example` in openapi.yaml has no value, and then nothing is sent."""
     block = page.locator(f"#operations-default-{operation}")
     block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Execute").wait_for()
+    for chosen in block.locator("input[type=file]").all():
+        chosen.set_input_files({"name": "example.txt", "mimeType": "text/plain", "buffer": b"example"})
     block.get_by_role("button", name="Execute").click()
-    answer = block.locator(".live-responses-table .response")
-    answer.wait_for()
+    answer, lacking = block.locator(".live-responses-table .response"), block.locator(".validation-errors, .invalid")
+    answer.or_(lacking).first.wait_for()
+    assert not lacking.count(), f"{operation} is not sent: {WANTED}: {lacking.all_inner_texts()}"
     return answer
 
 
@@ -95,12 +102,27 @@ def test_every_operation_of_the_contract_can_be_tried(page: Page) -> None:
         # The browser follows redirects, and has no token.
         allowed = {code for code in documented if code[0] == "2" or code in ("401", "403")}
         allowed |= {"200"} if any(code[0] == "3" for code in documented) else set()
-        wanted = "give its parameters and its body an `example` in openapi.yaml that succeeds"
-        assert {status, f"{status[0]}XX"} & allowed, f"{method} {path} gets {status}: {wanted}"
+        assert {status, f"{status[0]}XX"} & allowed, f"{method} {path} gets {status}: {WANTED}"
         # 401 is the gateway's.
         assert status == "401" or "x-request-id: " in answer.inner_text(), (path, method)
         # The page draws all that is open again and again.
         page.locator(f"#operations-default-{operation} .opblock-summary-control").click()
+
+
+@pytest.mark.parametrize("example", [{"example": "Ada"}, {}])
+def test_a_form_with_a_file_is_sent_if_all_else_has_an_example(page: Page, example: dict) -> None:
+    form = {"multipart/form-data": {"schema": {"required": ["photo"], "properties": {"photo": {"type": "string", "format": "binary"}}}}}
+    title = {"name": "title", "in": "query", "required": True, "schema": {"type": "string"}, **example}
+    operation = {"operationId": "upload", "parameters": [title], "requestBody": {"required": True, "content": form}, "responses": {"200": {"description": "Kept."}}}
+    contract = {"openapi": SPEC["openapi"], "info": SPEC["info"], "paths": {"/photos": {"post": operation}}}
+    page.route("**/docs/openapi.json*", lambda route: route.fulfill(json=contract))
+    page.route("**/photos?*", lambda route: route.fulfill(json=route.request.headers["content-type"].partition(";")[0]))
+    page.reload()
+    if example:
+        assert "multipart/form-data" in tried(page, "upload").inner_text()
+    else:
+        with pytest.raises(AssertionError, match="upload is not sent: give its parameters"):
+            tried(page, "upload")
 
 
 def test_an_answer_that_is_an_image_is_shown(page: Page) -> None:

@@ -1,10 +1,11 @@
-"""An emulated AWS with the tables, secrets and queues of template.yaml that functions/*/Cargo.toml have permissions on.
+"""An emulated AWS with the tables, secrets, queues and buckets of template.yaml that functions/*/Cargo.toml have permissions on.
 
     emulator.py --needed                      fails if no function needs it, nor a caller's token
     emulator.py --run FOLDER COMMAND...       runs COMMAND, beside it if it is needed: `make run`. Its data is kept in FOLDER
     emulator.py --accounts                    for tests: makes them in each account whose number it reads, and writes a line
 
-What a Condition of template.yaml can leave out is not made. A resource has its logical id for a name.
+What a Condition of template.yaml can leave out is not made. A resource has its logical id for a name, a bucket
+in lower case.
 """
 
 import json
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REGION = "us-east-1"
 STACK = "local"
 # The property that holds a resource's name.
-NAMES = {"AWS::DynamoDB::Table": "TableName", "AWS::SecretsManager::Secret": "Name", "AWS::SQS::Queue": "QueueName"}
+NAMES = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName", "AWS::SecretsManager::Secret": "Name", "AWS::SQS::Queue": "QueueName"}
 # The loop over the tables in template.yaml, before the names of those.
 TABLES = "  Fn::ForEach::Tables:\n    - Name\n    - "
 # What settings.py adds to each function: its variables, and which of its routes need a token.
@@ -119,7 +120,7 @@ def stack(template: dict, needed: set[str]) -> tuple[dict, dict[str, dict[str, s
         name = waiting.pop()
         made[name] = dict(everything[name])
         if own := NAMES.get(made[name]["Type"]):
-            made[name]["Properties"] = {**made[name].get("Properties", {}), own: name}
+            made[name]["Properties"] = {**made[name].get("Properties", {}), own: name.lower() if own == "BucketName" else name}
         waiting |= (references(made[name]) & everything.keys()) - made.keys()
     variables: dict[str, dict[str, str]] = {}
     outputs = {}

@@ -60,6 +60,9 @@ Resources:
   LostQueue:
     Type: AWS::SQS::Queue
 
+  OrdersBucket:
+    Type: AWS::S3::Bucket
+
   ordersFunction:
     Type: AWS::Serverless::Function
     Properties:
@@ -71,6 +74,7 @@ Resources:
           ORDERS_QUEUE: !GetAtt OrdersQueue.QueueName
           ORDERS_SECRET_ID: !Sub "${OrdersSecret}"
           CACHE_TABLE: !If [HasCache, !Ref CacheTable, !Ref AWS::NoValue]
+          FILES: !Ref OrdersBucket
           BUCKET: !Ref Bucket
 """
 CARGO_TOML = """\
@@ -80,6 +84,7 @@ NotesTable = ["dynamodb:PutItem"]
 "OrdersTable/index/by-day" = ["dynamodb:Query"]
 OrdersSecret = ["secretsmanager:GetSecretValue"]
 OrdersQueue = ["sqs:SendMessage"]
+"OrdersBucket/*" = ["s3:PutObject"]
 CacheTable = ["dynamodb:PutItem"]
 
 [dependencies]
@@ -98,7 +103,7 @@ paths:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A repository with one function that has a table, a secret and a queue."""
+    """A repository with one function that has a table, a secret, a queue and a bucket."""
     (tmp_path / "testbed").mkdir()
     (tmp_path / "functions/orders").mkdir(parents=True)
     shutil.copy(ROOT / "testbed/emulator.py", tmp_path / "testbed")
@@ -133,8 +138,10 @@ def test_a_function_gets_what_it_declares_and_its_items_outlive_a_run(tree: Path
     item = {"id": {"S": "1"}}
     with running(tree) as (run, given):
         variables = given["variables"]
-        assert {name for name in variables if not name.startswith("AWS_")} == {"ORDERS_TABLE", "NOTES_TABLE", "ORDERS_QUEUE", "ORDERS_SECRET_ID"}
+        assert {name for name in variables if not name.startswith("AWS_")} == {"ORDERS_TABLE", "NOTES_TABLE", "ORDERS_QUEUE", "ORDERS_SECRET_ID", "FILES"}
         assert (variables["ORDERS_TABLE"], variables["ORDERS_QUEUE"]) == ("OrdersTable", "OrdersQueue")
+        stored = requests.put(f"{variables['AWS_ENDPOINT_URL']}/{variables['FILES']}/a", data=b"photo", timeout=60)
+        assert stored.ok and requests.get(stored.url, timeout=60).content == b"photo", stored.text
         assert dynamodb(variables, "DescribeTable")["Table"]["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
         notes = variables | {"ORDERS_TABLE": variables["NOTES_TABLE"]}
         assert dynamodb(notes, "DescribeTable")["Table"]["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]

@@ -217,6 +217,16 @@ def test_its_paths_are_the_routes() -> None:
     assert {path: function_at(path) for path in SPEC["paths"]} == {route.replace("{*", "{"): function for route, function in ROUTER.items()}
 
 
+@pytest.mark.skipif(OWNED, reason="a team's contract may have no operation with a body")
+def test_the_page_about_requests_shows_a_form_that_fits_the_contract() -> None:
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/requests.md").read_text(), re.DOTALL)[1]
+    contract = yaml.safe_load((ROOT / "openapi.yaml").read_text().replace("\npaths:\n", f"\npaths:\n  /photos:\n{shown}"))
+    schemathesis.openapi.from_dict(contract).validate()
+    form, accepted = contract["paths"]["/photos"]["post"], contract["components"]["responses"]["UnsupportedMediaType"]["headers"]["accept"]
+    for kind in (*form["requestBody"]["content"], "application/x-www-form-urlencoded"):
+        validator(accepted["schema"]).validate(kind)
+
+
 # The problems of our crates.
 STATUSES = {**HTTPStatus.__members__, "PAYLOAD_TOO_LARGE": 413}
 CONSTRUCTORS = {"data/src/idempotency.rs": "Problem", "handler/src/problem.rs": "Self", "upstream/src/error.rs": "Problem"}

@@ -354,6 +354,7 @@ def test_the_line_that_names_a_resource_is_told() -> None:
     template = changed(lambda template: properties(template, "madedailyFunction").pop("Environment"))
     assert "add `PARTS: !Ref Parts`" in str(proofs.code_is_told_its_resources(template, MADE_DECLARED))
 
+
 def test_an_output_may_give_a_parameter_a_value() -> None:
     def led(path: str) -> list[str]:
         def change(template: dict) -> None:

@@ -83,7 +83,8 @@ def errors_are_problems(_: schemathesis.CheckContext, answer: schemathesis.Respo
     contract describes otherwise, as of a router that has its own, is as it says."""
     if answer.status_code >= 400 and answer.request.method != "HEAD" and not is_described_otherwise(case, answer.status_code):
         found = answer.headers.get("content-type")
-        where = f"{case.method} {case.operation.path} in openapi.yaml"
+        # The method of the request may be one that the path does not have.
+        where = f"{case.operation.method.upper()} {case.operation.path} in openapi.yaml"
         assert found == ["application/problem+json"], (
             f"an error is a problem, unless {where} has a response of the status {answer.status_code} with another content, or none: {found}"
         )
@@ -108,12 +109,14 @@ def by_itself(api: Api, answer: schemathesis.Response) -> bool:
 
 
 def read_by_handler(case: schemathesis.Case) -> str | None:
-    """Why `handler` reads what the schema refuses, if it does so for every endpoint."""
+    """Why `handler` reads what the schema refuses, if it does so for every endpoint; or what answers in front of the endpoint."""
     if "" in (case.query or {}).values():
         return "an empty parameter counts as absent"
     schema = case.operation.definition.raw.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     if isinstance(case.body, list) and schema.get("type") == "object":
         return "serde reads a list of the members in an object's place"
+    if case.operation.method == "options" and "200" in case.operation.definition.raw["responses"]:
+        return "a CORS layer answers OPTIONS, before the endpoint reads the request; handler itself answers 204"
     return None
 
 
@@ -123,11 +126,24 @@ def read_by_handler(case: schemathesis.Case) -> str | None:
 )
 def test_handler_reads_empty_parameters_and_lists_in_an_objects_place(query: dict | None, body: object, reads: bool) -> None:
     content = {"application/json": {"schema": {"type": "object"}}}
-    operation = SimpleNamespace(definition=SimpleNamespace(raw={"requestBody": {"content": content}}))
+    operation = SimpleNamespace(method="post", definition=SimpleNamespace(raw={"requestBody": {"content": content}}))
     case = SimpleNamespace(query=query, body=body, operation=operation)
     assert bool(read_by_handler(case)) == reads
     content["application/json"]["schema"]["type"] = "array"
     assert bool(read_by_handler(case)) == (reads and query != {})
+
+
+@pytest.mark.parametrize(("status", "is_layers"), [("200", True), ("204", False)])
+def test_a_cors_layer_answers_options_before_the_endpoint(status: str, is_layers: bool) -> None:
+    operation = SimpleNamespace(method="options", definition=SimpleNamespace(raw={"responses": {status: {}}}))
+    assert bool(read_by_handler(SimpleNamespace(query=None, body=None, operation=operation))) == is_layers
+
+
+def test_an_error_that_is_no_problem_is_told_with_an_operation_that_there_is() -> None:
+    operation = SimpleNamespace(method="get", path="/old", definition=SimpleNamespace(raw={"responses": {}}))
+    answer = SimpleNamespace(status_code=405, request=SimpleNamespace(method="PUT"), headers={})
+    with pytest.raises(AssertionError, match="unless GET /old in openapi.yaml has a response of the status 405"):
+        errors_are_problems(None, answer, SimpleNamespace(method="PUT", operation=operation))
 
 
 @pytest.mark.parametrize(

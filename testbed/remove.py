@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from emulator import TABLES, tables
 from new import RESTART, ROOT, ROUTES, SHARED, Refused, check_name, components, is_pretty, pretty, read, router, run, used, write_all
+from ownership import owned
 
 # What every endpoint has in the contract, and `make new` does not write: it stays, even if nothing has it.
 BASIC = {name for _, name in used("".join(components("TABLE").values()))}
@@ -210,6 +211,8 @@ class Endpoint:
         for there in self.paths:
             block = rf"(?m)^  \"?{re.escape(there)}\"?:.*\n(?:(?:    .*)?\n)*"
             openapi = re.sub(block, lambda found: re.sub(operation, rf"\g<1>{new_id.capitalize()}", found[0]), openapi)
+            # Where it leads to itself, by a relative URL.
+            openapi = re.sub(block, lambda found: re.sub(rf"(location: .*\bconst: ){self.name}(?![\w-])", rf"\g<1>{to}", found[0]), openapi)
         own = [
             # The kind of a table's items is in the keys of those that there are.
             path, (rf'(?<!_TABLE", )"{self.name}(?=["/])(?!":)', f'"{to}'), (rf"\b{self.name}-function\b", f"{to}-function"),
@@ -289,7 +292,9 @@ def main(name: str, to: str | None = None) -> None:
         rename(name, to)
         print(f"{name} is {to} in its folders, CargoLambda.toml, template.yaml and openapi.yaml. A deployment replaces the function.")
     command = ["git", "grep", "--untracked", "-lE", rf"(functions|events)/{name}\b"]
-    if files := subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.split():
+    found = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.split()
+    # Nobody edits a file of ours.
+    if files := [file for file in found if owned(ROOT, file) == "theirs"]:
         print(f"Look at {', '.join(files)}, which name its folders.")
     print(RESTART)
 

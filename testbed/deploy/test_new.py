@@ -257,9 +257,11 @@ def test_a_contract_without_its_components_gets_them(copy: Path) -> None:
 
 def test_a_renamed_endpoint_finds_its_items(copy: Path) -> None:
     passes(copy, "make", "new", "NAME=message", "TABLE=message")
+    edit(copy, "openapi.yaml", (r"  /message:\n", r"\g<0>    x-headers: { location: { schema: { const: message } } }\n"))
     passes(copy, "make", "rename", "NAME=message", "TO=later")
     code = (copy / "functions/later/src/main.rs").read_text()
     assert 'Table::new("MESSAGE_TABLE", "message")' in code
+    assert "location: { schema: { const: later } }" in (copy / "openapi.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", sorted({folder.name for folder in (ROOT / "events").iterdir()}))

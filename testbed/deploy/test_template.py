@@ -34,7 +34,7 @@ ONE, OTHER, CALLS, TWIN, PUBLIC = "madeone", "madeother", "madecalls", "madetwin
 ELSEWHERE: dict[str, tuple[dict, dict]] = {
     "madeunused": ({}, {}),
     "madequeue": ({"Queue": {"Type": "SQS", "Properties": {"Queue": {"Fn::GetAtt": ["Parts", "Arn"]}}}}, {"Timeout": 300}),
-    "madedaily": ({"Daily": {"Type": "ScheduleV2", "Properties": {"ScheduleExpression": "rate(1 day)"}}}, {}),
+    "madedaily": ({"Daily": {"Type": "ScheduleV2", "Properties": {"ScheduleExpression": "cron(0 3 ? JAN MON#1 *)"}}}, {}),
     "madeurl": ({}, {
         "FunctionUrlConfig": {"AuthType": "AWS_IAM"}, "ReservedConcurrentExecutions": 10,
         "Timeout": {"Ref": "ThrottleRate"}, "VersionDescription": {"Fn::Sub": "${LogLevel} ${ThrottleRate}"},
@@ -312,25 +312,16 @@ def test_routes_agree_refuses_another_router_and_other_events() -> None:
     assert '"/more"' in str(proofs.routes_agree(MADE, MADE_ROUTER | {"/more": ONE}, MADE_EVENTS))
 
 
-def test_the_cause_of_a_route_that_is_none_is_told() -> None:
+def test_the_cause_of_a_route_or_function_that_is_none_is_told() -> None:
     assert "has no function that is built from functions/upload" in str(proofs.routes_agree(MADE, MADE_ROUTER | {"/up": "upload"}, MADE_EVENTS))
-
-    def change(template: dict) -> None:
-        for it in events(template, OTHER).values():
-            it["Properties"]["Path"] = route(ONE)
-
-    template = changed(change)
+    template = copy.deepcopy(MADE)
+    for it in events(template, OTHER).values():
+        it["Properties"]["Path"] = route(ONE)
     assert f"{ONE}Function and {OTHER}Function both have ANY {route(ONE)}" in str(proofs.routes_agree(template, MADE_ROUTER, MADE_EVENTS))
     assert f"have {route(OTHER)}, which no function has among its Events" in str(proofs.callers_need_a_token(template, MADE_DECLARED))
-
-
-def test_a_function_without_a_loop_is_told_which_there_is() -> None:
-    def change(template: dict) -> None:
-        for name in [name for name in template["Resources"] if name.startswith(ONE) and name != f"{ONE}Function"]:
-            del template["Resources"][name]
-
-    wrong = proofs.failures_are_rolled_back_and_found(changed(change))
-    assert wrong == [f"no loop makes {ONE}Role, its log group and its alarms: add {ONE} to Fn::ForEach::Functions in template.yaml"]
+    del template["Resources"][f"{ONE}Role"], template["Resources"][f"{ONE}Errors"]
+    wrong = [f"no loop makes {ONE}Role, its log group and its alarms: add {ONE} to Fn::ForEach::Functions in template.yaml"]
+    assert proofs.failures_are_rolled_back_and_found(template) == wrong
 
 
 def test_time_outs_may_be_conditional_and_of_any_upstream() -> None:
@@ -345,31 +336,20 @@ def test_time_outs_may_be_conditional_and_of_any_upstream() -> None:
     assert proofs.time_outs_nest(changed(change)) == []
 
 
-def test_the_line_that_declares_a_permission_is_told() -> None:
+def test_the_line_that_declares_or_names_a_resource_is_told() -> None:
     wrong = proofs.privileges_are_least(MADE, MADE_DECLARED | {"madequeue": {}})
     assert any('add `permissions."Parts" = ["dynamodb:Query"]` to' in text for text in wrong), wrong
-
-
-def test_the_line_that_names_a_resource_is_told() -> None:
-    template = changed(lambda template: properties(template, "madedailyFunction").pop("Environment"))
-    assert "add `PARTS: !Ref Parts`" in str(proofs.code_is_told_its_resources(template, MADE_DECLARED))
+    unnamed = changed(lambda template: properties(template, "madedailyFunction").pop("Environment"))
+    assert "add `PARTS: !Ref Parts`" in str(proofs.code_is_told_its_resources(unnamed, MADE_DECLARED))
 
 
 def test_an_output_may_give_a_parameter_a_value() -> None:
-    def led(path: str) -> list[str]:
-        def change(template: dict) -> None:
-            events(template, ONE)[event(template, ONE, "ANY")]["Properties"]["Path"] = "/shops/{shop}/{path+}"
-            template["Outputs"][f"{ONE}Url"]["Value"]["Fn::Sub"][1]["Path"] = path
-
-        return proofs.outputs_lead_to_routes(changed(change))
-
-    assert led("/shops/{shop}/{path+}") == led("/shops/1/a/b") == []
-    assert '`Path: "/shops/{shop}/{path+}"`' in str(led("/shops/1"))
-
-
-def test_schedules_that_aws_takes() -> None:
-    for days in ("* * ?", "? * MON-FRI", "? JAN 2#1", "L * ?"):
-        assert proofs.schedules_are_cron_of_aws(changed(lambda template, days=days: daily(template, f"cron(0 3 {days} *)"))) == []
+    template = copy.deepcopy(MADE)
+    events(template, ONE)[event(template, ONE, "ANY")]["Properties"]["Path"] = "/shops/{shop}/{path+}"
+    for path, told in (("/shops/{shop}/{path+}", ""), ("/shops/1/a/b", ""), ("/shops/1", '`Path: "/shops/{shop}/{path+}"`')):
+        template["Outputs"][f"{ONE}Url"]["Value"]["Fn::Sub"][1]["Path"] = path
+        wrong = proofs.outputs_lead_to_routes(template)
+        assert told in str(wrong) and bool(told) == bool(wrong)
 
 
 def test_declarations_are_known() -> None:

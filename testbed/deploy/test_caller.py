@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from queue import Queue
 from threading import Thread
+from types import SimpleNamespace
 
 import caller
 import jwt
@@ -18,18 +19,9 @@ STREAMED = b"6\r\nfirst,\r\n7\r\n second\r\n0\r\nLambda-Runtime-Function-Error-T
 
 
 @pytest.fixture
-def events() -> Queue:
-    return Queue()
-
-
-@pytest.fixture
-def posted() -> Queue:
-    return Queue()
-
-
-@pytest.fixture
-def function(events: Queue, posted: Queue, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.client.HTTPConnection]:
-    """A function's connection to its Runtime API."""
+def function(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A function's connection to its Runtime API, the events that it gets next, and what it has posted."""
+    events, posted = Queue(), Queue()
     monkeypatch.setattr(caller, "KEY", tmp_path_factory.getbasetemp() / "key" / "key.pem")
 
     class Behind(Handler):
@@ -45,7 +37,7 @@ def function(events: Queue, posted: Queue, tmp_path_factory: pytest.TempPathFact
     between: ThreadingHTTPServer = caller.runtime_api(f"127.0.0.1:{behind.server_port}/prefix", PROTECTED)
     Thread(target=between.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     connection = http.client.HTTPConnection("127.0.0.1", between.server_port, timeout=30)
-    yield connection
+    yield SimpleNamespace(connection=connection, events=events, posted=posted)
     connection.close()
     for server in (between, behind):
         server.shutdown()
@@ -57,17 +49,17 @@ def event(token: str | None = None, method: str = "GET", path: str = "/seats/7",
     return {"rawPath": path, "headers": headers, "requestContext": {"http": {"method": method}, "authorizer": authorizer}}
 
 
-def next_event(function: http.client.HTTPConnection) -> dict:
-    function.request("GET", "/2018-06-01/runtime/invocation/next")
-    answer = function.getresponse()
+def next_event(function: SimpleNamespace) -> dict:
+    function.connection.request("GET", "/2018-06-01/runtime/invocation/next")
+    answer = function.connection.getresponse()
     assert answer.headers["lambda-runtime-aws-request-id"] == "an-id"
     return json.loads(answer.read())
 
 
-def test_a_token_becomes_claims_as_an_http_api_writes_them(events: Queue, function: http.client.HTTPConnection) -> None:
+def test_a_token_becomes_claims_as_an_http_api_writes_them(function: SimpleNamespace) -> None:
     token = caller.token("ada", "seats parcels")
     claims = jwt.decode(token, options={"verify_signature": False})
-    events.put(event(token))
+    function.events.put(event(token))
     passed = next_event(function)["requestContext"]["authorizer"]["jwt"]
     assert passed == {"claims": {name: str(claim) for name, claim in claims.items()}, "scopes": None}
     assert (passed["claims"]["sub"], passed["claims"]["scope"]) == ("ada", "seats parcels")
@@ -91,11 +83,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
-def test_other_requests_are_refused_before_they_reach_the_function(events: Queue, posted: Queue, function: http.client.HTTPConnection, token) -> None:
-    events.put(event(token()))
-    events.put(event(method="OPTIONS"))
+def test_other_requests_are_refused_before_they_reach_the_function(function: SimpleNamespace, token) -> None:
+    function.events.put(event(token()))
+    function.events.put(event(method="OPTIONS"))
     assert next_event(function)["requestContext"]["http"]["method"] == "OPTIONS"
-    path, answer = posted.get(timeout=30)
+    path, answer = function.posted.get(timeout=30)
     assert path == "/prefix/2018-06-01/runtime/invocation/an-id/response"
     answer = json.loads(answer)
     assert (answer["statusCode"], answer["body"]) == (401, '{"message":"Unauthorized"}')
@@ -106,21 +98,16 @@ CASE = {"jwt": {"claims": {"sub": "bob"}}}
 
 
 @pytest.mark.parametrize("sent", [event(path="/seats"), event(method="HEAD"), event(authorizer=CASE), {"detail-type": "Scheduled Event"}, []])
-def test_what_needs_no_token_or_has_a_caller_is_passed_on(events: Queue, function: http.client.HTTPConnection, sent: object) -> None:
-    events.put(sent)
+def test_what_needs_no_token_or_has_a_caller_is_passed_on(function: SimpleNamespace, sent: object) -> None:
+    function.events.put(sent)
     assert next_event(function) == sent
 
 
-def test_answers_are_passed_on_also_if_they_are_streamed(posted: Queue, function: http.client.HTTPConnection) -> None:
-    function.request("POST", "/2018-06-01/runtime/invocation/an-id/response", b"{}")
-    answer = function.getresponse()
-    assert (answer.status, answer.read(), posted.get(timeout=30)[1]) == (202, b"", b"{}")
-    function.putrequest("POST", "/2018-06-01/runtime/invocation/an-id/response")
-    function.putheader("transfer-encoding", "chunked")
-    function.endheaders()
-    function.send(STREAMED)
-    answer = function.getresponse()
-    assert (answer.status, answer.read(), posted.get(timeout=30)[1]) == (202, b"", STREAMED)
+def test_answers_are_passed_on_also_if_they_are_streamed(function: SimpleNamespace) -> None:
+    for sent, headers in ((b"{}", {}), (STREAMED, {"transfer-encoding": "chunked"})):
+        function.connection.request("POST", "/2018-06-01/runtime/invocation/an-id/response", sent, headers)
+        answer = function.connection.getresponse()
+        assert (answer.status, answer.read(), function.posted.get(timeout=30)[1]) == (202, b"", sent)
 
 
 def test_make_token_prints_a_token_that_is_accepted_and_says_what_it_needs() -> None:

@@ -26,16 +26,12 @@ LATE_MS = 10_000
 SHOWN = ("status", "method", "route", "duration_ms", "problem", "error", "cache_status", "attempts", "request_id")
 
 
-class Stopped(Exception):
-    """The command cannot go on. The message says why, and what to do."""
-
-
 class Stack:
     def __init__(self, stage: str, name: str | None) -> None:
         tables = tomllib.loads((ROOT / "samconfig.toml").read_text())
         table = tables.get("default" if stage == "dev" else stage)
         if not isinstance(table, dict):
-            raise Stopped(f"STAGE={stage}: samconfig.toml has no table for it; docs/deploying.md says how to add one.")
+            sys.exit(f"STAGE={stage}: samconfig.toml has no table for it; docs/deploying.md says how to add one.")
         settings = table["global"]["parameters"]
         self.stage, self.name, self.region = stage, name or settings["stack_name"], settings["region"]
         # The versions that answered before the latest deployment.
@@ -81,7 +77,7 @@ class Stack:
     def rollback(self) -> None:
         """Returns to the versions that answered before the latest deployment from this folder."""
         if not self.before.exists():
-            raise Stopped(f"The earlier versions of {self.name} are not known: it was not deployed from this folder.")
+            sys.exit(f"The earlier versions of {self.name} are not known: it was not deployed from this folder.")
         functions, now = self.client("lambda"), self.aliases()
         for name, version in json.loads(self.before.read_text()).items():
             if name in now and now[name] != version:
@@ -135,8 +131,6 @@ def main() -> None:
         sys.exit(f"There are no AWS credentials ({error}): {LOG_IN}.")
     except (BotoCoreError, ClientError) as error:
         sys.exit(f"The call to AWS failed: {error}. If it is about credentials, {LOG_IN}.")
-    except Stopped as error:
-        sys.exit(str(error))
     except KeyboardInterrupt:
         pass
 

@@ -236,20 +236,16 @@ impl Call {
         let route = if url { "$default" } else { &self.route };
         let domain = added(trigger)[0].1;
         let path = if url { self.path.clone() } else { decode(&self.path) };
+        let path_parameters = self.path_parameters().into_iter().map(|(name, value)| (name, decode(&value))).collect();
         let mut event = json!({
             "version": "2.0",
             "routeKey": route,
             "rawPath": path,
             "rawQueryString": self.query,
-        });
-        if !self.cookies.is_empty() {
-            event["cookies"] = json!(self.cookies);
-        }
-        event["headers"] = joined_values(self.headers(trigger));
-        if !self.query.is_empty() {
-            event["queryStringParameters"] = joined_values(self.decoded_parameters());
-        }
-        event["requestContext"] = json!({
+            "cookies": self.cookies,
+            "headers": joined_values(self.headers(trigger)),
+            "queryStringParameters": joined_values(self.decoded_parameters()),
+            "requestContext": {
                 "accountId": if url { "anonymous" } else { "123456789012" },
                 "apiId": if url { URL_ID } else { "a1b2c3d4e5" },
                 "domainName": domain,
@@ -266,16 +262,15 @@ impl Call {
                 "stage": "$default",
                 "time": "22/Nov/2026:10:41:31 +0000",
                 "timeEpoch": 1_795_344_091_123_u64,
+            },
+            "pathParameters": last_values(if url { Vec::new() } else { path_parameters }),
         });
         if !url && !self.claims.is_empty() {
             let claims = last_values(self.claims.clone());
             event["requestContext"]["authorizer"] = json!({ "jwt": { "claims": claims, "scopes": null } });
         }
-        let parameters = self.path_parameters();
-        if !url && !parameters.is_empty() {
-            event["pathParameters"] =
-                last_values(parameters.into_iter().map(|(name, value)| (name, decode(&value))).collect());
-        }
+        let is_empty = |value: &Value| value == &json!([]) || value == &json!({});
+        event.as_object_mut().expect("an object").retain(|_, value| !is_empty(value));
         self.with_body(event, None)
     }
 

@@ -22,8 +22,8 @@ ITEM = {
     "PATCH": ("change", ["GetItem", "PutItem"]),
     "DELETE": ("remove", ["DeleteItem", "GetItem"]),
 }
-# The types of main.rs that not all methods need.
-TYPES = {"NewMessage": ("POST", "PUT"), "Change": ("PATCH",)}
+# The types of main.rs that only these functions need.
+TYPES = {"NewMessage": {"create", "replace"}, "Change": {"change"}}
 
 ID = "019a8b3c4d5e6f708192a3b4c5d6"
 JSON = {"content-type": "application/json"}
@@ -77,9 +77,9 @@ class Table:
 
     def main(self, name: str, routes: str, resources: list) -> str:
         listed, item = resources
-        made = [f"{method.lower()}({LIST[method][0]})" for method in listed.methods]
-        made = [call.replace("(create)", "(idempotent(&MESSAGES, create))") for call in made]
-        chains = [".".join(made), ".".join(f"{method.lower()}({ITEM[method][0]})" for method in item.methods)]
+        known = list(zip(resources, (LIST, ITEM), strict=True))
+        chains = [".".join(f"{method.lower()}({functions[method][0]})" for method in of.methods) for of, functions in known]
+        chains[0] = chains[0].replace("(create)", "(idempotent(&MESSAGES, create))")
         text = filled(
             "table.rs",
             ROUTES=routes,
@@ -89,10 +89,8 @@ class Table:
             NAME=name,
             TABLE=self.prefix,
         )
-        own = {LIST[method][0] for method in listed.methods} | {ITEM[method][0] for method in item.methods}
-        all_of_them = {function for function, _ in (*LIST.values(), *ITEM.values())}
-        methods = {*listed.methods, *item.methods}
-        left_out = (all_of_them - own) | {name for name, users in TYPES.items() if not methods & set(users)}
+        left_out = {functions[method][0] for of, functions in known for method in functions.keys() - {*of.methods}}
+        left_out |= {name for name, users in TYPES.items() if users <= left_out}
         blocks = [block for block in text.split("\n\n") if not re.search(rf"\b(async fn|struct) ({'|'.join(left_out) or '!'})\b", block)]
         code = re.sub(rf".*::<({'|'.join(left_out)})>.*\n", "", "\n\n".join(blocks))
         return code.replace("USES\n", uses(code))

@@ -60,14 +60,8 @@ impl Fault {
         let error = (502, "upstream-error");
         let too_large = (502, "upstream-response-too-large");
         let timeout = (504, "upstream-timeout");
-        let fault = |name, does: Does, (status, what), calls, allows_stale| Self {
-            name,
-            status,
-            what,
-            calls,
-            allows_stale,
-            does,
-        };
+        let fault =
+            |name, does, (status, what), calls, allows_stale| Self { name, status, what, calls, allows_stale, does };
         let status = |status| Does::from(Answer::status(status));
         let with = |name, value: &str| Does::from(Answer::ok("first").cache_control("max-age=60").header(name, value));
         // The rest looks like another response, but must not be used as one.

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Function, Tables, Usage, callgrind, outside_of_cargo, packaged, packaged_zip, root};
+use crate::{Usage, callgrind, outside_of_cargo, packaged, packaged_zip, root};
 
 /// How far a count may be over its budget, in per cent. Counts of the same build differ by a few instructions in ten
 /// thousand (the digits of the time, the seeds of the hash maps). The rest is for a compiler that is a patch release
@@ -183,14 +183,7 @@ pub fn debug_build(arguments: &[&str]) -> PathBuf {
 async fn page_faults(function: &str) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..5 {
-        let upstream = callgrind::upstream();
-        let variables = callgrind::variables(function, &upstream);
-        let tables = Tables::of(&variables);
-        let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let mut process = Function::start(&packaged(function), &variables).await;
-        callgrind::invoke(&mut process, &Case::measured(function), &tables).await;
-        process.polled(2).await;
-        process.idle().await;
+        let (process, _upstream) = callgrind::run(function, Command::new(packaged(function)).into(), 1).await;
         fewest = fewest.min(Usage::of(process.id()).minor_faults);
     }
     fewest

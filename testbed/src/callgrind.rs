@@ -31,7 +31,6 @@ pub(crate) fn is_there() -> bool {
 pub(crate) async fn count(function: &str, executable: &Path, invocations: usize) -> Counts {
     // Each count has its own file, because tests run in parallel.
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    let upstream = upstream();
     let executable = executable.canonicalize().expect("an executable");
     let name = format!("callgrind.{function}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let profile = root().join("target/tmp").join(name);
@@ -40,35 +39,40 @@ pub(crate) async fn count(function: &str, executable: &Path, invocations: usize)
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "--quiet"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&executable);
-    let settings = variables(function, &upstream);
-    let tables = Tables::of(&settings);
-    let mut settings: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
-    settings.push(("AWS_REGION", "us-east-1"));
-    let mut process = Function::run(valgrind, &settings).await;
-    let measured = Case::measured(function);
-    process.polled(1).await;
-    for _ in 0..invocations {
-        invoke(&mut process, &measured, &tables).await;
-    }
-    process.polled(invocations + 1).await;
-    process.idle().await;
+    let (process, _upstream) = run(function, valgrind, invocations).await;
     process.terminate().await;
     let counts = read(&fs::read_to_string(&profile).expect("what callgrind wrote"), &executable);
     let _gone_already = fs::remove_file(profile);
     counts
 }
 
-/// The upstream for `fetch`. The first answer takes a TLS handshake. Later ones come from the cache.
-pub(crate) fn upstream() -> Upstream {
+/// Runs `command` as `function`, which must answer its plain request correctly, `invocations` times. Returns when it has
+/// nothing more to do. Of its upstream, the first answer takes a TLS handshake, and later ones come from the cache.
+pub(crate) async fn run(function: &str, command: tokio::process::Command, invocations: usize) -> (Function, Upstream) {
     let upstream = Upstream::start_tls(Certificate::Valid);
     let answer = Answer::ok(r#"{"upstream":"testbed"}"#).header("content-type", "application/json");
     upstream.always(answer.cache_control("max-age=3600"));
-    upstream
+    let settings = variables(function, &upstream);
+    let tables = Tables::of(&settings);
+    let mut settings: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    settings.push(("AWS_REGION", "us-east-1"));
+    let mut process = Function::run(command, &settings).await;
+    let measured = Case::measured(function);
+    process.polled(1).await;
+    for _ in 0..invocations {
+        measured.prepare(&tables);
+        let invocation = measured.invocation().with_timeout(Duration::from_mins(5));
+        let outcome = process.invoke(&invocation).await;
+        measured.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{}: {difference}", measured.name));
+    }
+    process.polled(invocations + 1).await;
+    process.idle().await;
+    (process, upstream)
 }
 
 /// The settings of `function`, with the CA of its upstreams, and time for them: under valgrind everything takes fifty times
 /// as long.
-pub(crate) fn variables(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
+fn variables(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
     let ca_file = upstream.ca_file().expect("of an upstream with TLS").to_string_lossy();
     let of_each = [("CA_FILE", &*ca_file), ("TIMEOUT_MS", "60000"), ("ATTEMPT_TIMEOUT_MS", "60000")];
     let mut all = settings(function, upstream);
@@ -80,14 +84,6 @@ pub(crate) fn variables(function: &str, upstream: &Upstream) -> Vec<(String, Str
         all.extend(of_each.map(|(setting, value)| (format!("{name}_{setting}"), value.to_owned())));
     }
     all
-}
-
-/// Sends `process` a request, which it must answer correctly.
-pub(crate) async fn invoke(process: &mut Function, plain: &Case, tables: &Tables) {
-    plain.prepare(tables);
-    let invocation = plain.invocation().with_timeout(Duration::from_mins(5));
-    let outcome = process.invoke(&invocation).await;
-    plain.check(&invocation, &outcome).unwrap_or_else(|difference| panic!("{}: {difference}", plain.name));
 }
 
 /// Adds up a profile: <https://valgrind.org/docs/manual/cl-format.html>.

@@ -3,10 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use testbed::{
-    Case, packaged, packaged_zip, settings, tested,
+    Case, packaged, packaged_zip, tested,
     upstream::{Answer, Certificate, Upstream},
     write_executable,
 };
@@ -78,42 +79,25 @@ fn copy(name: &str, executable: &Path) -> PathBuf {
     copy
 }
 
-/// An upstream on its own thread, so that it answers while the Runtime API waits.
-pub(crate) struct Threaded {
-    pub(crate) upstream: Upstream,
-    /// Drives the upstream. `None` only while it is dropped.
-    runtime: Option<Runtime>,
+/// Drives the upstreams on its own thread, so that they answer while the Runtime API waits.
+static THREAD: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
+
+/// Starts an upstream whose responses have this `cache_control`, with TLS if `tls` is set.
+pub(crate) fn start_upstream(cache_control: &str, tls: bool) -> Upstream {
+    let _entered = THREAD.enter();
+    let upstream = if tls { Upstream::start_tls(Certificate::Valid) } else { Upstream::start() };
+    upstream.always(Answer::ok(UPSTREAM_BODY).header("content-type", "text/plain").cache_control(cache_control));
+    upstream
 }
 
-impl Threaded {
-    /// Starts an upstream whose responses have this `cache_control`, with TLS if `tls` is set.
-    pub(crate) fn start(cache_control: &str, tls: bool) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread");
-        let entered = runtime.enter();
-        let upstream = if tls { Upstream::start_tls(Certificate::Valid) } else { Upstream::start() };
-        upstream.always(Answer::ok(UPSTREAM_BODY).header("content-type", "text/plain").cache_control(cache_control));
-        drop(entered);
-        Self { upstream, runtime: Some(runtime) }
+/// The settings of `function`, with this `upstream`.
+pub(crate) fn settings(function: &str, upstream: &Upstream) -> Vec<(String, String)> {
+    let mut settings = testbed::settings(function, upstream);
+    if let Some(file) = upstream.ca_file() {
+        // The second name is for `naive`.
+        let of_file = |name: &str| (name.into(), file.to_string_lossy().into_owned());
+        settings.extend(["UPSTREAM_CA_FILE", "SSL_CERT_FILE"].map(of_file));
     }
-
-    /// The settings of `function`, with this as its upstream.
-    pub(crate) fn settings(&self, function: &str) -> Vec<(String, String)> {
-        let mut settings = settings(function, &self.upstream);
-        if let Some(file) = self.upstream.ca_file() {
-            // The second name is for `naive`.
-            settings.extend(
-                ["UPSTREAM_CA_FILE", "SSL_CERT_FILE"].map(|name| (name.into(), file.to_string_lossy().into_owned())),
-            );
-        }
-        settings
-    }
-}
-
-impl Drop for Threaded {
-    /// A runtime must not wait for its threads while another runtime runs on this thread.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+    settings
 }

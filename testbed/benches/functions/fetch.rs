@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
     Effort,
-    candidate::{Candidate, Threaded, UPSTREAM_BODY},
+    candidate::{Candidate, UPSTREAM_BODY, settings, start_upstream},
     lambda::Function,
     report::Spread,
     share::keep_to,
@@ -48,8 +48,8 @@ pub(crate) struct Concurrent {
 }
 
 pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str) -> Fetch {
-    let uncached = Threaded::start("no-store", false);
-    let cached = Threaded::start("max-age=3600", false);
+    let uncached = start_upstream("no-store", false);
+    let cached = start_upstream("max-age=3600", false);
     let [direct_us, uncached_us, cached_us] = latencies(fetch, effort, &uncached, &cached).await;
     let connections_per_10000 = connections(fetch, effort, &uncached).await;
     keep_to(cores);
@@ -57,10 +57,10 @@ pub(crate) async fn measure(fetch: &Candidate, effort: Effort, cores: &str) -> F
     Fetch { direct_us, uncached_us, cached_us, connections_per_10000, concurrent }
 }
 
-async fn latencies(fetch: &Candidate, effort: Effort, uncached: &Threaded, cached: &Threaded) -> [Spread; 3] {
-    let (misses, _) = Function::start(fetch, &uncached.settings(&fetch.function), None).await;
-    let (hits, _) = Function::start(fetch, &cached.settings(&fetch.function), None).await;
-    let mut client = direct(&uncached.upstream).await;
+async fn latencies(fetch: &Candidate, effort: Effort, uncached: &Upstream, cached: &Upstream) -> [Spread; 3] {
+    let (misses, _) = Function::start(fetch, &settings(&fetch.function, uncached), None).await;
+    let (hits, _) = Function::start(fetch, &settings(&fetch.function, cached), None).await;
+    let mut client = direct(uncached).await;
     let request = Request::get("/").header(HOST, "localhost").body(String::new()).expect("a request");
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for batch in 0..=effort.batches {
@@ -90,17 +90,17 @@ async fn direct(upstream: &Upstream) -> SendRequest<String> {
     client
 }
 
-async fn connections(fetch: &Candidate, effort: Effort, uncached: &Threaded) -> f64 {
-    let (function, _) = Function::start(fetch, &uncached.settings(&fetch.function), None).await;
-    let before = uncached.upstream.connections();
+async fn connections(fetch: &Candidate, effort: Effort, uncached: &Upstream) -> f64 {
+    let (function, _) = Function::start(fetch, &settings(&fetch.function, uncached), None).await;
+    let before = uncached.connections();
     function.invoke(effort.many).await;
-    (uncached.upstream.connections() - before) as f64 * 10_000.0 / effort.many as f64
+    (uncached.connections() - before) as f64 * 10_000.0 / effort.many as f64
 }
 
-async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Threaded) -> Vec<Concurrent> {
+async fn concurrent(fetch: &Candidate, effort: Effort, cached: &Upstream) -> Vec<Concurrent> {
     let mut functions = Vec::new();
     for in_flight in CONCURRENCIES {
-        let mut env = cached.settings(&fetch.function);
+        let mut env = settings(&fetch.function, cached);
         env.push(("AWS_LAMBDA_MAX_CONCURRENCY".into(), in_flight.to_string()));
         let (function, _) = Function::start(fetch, &env, None).await;
         function.invoke(effort.many).await;

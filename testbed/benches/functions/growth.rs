@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use testbed::{Call, Function, Invocation, InvocationResult, Piece, Usage, example, upstream::Answer};
 
 use crate::{
-    candidate::Threaded,
+    candidate::start_upstream,
     report::{Spread, table},
 };
 
@@ -69,17 +69,17 @@ async fn body(kind: &str, text: String, is_base64: bool) -> Vec<String> {
 
 /// Sends requests for `urls` URLs, all in turn.
 async fn calls(in_flight: usize, urls: usize) -> Vec<String> {
-    let service = Threaded::start("max-age=3600", false);
-    service.upstream.always(Answer::ok(r#"{"euros": 2, "dollars": 1.25}"#).cache_control("max-age=3600"));
-    let (url, at_a_time) = (service.upstream.url("/"), in_flight.to_string());
+    let service = start_upstream("max-age=3600", false);
+    service.always(Answer::ok(r#"{"euros": 2, "dollars": 1.25}"#).cache_control("max-age=3600"));
+    let (url, at_a_time) = (service.url("/"), in_flight.to_string());
     let settings = [("PRICES_URL", &*url), ("RATES_URL", &url), ("AWS_LAMBDA_MAX_CONCURRENCY", &at_a_time)];
     let mut function = Function::start(&example("quotes"), &settings).await;
     function.polled(in_flight).await;
     let of = |number: usize| Invocation::get(&format!("/quotes/{number}"), &[]);
     let first = invoke(&function, (0..urls).map(of), in_flight).await;
-    let asked = service.upstream.calls();
+    let asked = service.calls();
     let later = invoke(&function, (0..MANY).map(|number| of(number % urls)), in_flight).await;
-    let cached = 1.0 - (service.upstream.calls() - asked) as f64 / (2 * MANY) as f64;
+    let cached = 1.0 - (service.calls() - asked) as f64 / (2 * MANY) as f64;
     let (first, later) = (Spread::of_times(&first), Spread::of_times(&later));
     let times = [first.median, later.median, later.p99].map(|us| format!("{us:.0}"));
     let memory = format!("{:.1}", Usage::of(function.id()).resident as f64 / 1e6);

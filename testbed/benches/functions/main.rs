@@ -19,7 +19,7 @@ use std::env;
 use testbed::budget;
 use tokio::{runtime::Builder, task::LocalSet};
 
-use candidate::{Candidate, Threaded};
+use candidate::{Candidate, settings, start_upstream};
 use lambda::Function;
 use report::{Report, Row, Samples};
 
@@ -76,8 +76,8 @@ async fn measure(full: bool) -> Report {
 }
 
 async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row> {
-    let tls = Threaded::start("no-store", true);
-    let plain = Threaded::start("max-age=3600", false);
+    let tls = start_upstream("no-store", true);
+    let plain = start_upstream("max-age=3600", false);
     let mut samples: Vec<Samples> = candidates.iter().map(|_| Samples::default()).collect();
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     let mut random = fastrand::Rng::with_seed(1);
@@ -86,12 +86,12 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
         random.shuffle(&mut order);
         for &at in &order {
             let candidate = &candidates[at];
-            start(candidate, &tls.settings(&candidate.function), &mut samples[at]).await;
+            start(candidate, &settings(&candidate.function, &tls), &mut samples[at]).await;
         }
     }
     let mut functions = Vec::new();
     for candidate in candidates {
-        functions.push((Function::start(candidate, &plain.settings(&candidate.function), None).await.0, 0));
+        functions.push((Function::start(candidate, &settings(&candidate.function, &plain), None).await.0, 0));
     }
     // The first batch warms up.
     for batch in 0..=effort.batches {

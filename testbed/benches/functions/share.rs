@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     Effort,
-    candidate::{Candidate, Threaded},
+    candidate::{Candidate, settings, start_upstream},
     lambda::Function,
     report::{Samples, Spreads, table},
 };
@@ -133,8 +133,8 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
     }
     // Other builds of a function, such as `hello-opt-3`, are compared on a whole core only.
     let candidates: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.name.contains('-')).collect();
-    let tls = Threaded::start("no-store", true);
-    let plain = Threaded::start("max-age=3600", false);
+    let tls = start_upstream("no-store", true);
+    let plain = start_upstream("max-age=3600", false);
     let mut random = fastrand::Rng::with_seed(2);
     let mut all = Vec::new();
     for &(memory_mb, period_ms) in shares {
@@ -146,7 +146,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
                 let candidate = candidates[at];
                 let new_quota = || Quota::new(memory_mb, period_ms).expect("another cgroup");
                 let samples = &mut measured[at];
-                let env = tls.settings(&candidate.function);
+                let env = settings(&candidate.function, &tls);
                 let quota = new_quota();
                 let (function, first_poll) = Function::start(candidate, &env, Some(&quota)).await;
                 samples.add_times("first_answer_us", &[first_poll + function.invoke(1).await[0]]);
@@ -158,7 +158,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
                 samples.add_times("after_init_us", &function.invoke(1).await);
                 drop(function);
                 let quota = new_quota();
-                let (function, _) = Function::start(candidate, &plain.settings(&candidate.function), None).await;
+                let (function, _) = Function::start(candidate, &settings(&candidate.function, &plain), None).await;
                 function.invoke(1).await;
                 function.join(&quota);
                 samples.add_times("warm_us", &function.invoke(effort.batch).await);

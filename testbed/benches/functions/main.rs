@@ -108,14 +108,12 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
             }
         }
     }
-    let row = |((candidate, samples), (function, logged)): ((&Candidate, Samples), (Function, u64))| Row {
-        name: candidate.name.clone(),
-        ours: candidate.ours,
-        zip_bytes: candidate.zip_bytes,
-        peak_bytes: function.usage().peak,
-        logged_bytes: logged as f64 / samples.of("warm_us").len() as f64,
-        counts: budget::Cost::new(),
-        spreads: samples.spreads(),
+    let row = |((candidate, mut samples), (function, logged)): ((&Candidate, Samples), (Function, u64))| {
+        samples.add("logged_bytes", logged as f64 / samples.of("warm_us").len() as f64);
+        samples.add("peak_bytes", function.usage().peak as f64);
+        samples.add("zip_bytes", candidate.zip_bytes as f64);
+        let (name, ours) = (candidate.name.clone(), candidate.ours);
+        Row { name, ours, counts: budget::Cost::new(), spreads: samples.spreads() }
     };
     candidates.iter().zip(samples).zip(functions).map(row).collect()
 }

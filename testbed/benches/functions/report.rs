@@ -23,11 +23,6 @@ pub(crate) struct Report {
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) ours: bool,
-    pub(crate) zip_bytes: u64,
-    /// After all its invocations.
-    pub(crate) peak_bytes: u64,
-    /// Per invocation.
-    pub(crate) logged_bytes: f64,
     /// The gate's counts, for this repository's functions.
     pub(crate) counts: Cost,
     /// | name | what |
@@ -38,6 +33,8 @@ pub(crate) struct Row {
     /// | `resident_bytes`, `resident_after_answer_bytes` | memory at the first poll, and after the first answer |
     /// | `warm_us` | from the event to the answer; `fetch` answers from its cache |
     /// | `warm_cpu_us` | the means of the batches |
+    /// | `peak_bytes`, `logged_bytes` | memory after all invocations, and what each of them logs |
+    /// | `zip_bytes` | the package |
     pub(crate) spreads: Spreads,
 }
 
@@ -115,9 +112,9 @@ impl Report {
             let poll = [ms(poll.minimum), quartiles(&poll, 1e3), ms(of("first_poll_cpu_us").median)];
             let answer = [ms(of("first_answer_us").minimum), ms(of("first_answer_cpu_us").median)];
             let faults = format!("{:.0}", of("page_faults").median);
-            let memory = ["resident_bytes", "resident_after_answer_bytes"].map(|name| of(name).median);
-            let memory = [memory[0], memory[1], row.peak_bytes as f64].map(|bytes| format!("{:.1}", bytes / 1e6));
-            let zip = format!("{:.0}", row.zip_bytes as f64 / 1e3);
+            let memory = ["resident_bytes", "resident_after_answer_bytes", "peak_bytes"];
+            let memory = memory.map(|name| format!("{:.1}", of(name).median / 1e6));
+            let zip = format!("{:.0}", of("zip_bytes").median / 1e3);
             [slice::from_ref(&row.name), &poll[..], &answer, &[faults], &memory, &[zip]].concat()
         };
         table(
@@ -130,14 +127,16 @@ impl Report {
             let counts = counts.map(|name| row.counts.get(name).map_or_else(String::new, u64::to_string));
             let (times, cpu) = (&row.spreads["warm_us"], row.spreads["warm_cpu_us"].median);
             let times = [quartiles(times, 1.0), format!("{:.0}", times.p99), format!("{cpu:.1}")];
-            [slice::from_ref(&row.name), &times[..], &[format!("{:.0}", row.logged_bytes)], &counts].concat()
+            let logged = format!("{:.0}", row.spreads["logged_bytes"].median);
+            [slice::from_ref(&row.name), &times[..], &[logged], &counts].concat()
         };
         table(
             "Warm, from the event to the answer (`fetch` out of its cache)",
             "median, quartiles, µs | p99, µs | CPU, µs | log, bytes | instructions: start | an invocation | allocations",
             self.rows.iter().map(warm),
         );
-        share::print_bill(&self.shared, |name| self.row(name).map_or(0.0, |row| row.logged_bytes));
+        let logged = |name: &str| self.row(name).map_or(0.0, |row| row.spreads["logged_bytes"].median);
+        share::print_bill(&self.shared, logged);
         if let Some(fetch) = &self.fetch {
             print_fetch(fetch);
         }
@@ -150,15 +149,10 @@ impl Report {
             let shared = self.shared.iter().find(|shared| shared.name == name && shared.is_smallest())?;
             Some(shared.spreads["first_answer_us"].p95 / 1e3)
         };
-        let of = |name: &str, value: fn(&Row) -> f64| self.row(name).map(value);
-        let start: fn(&Row) -> f64 = |row| row.spreads["first_poll_us"].minimum;
-        let answer: fn(&Row) -> f64 = |row| row.spreads["first_answer_us"].minimum;
-        let cpu: fn(&Row) -> f64 = |row| row.spreads["first_answer_cpu_us"].median;
-        let warm: fn(&Row) -> f64 = |row| row.spreads["warm_us"].median;
-        let zip: fn(&Row) -> f64 = |row| row.zip_bytes as f64 / 1e6;
-        let resident: fn(&Row) -> f64 = |row| row.spreads["resident_bytes"].median / 1e6;
-        let after_answer: fn(&Row) -> f64 = |row| row.spreads["resident_after_answer_bytes"].median / 1e6;
-        let ratio = |value, name, other| Some(of(name, value)? / of(other, value)?);
+        let of = |name: &str, series: &str| Some(self.row(name)?.spreads[series]);
+        let of_minima = |series, name, other| Some(of(name, series)?.minimum / of(other, series)?.minimum);
+        let of_medians = |series, name, other| Some(of(name, series)?.median / of(other, series)?.median);
+        let mb = |name, series| Some(of(name, series)?.median / 1e6);
         let ratio_of_p95 = |name, other| Some(p95_ms(name)? / p95_ms(other)?);
         let fetch = self.fetch.as_ref();
         let most = fetch.and_then(|fetch| fetch.concurrent.last());
@@ -170,26 +164,26 @@ impl Report {
             ("`time` first answer at 128 MB, p95 / bare", 0.5, ratio_of_p95("time", "bare")),
             ("`hello` first answer at 128 MB, p95 / davidrs", 0.4, ratio_of_p95("hello", "davidrs")),
             ("`fetch` first answer at 128 MB, over TLS, p95, ms", 6.0, p95_ms("fetch")),
-            ("`hello` start / bare", 0.6, ratio(start, "hello", "bare")),
-            ("`hello` start / lean", 0.75, ratio(start, "hello", "lean")),
-            ("`hello` start / floor", 3.0, ratio(start, "hello", "floor")),
-            ("`hello` start / davidrs", 0.6, ratio(start, "hello", "davidrs")),
-            ("`hello` start / node", 0.05, ratio(start, "hello", "node")),
-            ("`hello` start / python", 0.05, ratio(start, "hello", "python")),
-            ("`hello` CPU of the first answer / bare", 0.65, ratio(cpu, "hello", "bare")),
-            ("`hello` CPU of the first answer / floor", 1.25, ratio(cpu, "hello", "floor")),
-            ("`fetch` start / hello", 1.4, ratio(start, "fetch", "hello")),
-            ("`fetch` first answer, over TLS / naive", 0.5, ratio(answer, "fetch", "naive")),
-            ("`hello` warm / bare", 0.8, ratio(warm, "hello", "bare")),
-            ("`hello` warm / davidrs", 0.7, ratio(warm, "hello", "davidrs")),
-            ("`hello` warm / lean", 1.3, ratio(warm, "hello", "lean")),
-            ("`fetch` warm, out of its cache / hello", 1.3, ratio(warm, "fetch", "hello")),
-            ("`hello` zip, MB", 1.3, of("hello", zip)),
-            ("`hello` resident, MB", 3.0, of("hello", resident)),
-            ("`time` zip, MB", 1.3, of("time", zip)),
-            ("`time` resident, MB", 3.0, of("time", resident)),
-            ("`fetch` zip, MB", 3.6, of("fetch", zip)),
-            ("`fetch` resident after answer, MB", 8.0, of("fetch", after_answer)),
+            ("`hello` start / bare", 0.6, of_minima("first_poll_us", "hello", "bare")),
+            ("`hello` start / lean", 0.75, of_minima("first_poll_us", "hello", "lean")),
+            ("`hello` start / floor", 3.0, of_minima("first_poll_us", "hello", "floor")),
+            ("`hello` start / davidrs", 0.6, of_minima("first_poll_us", "hello", "davidrs")),
+            ("`hello` start / node", 0.05, of_minima("first_poll_us", "hello", "node")),
+            ("`hello` start / python", 0.05, of_minima("first_poll_us", "hello", "python")),
+            ("`hello` CPU of the first answer / bare", 0.65, of_medians("first_answer_cpu_us", "hello", "bare")),
+            ("`hello` CPU of the first answer / floor", 1.25, of_medians("first_answer_cpu_us", "hello", "floor")),
+            ("`fetch` start / hello", 1.4, of_minima("first_poll_us", "fetch", "hello")),
+            ("`fetch` first answer, over TLS / naive", 0.5, of_minima("first_answer_us", "fetch", "naive")),
+            ("`hello` warm / bare", 0.8, of_medians("warm_us", "hello", "bare")),
+            ("`hello` warm / davidrs", 0.7, of_medians("warm_us", "hello", "davidrs")),
+            ("`hello` warm / lean", 1.3, of_medians("warm_us", "hello", "lean")),
+            ("`fetch` warm, out of its cache / hello", 1.3, of_medians("warm_us", "fetch", "hello")),
+            ("`hello` zip, MB", 1.3, mb("hello", "zip_bytes")),
+            ("`hello` resident, MB", 3.0, mb("hello", "resident_bytes")),
+            ("`time` zip, MB", 1.3, mb("time", "zip_bytes")),
+            ("`time` resident, MB", 3.0, mb("time", "resident_bytes")),
+            ("`fetch` zip, MB", 3.6, mb("fetch", "zip_bytes")),
+            ("`fetch` resident after answer, MB", 8.0, mb("fetch", "resident_after_answer_bytes")),
             ("`fetch` uncached, added µs", 80.0, fetch.map(|it| it.uncached_us.median - it.direct_us.median)),
             ("time for an answer, 64 in flight / 1", 0.2, speed_up),
             ("p99 / median at 64 in flight", 10.0, most.map(|it| it.latency_us.p99 / it.latency_us.median)),

@@ -51,29 +51,26 @@ def credentials() -> str:
     return ", ".join(names) or ("~/.aws" if (Path.home() / ".aws").is_dir() else "")
 
 
-# The tool, how to find it, what needs it, and what to do if it is missing.
-NEEDED: list[tuple[str, Callable[[], str], str, str]] = [
-    ("Rust", rust, "everything", "install it as https://rustup.rs says, or `rustup update`"),
-    ("Python 3.11 with venv", python, "everything", "install python3 and its venv module (Debian: python3-venv)"),
-    ("git", lambda: said("git", "--version"), "make test", "install git"),
-]
-WANTED = [
-    ("a static C library", static_libc, "functions that start sooner", "Debian: libc6-dev; Fedora: glibc-static; without it they link dynamically"),
-    ("valgrind", lambda: said("valgrind", "--version"), "the counts of make test", "Debian: valgrind; without it, make test skips them and says so"),
-    ("chromium", lambda: said(os.environ.get("CHROMIUM") or shutil.which("chromium") or "chromium", "--version"), "the test of /docs, make screenshot", "Debian: chromium, or CHROMIUM=…; without it, make test skips it and says so"),
-    ("a nightly compiler", nightly, "make fuzz", "rustup toolchain install nightly"),
-    ("AWS credentials", credentials, "make deploy, logs, destroy", "`aws sso login`, or AWS_PROFILE=…"),
+# Whether all needs it, the tool, how to find it, what needs it, and what to do if it is missing.
+TOOLS: list[tuple[bool, str, Callable[[], str], str, str]] = [
+    (True, "Rust", rust, "everything", "install it as https://rustup.rs says, or `rustup update`"),
+    (True, "Python 3.11 with venv", python, "everything", "install python3 and its venv module (Debian: python3-venv)"),
+    (True, "git", lambda: said("git", "--version"), "make test", "install git"),
+    (False, "a static C library", static_libc, "functions that start sooner", "Debian: libc6-dev; Fedora: glibc-static; without it they link dynamically"),
+    (False, "valgrind", lambda: said("valgrind", "--version"), "the counts of make test", "Debian: valgrind; without it, make test skips them and says so"),
+    (False, "chromium", lambda: said(os.environ.get("CHROMIUM") or shutil.which("chromium") or "chromium", "--version"), "the test of /docs, make screenshot", "Debian: chromium, or CHROMIUM=…; without it, make test skips it and says so"),
+    (False, "a nightly compiler", nightly, "make fuzz", "rustup toolchain install nightly"),
+    (False, "AWS credentials", credentials, "make deploy, logs, destroy", "`aws sso login`, or AWS_PROFILE=…"),
 ]
 
 
 def main() -> int:
     lacking = 0
-    for needed, tools in ((True, NEEDED), (False, WANTED)):
-        for name, find, purpose, remedy in tools:
-            found = find().splitlines()[:1]
-            mark = "has  " if found else "LACKS" if needed else "lacks"
-            print(f"{mark}  {name:24} {found[0] if found else remedy}  (for {purpose})")
-            lacking += needed and not found
+    for needed, name, find, purpose, remedy in TOOLS:
+        found = find().splitlines()[:1]
+        mark = "has  " if found else "LACKS" if needed else "lacks"
+        print(f"{mark}  {name:24} {found[0] if found else remedy}  (for {purpose})")
+        lacking += needed and not found
     print("\n`make` installs cargo-lambda, zig, the SAM CLI and the emulator into .venv when it needs them.")
     return 1 if lacking else 0
 

@@ -46,9 +46,6 @@ def test_a_process_is_stopped_with_its_children(tmp_path: Path) -> None:
         os.killpg(running.pid, 0)
 
 
-BODY = {"info": {"title": "name"}, "paths": {"/a": {ministack_shim.ANY_METHOD: {}}}}
-
-
 def handlers() -> dict:
     return {kind: dict(functions) for kind, functions in provisioners._RESOURCE_HANDLERS.items()}
 
@@ -58,7 +55,8 @@ def test_the_shim_is_made_for_the_version_that_is_installed() -> None:
 
 
 def test_ministack_alone_still_makes_no_routes() -> None:
-    api_id, _ = handlers()["AWS::ApiGatewayV2::Api"]["create"]("Api", {"Body": BODY}, "stack")
+    body = {"info": {"title": "name"}, "paths": {"/a": {ministack_shim.ANY_METHOD: {}}}}
+    api_id, _ = handlers()["AWS::ApiGatewayV2::Api"]["create"]("Api", {"Body": body}, "stack")
     assert apigateway._routes[api_id] == {}, "ministack imports the Body itself now: drop this part of the shim"
 
 
@@ -66,15 +64,13 @@ def test_ministack_alone_still_refuses_the_types_that_are_names_only() -> None:
     assert not set(ministack_shim.NAMES_ONLY) & handlers().keys(), "drop these from the shim"
 
 
-MATHS_ALARM = {"Metrics": [{"Id": "rate", "Expression": "100 * errors / requests"}], "AlarmName": "rate"}
-
-
 def test_ministack_alone_still_refuses_an_alarm_on_an_expression() -> None:
+    alarm = {"Metrics": [{"Id": "rate", "Expression": "100 * errors / requests"}], "AlarmName": "rate"}
     with pytest.raises(ValueError, match="MetricName"):
-        handlers()["AWS::CloudWatch::Alarm"]["create"]("Rate", MATHS_ALARM, "stack")
+        handlers()["AWS::CloudWatch::Alarm"]["create"]("Rate", alarm, "stack")
 
 
-def origins() -> list[str]:
+def test_ministack_alone_still_transforms_without_parameters() -> None:
     template = {
         "Transform": "AWS::Serverless-2016-10-31",
         "Parameters": {"Origin": {"Type": "String", "Default": "default"}},
@@ -89,11 +85,8 @@ def origins() -> list[str]:
         },
     }
     applied = changesets._apply_transforms(template, [{"Key": "Origin", "Value": "given"}])
-    return applied["Resources"]["Api"]["Properties"]["Body"]["x-amazon-apigateway-cors"]["allowOrigins"]
-
-
-def test_ministack_alone_still_transforms_without_parameters() -> None:
-    assert origins() == ["default"], "drop this part of the shim"
+    cors = applied["Resources"]["Api"]["Properties"]["Body"]["x-amazon-apigateway-cors"]
+    assert cors["allowOrigins"] == ["default"], "drop this part of the shim"
 
 
 def test_ministack_alone_still_gives_log_events_no_ids() -> None:

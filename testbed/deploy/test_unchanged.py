@@ -102,12 +102,9 @@ def test_what_passed_before_it_failed_runs_no_more(copy: Path) -> None:
     assert run(copy) == (0, 2)
 
 
-def test_in_ci_everything_runs(copy: Path) -> None:
-    assert (run(copy), run(copy, CI="true")) == ((0, 1), (0, 2))
-
-
-def test_it_runs_again_with_other_settings(copy: Path) -> None:
-    assert (run(copy), run(copy, PROPTEST_CASES="9")) == ((0, 1), (0, 2))
+@pytest.mark.parametrize("env", [{"CI": "true"}, {"PROPTEST_CASES": "9"}])
+def test_it_runs_again_in_ci_and_with_other_settings(copy: Path, env: dict[str, str]) -> None:
+    assert (run(copy), run(copy, **env)) == ((0, 1), (0, 2))
 
 
 def test_what_tests_all_endpoints_runs_again_after_a_change_of_any(copy: Path) -> None:

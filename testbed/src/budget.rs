@@ -6,8 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -60,14 +59,12 @@ impl Budget {
     /// The committed budget of `function`. Without one, prints a line that says so.
     pub fn committed(function: &str) -> Option<Self> {
         let file = file(function);
-        match fs::read(&file) {
-            Ok(json) => Some(serde_json::from_slice(&json).expect("a budget as `make budget` writes it")),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                println!("skipped: {function}, which has no budget yet; `make budget` writes it");
-                None
-            }
-            Err(error) => panic!("{}: {error}", file.display()),
+        if !file.exists() {
+            println!("skipped: {function}, which has no budget yet; `make budget` writes it");
+            return None;
         }
+        let json = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        Some(serde_json::from_slice(&json).expect("a budget as `make budget` writes it"))
     }
 
     /// Writes this as the committed budget of `function`.

@@ -72,17 +72,14 @@ impl Tables {
     /// The tables of a function with these [`settings`](crate::settings()).
     pub fn of(settings: &[(String, String)]) -> Self {
         // The last one counts.
-        Self::with(|name| settings.iter().rev().find(|(setting, _)| setting == name).map(|(_, value)| value.clone()))
+        let setting = |name| settings.iter().rev().find(|(setting, _)| setting == name).map(|(_, value)| value.clone());
+        let emulated = setting(ACCOUNT).zip(setting(ENDPOINT));
+        Self(emulated.map(|(account, endpoint)| Emulated { address: endpoint.replace("http://", ""), account }))
     }
 
     /// Those of this process, if it has a function's settings.
     pub(crate) fn of_this_process() -> Self {
-        Self::with(|name| env::var(name).ok())
-    }
-
-    fn with(setting: impl Fn(&str) -> Option<String>) -> Self {
-        let emulated = setting(ACCOUNT).zip(setting(ENDPOINT));
-        Self(emulated.map(|(account, endpoint)| Emulated { address: endpoint.replace("http://", ""), account }))
+        Self::of(&env::vars().collect::<Vec<_>>())
     }
 
     /// Replaces the items of all tables.

@@ -1,11 +1,10 @@
 """The commands of `make` that query or change a stack on AWS, before and after its deployment.
 
-    stack.py preflight|url|logs|rollback STAGE [--stack-name NAME]
+    stack.py preflight|url|logs|rollback STAGE [NAME]
 
 Names and regions come from samconfig.toml.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -44,8 +43,7 @@ class Stack:
     def aliases(self) -> dict[str, str]:
         """The version that answers, by function."""
         pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.name)
-        resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
-        names = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::Lambda::Function"]
+        names = pages.search("StackResourceSummaries[?ResourceType=='AWS::Lambda::Function'].PhysicalResourceId")
         functions = self.client("lambda")
         return {name: functions.get_alias(FunctionName=name, Name="live")["FunctionVersion"] for name in names}
 
@@ -119,14 +117,9 @@ def line(function: str, message: str) -> str:
     return f"{event.get('timestamp', '')[11:23]} {event.get('level', ''):5} {function:12} {' '.join(map(str, said))}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["preflight", "url", "logs", "rollback"])
-    parser.add_argument("stage")
-    parser.add_argument("--stack-name")
-    given = parser.parse_args()
+def main(command: str, stage: str, name: str | None = None) -> None:
     try:
-        getattr(Stack(given.stage, given.stack_name), given.command)()
+        getattr(Stack(stage, name), command)()
     except (NoCredentialsError, TokenRetrievalError) as error:
         sys.exit(f"There are no AWS credentials ({error}): {LOG_IN}.")
     except (BotoCoreError, ClientError) as error:
@@ -136,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

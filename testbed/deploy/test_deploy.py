@@ -68,15 +68,10 @@ def broken(built: Path, function: str) -> Path:
 
 def data_of(aws: Aws) -> set[str]:
     """The stack's tables that are not caches."""
-    functions = DECLARED.values()
-    caches = {cache for function in functions for cache in function.get("caches", [])}
+    caches = {cache for function in DECLARED.values() for cache in function.get("caches", [])}
     pages = aws.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
-    return {
-        resource["PhysicalResourceId"]
-        for page in pages
-        for resource in page["StackResourceSummaries"]
-        if resource["ResourceType"] == "AWS::DynamoDB::Table" and resource["LogicalResourceId"] not in caches
-    }
+    tables = pages.search("StackResourceSummaries[?ResourceType=='AWS::DynamoDB::Table'][]")
+    return {table["PhysicalResourceId"] for table in tables if table["LogicalResourceId"] not in caches}
 
 
 def plain(url: str) -> tuple[int, str]:

@@ -17,7 +17,7 @@ STACK = "stacked"
 
 
 def stack(aws: Aws, command: str, stage: str = "dev") -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "testbed/stack.py", command, stage, "--stack-name", STACK, **emulator_environment(aws.endpoint))
+    return run(sys.executable, "testbed/stack.py", command, stage, STACK, **emulator_environment(aws.endpoint))
 
 
 def said(aws: Aws, command: str) -> str:
@@ -38,7 +38,7 @@ def test_a_deployment_is_announced_logged_and_rolled_back(aws: Aws, built: Path,
         assert requests.get(url.rstrip("/") + path, timeout=30).headers["x-request-id"]
 
         log = tmp_path / "logs"
-        follow = [sys.executable, "testbed/stack.py", "logs", "dev", "--stack-name", STACK]
+        follow = [sys.executable, "testbed/stack.py", "logs", "dev", STACK]
         with process(follow, emulator_environment(aws.endpoint), log):
             # In the emulator, functions log text.
             shown = rf"^{function}  INFO invocation .*status="

@@ -15,10 +15,9 @@ from ownership import owned
 from test_new import changes, commit, copied, copy, edit, git, passes, run  # noqa: F401
 from test_own import WITHOUT_API
 
-SHALLOW = subprocess.check_output(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, text=True).strip() == "true"
+SHALLOW = git(ROOT, "rev-parse", "--is-shallow-repository").strip() == "true"
 # The first commit that can be updated. In a shallow clone, it would be the first that is there.
-ADDED = ["git", "log", "--diff-filter=A", "--format=%H", "--", "testbed/update.py"]
-FIRST = subprocess.check_output(ADDED, cwd=ROOT, text=True).split()[-1:]
+FIRST = git(ROOT, "log", "--diff-filter=A", "--format=%H", "--", "testbed/update.py").split()[-1:]
 # What a team writes into files of its own.
 ALARM = """  ParcelsBusy:
     Type: AWS::CloudWatch::Alarm

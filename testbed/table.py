@@ -175,8 +175,7 @@ class Table:
             # The others have what it sends: only GET sends nothing, and each list has a plain case.
             first = cases.pop("get", None) or (cases.pop("post") if name == "plain" else None)
             if first is None:
-                of_first = next(iter(cases.values()))["cases"]
-                of_first |= refused
+                next(iter(cases.values()))["cases"] |= refused
                 content = before | {"request": shared, "cases": cases}
             else:
                 shared |= first.pop("request", {})

@@ -170,13 +170,9 @@ impl Call {
     pub fn event(&self, trigger: &str, function: &str) -> Option<Value> {
         let is_whole = !self.query.contains(|c: char| c.is_ascii_control() || c.is_whitespace());
         let is_utf_8 = percent_decode_str(&self.query).decode_utf8().is_ok();
-        let passes = match trigger {
-            "http-api" | "function-url" => true,
-            "rest-api" => is_whole && is_utf_8,
-            _ => is_whole,
-        };
-        passes.then(|| match trigger {
+        Some(match trigger {
             "http-api" | "function-url" => self.version_2(trigger),
+            _ if !is_whole || trigger == "rest-api" && !is_utf_8 => return None,
             "rest-api" => self.version_1(),
             "alb" => self.load_balancer(function, false),
             "alb-multi-value" => self.load_balancer(function, true),

@@ -5,10 +5,10 @@
 //! last `make budget`. [`Budget::overruns`] lists the counts that have grown since.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use serde::{Deserialize, Serialize};
@@ -112,8 +112,8 @@ fn file(function: &str) -> PathBuf {
 /// instructions, allocations and page faults are not counted, and a line is printed.
 pub async fn cost(function: &str) -> Cost {
     let zip = fs::metadata(packaged_zip(function)).unwrap_or_else(|error| panic!("{error}: run `make build`"));
-    let of_tree = function.to_owned();
-    let linked_crates = aside(move || linked_crates(&of_tree)).await;
+    let package = format!("{function}-function");
+    let linked_crates = aside(move || linked(&package).len() as u64).await;
     let mut cost = Cost::from([("zip_bytes".to_owned(), zip.len()), ("linked_crates".to_owned(), linked_crates)]);
     if is_countable() {
         cost.extend(instructions(function, &packaged(function)).await);
@@ -125,14 +125,12 @@ pub async fn cost(function: &str) -> Cost {
 
 /// Whether instructions can be counted here. If not, prints a line that says why.
 pub fn is_countable() -> bool {
-    if !cfg!(target_arch = "x86_64") {
-        println!("skipped: instructions and allocations, whose budget is for x86_64");
-    } else if !callgrind::is_there() {
-        println!("skipped: instructions and allocations, as there is no valgrind");
-    } else {
-        return true;
+    let valgrind = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_here = cfg!(target_arch = "x86_64") && valgrind.is_ok_and(|status| status.success());
+    if !is_here {
+        println!("skipped: instructions and allocations, which are counted by valgrind, and for x86_64");
     }
-    false
+    is_here
 }
 
 /// The instructions of `executable`, which runs as `function`.
@@ -192,19 +190,18 @@ fn each(more: u64, some: u64) -> u64 {
     (more - some + 10) / 20
 }
 
-/// How many packages `function` is compiled from, itself included.
-fn linked_crates(function: &str) -> u64 {
+/// The packages that `package` is linked from, itself included, as `name v1.2.3`.
+pub fn linked(package: &str) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}", "--no-dedupe"])
         // So that the count is the same on every machine.
-        .args(["--target", "x86_64-unknown-linux-gnu", "--package"])
-        .arg(format!("{function}-function"))
+        .args(["--target", "x86_64-unknown-linux-gnu", "--package", package])
         .output()
         .expect("cargo");
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
-    let crates: std::collections::BTreeSet<&str> = tree.lines().filter(|line| !line.contains("(proc-macro)")).collect();
-    crates.len() as u64
+    let lines = tree.lines().filter(|line| !line.contains("(proc-macro)"));
+    lines.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -20,11 +19,6 @@ pub(crate) struct Counts {
     pub(crate) instructions: u64,
     /// Its calls of the functions that allocate memory.
     pub(crate) allocations: u64,
-}
-
-pub(crate) fn is_there() -> bool {
-    let version = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    version.is_ok_and(|status| status.success())
 }
 
 /// Runs `executable` as `function`, sends it `invocations` plain requests, and ends it when it polls for more.

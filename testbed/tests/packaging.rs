@@ -24,7 +24,7 @@ use rawzip::ZipArchive;
 use serde_json::{Map, Value, json};
 use testbed::{
     Case, Function, Invocation, TRIGGERS,
-    budget::{Budget, cost},
+    budget::{Budget, cost, linked},
     has_upstream, packaged, packaged_zip, settings, steady_upstream, tested,
     upstream::{Answer, Behaviour, Upstream},
 };
@@ -48,10 +48,8 @@ fn no_symbol_is_newer_than_the_glibc_of_lambdas_image() {
 
 #[test]
 fn functions_are_linked_statically_if_possible() {
-    let make = Command::new("make").args(["--silent", "--no-print-directory", "link"]).current_dir("..").output();
-    let make = make.unwrap();
-    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
-    let expected = String::from_utf8_lossy(&make.stdout).contains("crt-static");
+    let link = ["--silent", "--no-print-directory", "--directory=..", "link"];
+    let expected = said("make", &link).contains("crt-static");
     for function in tested() {
         assert_eq!(is_static(&fs::read(packaged(&function)).unwrap()), expected, "{function}");
     }
@@ -105,7 +103,7 @@ async fn no_function_costs_more_than_its_budget() {
 #[test]
 fn a_function_links_the_clients_that_it_declares_and_no_others() {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", &platform]);
+    let metadata = said(env!("CARGO"), &["metadata", "--format-version", "1", "--filter-platform", &platform]);
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let of_handler = linked("lambda-endpoint-handler");
@@ -122,12 +120,6 @@ fn a_function_links_the_clients_that_it_declares_and_no_others() {
         wrong.extend(links_differ(&function, &declared, own));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// The packages that `package` is linked from, as `name v1.2.3`.
-fn linked(package: &str) -> BTreeSet<String> {
-    let tree = cargo(&["tree", "--edges", "normal", "--prefix", "none", "--package", package]);
-    tree.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 fn texts(list: &Value) -> Vec<&str> {
@@ -177,7 +169,8 @@ fn links_differ<'a>(function: &str, declared: &[&str], own: impl Iterator<Item =
 fn without_lambda_a_function_says_what_to_do_and_does_not_serve_by_itself() {
     for function in tested() {
         let package = format!("{function}-function");
-        let tree = cargo(&["tree", "--edges", "normal,features", "--prefix", "none", "--package", &package]);
+        let tree =
+            said(env!("CARGO"), &["tree", "--edges", "normal,features", "--prefix", "none", "--package", &package]);
         assert!(
             tree.contains("lambda-endpoint-handler v") && !tree.contains("lambda-endpoint-handler feature \"serve\""),
             "{function}: {tree}"
@@ -211,8 +204,8 @@ fn undeclared_and_unused_links_are_found() {
     assert_eq!(differ(&["http"], &others).len(), 1);
 }
 
-fn cargo(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO")).args(arguments).output().unwrap();
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

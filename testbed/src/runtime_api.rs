@@ -98,13 +98,7 @@ pub struct RuntimeApi {
     server: JoinHandle<()>,
 }
 
-/// An invocation that has no outcome yet.
-struct Waiting {
-    answered: Caller,
-    /// When the function got it.
-    sent: Instant,
-}
-
+/// Whom the outcome is for.
 enum Caller {
     /// It takes the outcome as a whole.
     Waits(oneshot::Sender<(InvocationResult, Duration)>),
@@ -115,7 +109,8 @@ enum Caller {
 struct State {
     events: mpsc::UnboundedSender<Invocation>,
     next: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
-    waiting: Mutex<HashMap<String, Waiting>>,
+    /// The invocations that have no outcome yet, and when the function got them.
+    waiting: Mutex<HashMap<String, (Caller, Instant)>>,
     polls: watch::Sender<usize>,
     first_poll: OnceLock<Instant>,
     /// What to do, instead of the usual, at the next requests whose paths end like this.
@@ -190,8 +185,7 @@ impl RuntimeApi {
     }
 
     fn send(&self, invocation: &Invocation, answered: Caller) {
-        let waiting = Waiting { answered, sent: Instant::now() };
-        lock(&self.state.waiting).insert(invocation.request_id.clone(), waiting);
+        lock(&self.state.waiting).insert(invocation.request_id.clone(), (answered, Instant::now()));
         self.state.events.send(invocation.clone()).expect("the Runtime API serves");
     }
 }
@@ -262,7 +256,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
             let invocation = state.next.lock().await.recv().await;
             let response = invocation.as_ref().map_or_else(|| status(StatusCode::GONE), next);
             if let Some(invocation) = invocation {
-                lock(&state.waiting).entry(invocation.request_id).and_modify(|waiting| waiting.sent = Instant::now());
+                lock(&state.waiting).entry(invocation.request_id).and_modify(|(_, sent)| *sent = Instant::now());
             }
             response
         }
@@ -273,7 +267,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
                 let error: Value = serde_json::from_str(&body).unwrap_or_default();
                 InvocationResult::Error(error["errorMessage"].as_str().unwrap_or(&body).to_owned())
             };
-            let send = |Waiting { answered, sent }| match answered {
+            let send = |(answered, sent): (Caller, Instant)| match answered {
                 Caller::Waits(answered) => answered.send((outcome, now.saturating_duration_since(sent))).is_ok(),
                 // Not a stream, so there are no pieces.
                 Caller::Reads(_) => true,
@@ -293,7 +287,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
 
 async fn streamed(state: &State, path: &str, mut body: Incoming, now: Instant) -> io::Result<Response<Full<Bytes>>> {
     let request_id = path.split('/').nth(2).unwrap_or_default();
-    let Some(Waiting { answered, sent }) = lock(&state.waiting).remove(request_id) else {
+    let Some((answered, sent)) = lock(&state.waiting).remove(request_id) else {
         return Ok(status(StatusCode::BAD_REQUEST));
     };
     match answered {

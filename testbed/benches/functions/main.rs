@@ -16,6 +16,7 @@ mod share;
 
 use std::env;
 
+use futures_util::future::OptionFuture;
 use testbed::budget;
 use tokio::{runtime::Builder, task::LocalSet};
 
@@ -63,10 +64,8 @@ async fn measure(full: bool) -> Report {
     }
     let shared = share::measure(&candidates, effort).await;
     let mut rows = measure_candidates(&candidates, effort).await;
-    let fetch = match candidates.iter().find(|candidate| candidate.name == "fetch") {
-        Some(fetch) => Some(fetch::measure(fetch, effort, &cores).await),
-        None => None,
-    };
+    let fetch = candidates.iter().find(|candidate| candidate.name == "fetch");
+    let fetch = OptionFuture::from(fetch.map(|fetch| fetch::measure(fetch, effort, &cores))).await;
     if full {
         for row in rows.iter_mut().filter(|row| row.ours) {
             row.counts = budget::cost(&row.name).await;

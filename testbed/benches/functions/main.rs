@@ -75,8 +75,9 @@ async fn measure(full: bool) -> Report {
 }
 
 async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row> {
-    let tls = start_upstream("no-store", true);
-    let plain = start_upstream("max-age=3600", false);
+    // One for each: functions can have other answers of theirs.
+    let tls: Vec<_> = candidates.iter().map(|_| start_upstream("no-store", true)).collect();
+    let plain: Vec<_> = candidates.iter().map(|_| start_upstream("max-age=3600", false)).collect();
     let mut samples: Vec<Samples> = candidates.iter().map(|_| Samples::default()).collect();
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     let mut random = fastrand::Rng::with_seed(1);
@@ -85,12 +86,12 @@ async fn measure_candidates(candidates: &[Candidate], effort: Effort) -> Vec<Row
         random.shuffle(&mut order);
         for &at in &order {
             let candidate = &candidates[at];
-            start(candidate, &settings(&candidate.function, &tls), &mut samples[at]).await;
+            start(candidate, &settings(&candidate.function, &tls[at]), &mut samples[at]).await;
         }
     }
     let mut functions = Vec::new();
-    for candidate in candidates {
-        functions.push((Function::start(candidate, &settings(&candidate.function, &plain), None).await.0, 0));
+    for (candidate, plain) in candidates.iter().zip(&plain) {
+        functions.push((Function::start(candidate, &settings(&candidate.function, plain), None).await.0, 0));
     }
     // The first batch warms up.
     for batch in 0..=effort.batches {

@@ -133,8 +133,9 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
     }
     // Other builds of a function, such as `hello-opt-3`, are compared on a whole core only.
     let candidates: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.name.contains('-')).collect();
-    let tls = start_upstream("no-store", true);
-    let plain = start_upstream("max-age=3600", false);
+    // One for each: functions can have other answers of theirs.
+    let tls: Vec<_> = candidates.iter().map(|_| start_upstream("no-store", true)).collect();
+    let plain: Vec<_> = candidates.iter().map(|_| start_upstream("max-age=3600", false)).collect();
     let mut random = fastrand::Rng::with_seed(2);
     let mut all = Vec::new();
     for &(memory_mb, period_ms) in shares {
@@ -146,7 +147,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
                 let candidate = candidates[at];
                 let new_quota = || Quota::new(memory_mb, period_ms).expect("another cgroup");
                 let samples = &mut measured[at];
-                let env = settings(&candidate.function, &tls);
+                let env = settings(&candidate.function, &tls[at]);
                 let quota = new_quota();
                 let (function, first_poll) = Function::start(candidate, &env, Some(&quota)).await;
                 samples.add_times("first_answer_us", &[first_poll + function.invoke(1).await[0]]);
@@ -158,7 +159,7 @@ pub(crate) async fn measure(candidates: &[Candidate], effort: Effort) -> Vec<Quo
                 samples.add_times("after_init_us", &function.invoke(1).await);
                 drop(function);
                 let quota = new_quota();
-                let (function, _) = Function::start(candidate, &settings(&candidate.function, &plain), None).await;
+                let (function, _) = Function::start(candidate, &settings(&candidate.function, &plain[at]), None).await;
                 function.invoke(1).await;
                 function.join(&quota);
                 samples.add_times("warm_us", &function.invoke(effort.batch).await);

@@ -100,9 +100,9 @@ pytests = $(1:%=testbed/deploy/test_%.py)
 deployed: $(READY)
 	$(unchanged) each .venv/bin/pytest testbed/deploy $(addprefix --ignore=,$(call pytests,$(examples) $(new) $(stack) $(template)))
 
-# The code of one endpoint is not an input of the others' tests. Each file of tests in functions/NAME/tests is its own group, and so is
-# each in tests/, for those of a team.
-OWN = $(wildcard functions/*/tests/test_*.py tests/test_*.py)
+# The code of one endpoint is not an input of the others' tests. Each function with tests in functions/NAME/tests/test_*.py
+# has its own group, and so has the folder tests/, for those of a team.
+OWN = $(sort $(dir $(wildcard functions/*/tests/test_*.py tests/test_*.py)))
 PASSED = $(addprefix passed/,$(patsubst testbed/deploy/test_%.py,%,$(wildcard $(call pytests,new))) examples stack template $(OWN))
 examples = caller examples
 new = new own update crates
@@ -118,7 +118,7 @@ passed/stack: endpoints = $(notdir $(CALL_AWS))
 $(OWN:%=passed/%): endpoints = $(or $(word 3,$(filter-out tests,$(subst /, ,$@))),*)
 .PHONY: $(PASSED)
 $(PASSED): .venv/deploy .venv/checkov/ready
-	$(unchanged) '$(endpoints)' .venv/bin/pytest $(if $(filter %.py,$@),$(@:passed/%=%),$(call pytests,$($(@F))))
+	$(unchanged) '$(endpoints)' .venv/bin/pytest $(if $(filter %/,$@),$(@:passed/%=%),$(call pytests,$($(@F))))
 
 check: formatted ## check format and lints (clippy), as an editor does on save
 	@cargo clippy --quiet --all-targets -- -D warnings

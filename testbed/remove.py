@@ -207,12 +207,16 @@ class Endpoint:
             template = re.sub(r"(?m)^    - \[.*\]$", lambda found: re.sub(rf"(?<=[\[ ]){function}(?=[,\]])", name, found[0]), template)
         template = template.replace(f"functions/{self.name}\n", f"functions/{to}\n")
         template = template.replace(f"      PolicyName: {self.id}-", f"      PolicyName: {new_id}-")
-        openapi, operation = read("openapi.yaml"), rf"((?:operationId: |[&*])[a-z]+){self.id.capitalize()}(?![a-z])"
+        openapi = read("openapi.yaml")
+        changes = [
+            (rf"((?:operationId: |[&*])[a-z]+){self.id.capitalize()}(?![a-z])", rf"\g<1>{new_id.capitalize()}"),
+            # Where it leads to itself, by a relative URL.
+            (rf"(location: .*\bconst: ){self.name}(?![\w-])", rf"\g<1>{to}"),
+        ]
         for there in self.paths:
             block = rf"(?m)^  \"?{re.escape(there)}\"?:.*\n(?:(?:    .*)?\n)*"
-            openapi = re.sub(block, lambda found: re.sub(operation, rf"\g<1>{new_id.capitalize()}", found[0]), openapi)
-            # Where it leads to itself, by a relative URL.
-            openapi = re.sub(block, lambda found: re.sub(rf"(location: .*\bconst: ){self.name}(?![\w-])", rf"\g<1>{to}", found[0]), openapi)
+            for change in changes:
+                openapi = re.sub(block, lambda found: re.sub(*change, found[0]), openapi)
         own = [
             # The kind of a table's items is in the keys of those that there are.
             path, (rf'(?<!_TABLE", )"{self.name}(?=["/])(?!":)', f'"{to}'), (rf"\b{self.name}-function\b", f"{to}-function"),
